@@ -1,0 +1,43 @@
+"""maximir: MAXIM image restoration.
+
+    restorer = maximir.Restorer("denoise")
+    restored = restorer(image)          # PIL.Image or array, any size
+
+Names are imported when they are first used, so that `import maximir` does not load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+__all__ = ["VARIANTS", "Maxim", "MaximConfig", "MaximirError", "Restorer", "UsageError", "load_model"]
+
+_HOMES = {
+    "VARIANTS": "maximir.config",
+    "Maxim": "maximir.model",
+    "MaximConfig": "maximir.config",
+    "MaximirError": "maximir.errors",
+    "Restorer": "maximir.restore",
+    "UsageError": "maximir.errors",
+    "load_model": "maximir.checkpoint",
+}
+
+if TYPE_CHECKING:
+    from maximir.checkpoint import load_model
+    from maximir.config import VARIANTS, MaximConfig
+    from maximir.errors import MaximirError, UsageError
+    from maximir.model import Maxim
+    from maximir.restore import Restorer
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'maximir' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,3 @@
+from maximir.cli import main
+
+main()

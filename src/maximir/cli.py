@@ -1,0 +1,185 @@
+"""The `maximir` command: a thin layer over the library. Nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from maximir import __version__
+from maximir.errors import MaximirError, UsageError
+
+app = typer.Typer(
+    name="maximir",
+    help="Restore photographs with MAXIM: denoise, deblur, derain, dehaze, enhance.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+TASK = "denoise, deblur, derain, dehaze or enhance: the embedded model for it."
+DEVICE = "auto, cpu, cuda, cuda:1, …"
+
+
+def show_version(value: bool) -> None:
+    if value:
+        print(f"maximir {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def restore(
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Images, or folders of images.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the results (or one file, for one image).")
+    ],
+    task: Annotated[str | None, typer.Option(help=TASK)] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Weights instead: .safetensors, official .npz, or a model's name.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
+    device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32 (exact) or bf16.")] = "fp32",
+) -> None:
+    """Restore photographs. Results keep name, format, bit depth, metadata and place in the folder."""
+    from maximir import batch, catalogue
+    from maximir.progress import WorkProgress, in_words
+
+    if (task is None) == (weights is None):
+        raise UsageError("give either --task or --weights")
+    if task is not None:
+        weights = catalogue.for_task(task).name
+    assert weights is not None
+    jobs = batch.plan(inputs, output)
+    batch.check_writable(output.parent if jobs[0].target == output else output)
+
+    from maximir.restore import Restorer
+
+    restorer = Restorer(weights, device=device, precision=precision)
+    failed, seconds = 0, 0.0
+    work = {job: job.weight for job in jobs}
+    with WorkProgress(len(jobs), sum(work.values())) as progress:
+        for outcome in batch.restore_files(
+            restorer, jobs, overwrite=overwrite, started=lambda job: progress.begin(job.source.name)
+        ):
+            seconds += outcome.seconds
+            job = outcome.job
+            if outcome.error is None:
+                notes = "".join(f"  [{note}]" for note in outcome.notes)
+                progress.finish(f"{job.source} → {job.target}  {outcome.seconds:.1f} s{notes}", work[job])
+            else:
+                failed += 1
+                progress.finish(f"{job.source}: {outcome.error}", work[job])
+    print(f"{len(jobs) - failed} restored, {failed} failed, {in_words(seconds)}, in {output}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="An official .npz checkpoint.")],
+    output: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    half: Annotated[bool, typer.Option("--half", help="Store float16: half the size.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
+) -> None:
+    """Convert an official checkpoint to safetensors, every parameter checked."""
+    from maximir.checkpoint import load_model, save_model
+
+    if output.suffix != ".safetensors":
+        raise UsageError(f"{output}: the output must be named .safetensors")
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output} exists; use --overwrite to replace it")
+    model = load_model(checkpoint)
+    save_model(model, output, half=half)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    print(f"{output}: {describe(model.config)}, {parameters / 1e6:.2f} M parameters")
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name, or a .toml file.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of clean photographs; may be repeated.")],
+    out: Annotated[Path, typer.Option(help="The run's folder. An unfinished run there goes on.")],
+    validation: Annotated[
+        Path | None, typer.Option(help="Folder of clean images to measure on while training.")
+    ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the recipe (value in TOML)."),
+    ] = None,
+    device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
+    workers: Annotated[int, typer.Option(help="Processes that prepare samples.")] = 0,
+) -> None:
+    """Train a model; see the recipes in src/maximir/recipes."""
+    from maximir.recipe import load_recipe
+    from maximir.train import train as run
+
+    chosen = load_recipe(recipe, dict(parse_override(item) for item in override or []))
+    print(f"wrote {run(chosen, data, out, validation=validation, device=device, workers=workers)}")
+
+
+@app.command()
+def info() -> None:
+    """List the embedded models and the official variants."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from maximir import catalogue
+    from maximir.config import VARIANTS
+
+    console = Console()
+    models = Table("model", "task", "for", "MB", title="embedded models", title_justify="left")
+    for model in catalogue.MODELS:
+        size = f"{model.path.stat().st_size / 1e6:.1f}" if model.path.exists() else "missing"
+        models.add_row(model.name, model.task, model.summary, size)
+    console.print(models)
+    variants = Table("variant", "features", "stages", title="official variants", title_justify="left")
+    for name, config in VARIANTS.items():
+        variants.add_row(name, str(config.features), str(config.stages))
+    console.print(variants)
+
+
+def parse_override(item: str) -> tuple[str, Any]:
+    import tomllib
+
+    try:
+        ((key, value),) = tomllib.loads(item).items()
+    except (tomllib.TOMLDecodeError, ValueError) as error:
+        raise UsageError(f"--set {item}: must be KEY=VALUE with a TOML value, e.g. steps=100") from error
+    return key, value
+
+
+def describe(config: Any) -> str:
+    from maximir.config import VARIANTS
+
+    for name, variant in VARIANTS.items():
+        if variant == config:
+            return f"MAXIM {name}"
+    return f"MAXIM with {config.features} features, {config.stages} stage(s)"
+
+
+def main() -> None:
+    """Run the command; errors are one sentence on standard error and the exit status of the contract."""
+    try:
+        app()
+    except UsageError as error:
+        print(f"maximir: {error}", file=sys.stderr)
+        sys.exit(2)
+    except MaximirError as error:
+        print(f"maximir: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("maximir: interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,68 @@
+"""The shape of a MAXIM network, as data. Source: paper, table 6 and official `maxim.py`, `Model`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from maximir.errors import MaximirError
+
+LEVELS = 3  # UNet depth, and also the number of supervised scales (full, 1/2, 1/4)
+SIZE_MULTIPLE = 64  # 4 (two downsamplings) x the 16 of the grid, and 8 x 8 of the bottleneck
+WINDOWS = (16, 16, 8)  # side of blocks and of grids at each level
+BOTTLENECK_WINDOW = 8
+
+
+@dataclass(frozen=True)
+class MaximConfig:
+    """Sizes of one network.
+
+    Attributes:
+        features: channels at full resolution, C; levels have C, 2C and 4C. A multiple of 4.
+        stages: how many UNets follow each other, S.
+        groups: pairs of (multi-axis gMLP, channel attention) in a block.
+        bottlenecks: bottleneck blocks in a stage.
+        reduction: squeeze factor of the channel attention.
+        dropout: dropout rate after the projections of gMLP and gating blocks.
+    """
+
+    features: int = 32
+    stages: int = 2
+    groups: int = 2
+    bottlenecks: int = 2
+    reduction: int = 4
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("features", "stages", "groups", "bottlenecks", "reduction"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise MaximirError(f"config: {name} must be a positive integer, not {value!r}")
+        if self.features % self.reduction:
+            raise MaximirError(
+                f"config: features ({self.features}) must be a multiple of reduction ({self.reduction})"
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise MaximirError(f"config: dropout must be in [0, 1), not {self.dropout!r}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> MaximConfig:
+        """The config with these fields; an unknown one is an error that names it."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise MaximirError(f"config: unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+VARIANTS = {
+    "S-1": MaximConfig(features=32, stages=1),
+    "S-2": MaximConfig(features=32, stages=2),
+    "S-3": MaximConfig(features=32, stages=3),
+    "M-1": MaximConfig(features=64, stages=1),
+    "M-2": MaximConfig(features=64, stages=2),
+    "M-3": MaximConfig(features=64, stages=3),
+}

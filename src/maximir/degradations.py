@@ -1,0 +1,35 @@
+"""What spoils a clean photograph, seeded: the same generator state gives the same damage."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def quantise(image: np.ndarray) -> np.ndarray:
+    """Clip to [0, 1] and round to 8 bits, as in a file: float32 in, float32 out."""
+    return np.round(np.clip(image, 0, 1) * 255).astype(np.float32) / np.float32(255)
+
+
+def gaussian_noise(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Add white Gaussian noise, the same in all channels, not clipped.
+
+    Args:
+        image: float32 [H, W, 3] in [0, 1].
+        sigma: standard deviation on the scale of 0-255.
+    """
+    return image + np.float32(sigma / 255) * rng.standard_normal(image.shape, dtype=np.float32)
+
+
+def blind_gaussian(
+    image: np.ndarray, rng: np.random.Generator, *, sigma_max: float = 55.0, file_fraction: float = 0.5
+) -> np.ndarray:
+    """Noise of unknown strength, sigma uniform in [0, sigma_max].
+
+    The tables of the field use float noise that is not clipped; users have files. A `file_fraction` of
+    the images gets the noise that a file holds: clipped and rounded to 8 bits.
+    """
+    noisy = gaussian_noise(image, rng.uniform(0, sigma_max), rng)
+    return quantise(noisy) if rng.random() < file_fraction else noisy
+
+
+DEGRADATIONS = {"blind-gaussian": blind_gaussian}

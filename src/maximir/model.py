@@ -1,0 +1,265 @@
+"""MAXIM: a multi-stage, multi-scale UNet of multi-axis gated MLPs (paper, figure 2).
+
+Levels count from the finest (0, full size, C channels) to the coarsest (2, a quarter, 4C channels).
+Inside, maps are channels-last `[N, H, W, C]`; images at the border are `[N, 3, H, W]`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maximir.config import BOTTLENECK_WINDOW, LEVELS, SIZE_MULTIPLE, WINDOWS, MaximConfig
+from maximir.errors import MaximirError
+from maximir.layers import (
+    Conv,
+    Conv1x1,
+    ConvChannelAttention,
+    ConvTranspose,
+    CrossGating,
+    DenseChannelAttention,
+    MultiAxisGatedMlp,
+    ScaleTo,
+    SupervisedAttention,
+)
+
+FINE_TO_COARSE = tuple(range(LEVELS))
+COARSE_TO_FINE = tuple(reversed(FINE_TO_COARSE))
+
+
+class StageFeatures(NamedTuple):
+    """What a stage hands to the next, each by level."""
+
+    encoded: list[Tensor]
+    decoded: list[Tensor]
+    attended: list[Tensor]  # of the supervised attention modules
+
+
+class Bottleneck(nn.Module):
+    """Official `BottleneckBlock`."""
+
+    def __init__(self, config: MaximConfig, channels: int) -> None:
+        super().__init__()
+        self.project = Conv1x1(channels, channels)
+        self.groups = nn.ModuleList(
+            nn.Sequential(
+                MultiAxisGatedMlp(channels, BOTTLENECK_WINDOW, config.dropout),
+                DenseChannelAttention(channels, config.reduction),
+            )
+            for _ in range(config.groups)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x = self.project(x)
+        for group in self.groups:
+            x = group(x)
+        return x + shortcut
+
+
+class EncoderDecoderBlock(nn.Module):
+    """What encoders and decoders share: project, then groups of MAB and RCAB, long shortcut."""
+
+    def __init__(self, config: MaximConfig, inputs: int, channels: int, window: int) -> None:
+        super().__init__()
+        self.project = Conv1x1(inputs, channels)
+        self.groups = nn.ModuleList(
+            nn.Sequential(
+                MultiAxisGatedMlp(channels, window, config.dropout),
+                ConvChannelAttention(channels, config.reduction),
+            )
+            for _ in range(config.groups)
+        )
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        shortcut = x = self.project(torch.cat([x, other], dim=-1))
+        for group in self.groups:
+            x = group(x)
+        return x + shortcut
+
+
+class Encoder(nn.Module):
+    """One level down. From the second stage on, gated with what the stage before made of this level."""
+
+    def __init__(self, config: MaximConfig, level: int, *, first_stage: bool) -> None:
+        super().__init__()
+        channels = config.features << level
+        inputs = channels if level == 0 else channels // 2
+        self.block = EncoderDecoderBlock(config, inputs + channels, channels, WINDOWS[level])
+        self.gate = None if first_stage else CrossGating(channels, channels, WINDOWS[level], config.dropout)
+        self.down = Conv(channels, channels, 4, stride=2)
+
+    def forward(self, x: Tensor, input_features: Tensor, previous: Tensor | None) -> tuple[Tensor, Tensor]:
+        x = self.block(x, input_features)
+        if self.gate is not None:
+            x, _ = self.gate(x, previous)
+        return self.down(x), x
+
+
+class Decoder(nn.Module):
+    """One level up."""
+
+    def __init__(self, config: MaximConfig, level: int) -> None:
+        super().__init__()
+        channels = config.features << level
+        below = channels if level == LEVELS - 1 else 2 * channels
+        self.up = ConvTranspose(below, channels)
+        self.block = EncoderDecoderBlock(config, channels + LEVELS * channels, channels, WINDOWS[level])
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.block(self.up(x), skip)
+
+
+class MultiScaleFusion(nn.Module):
+    """All levels' maps, brought to one level's size and channels and concatenated in the given order."""
+
+    def __init__(self, config: MaximConfig, level: int, order: tuple[int, ...]) -> None:
+        super().__init__()
+        self.order = order
+        self.scales = nn.ModuleList(
+            ScaleTo(config.features << source, config.features << level, 2.0 ** (source - level))
+            for source in order
+        )
+
+    def forward(self, by_level: list[Tensor]) -> Tensor:
+        return torch.cat(
+            [scale(by_level[source]) for source, scale in zip(self.order, self.scales, strict=True)], dim=-1
+        )
+
+
+class Stage(nn.Module):
+    """One UNet: encoders, bottleneck, cross-gated multi-scale skips, decoders, an image at every scale."""
+
+    def __init__(self, config: MaximConfig, *, first: bool, last: bool) -> None:
+        super().__init__()
+        channels = [config.features << level for level in FINE_TO_COARSE]
+        coarsest = channels[-1]
+        self.input_convs = nn.ModuleList(Conv(3, c, 3) for c in channels)
+        self.input_gates = nn.ModuleList(
+            ()
+            if first
+            else (CrossGating(c, c, w, config.dropout) for c, w in zip(channels, WINDOWS, strict=True))
+        )
+        self.encoders = nn.ModuleList(Encoder(config, level, first_stage=first) for level in FINE_TO_COARSE)
+        self.bottlenecks = nn.ModuleList(Bottleneck(config, coarsest) for _ in range(config.bottlenecks))
+        self.encoder_fusions = nn.ModuleList(
+            MultiScaleFusion(config, level, FINE_TO_COARSE) for level in FINE_TO_COARSE
+        )
+        self.skip_gates = nn.ModuleList(
+            CrossGating(
+                LEVELS * channels[level],
+                channels[level],
+                WINDOWS[level],
+                config.dropout,
+                upsample_from=channels[min(level + 1, LEVELS - 1)],
+            )
+            for level in FINE_TO_COARSE
+        )
+        self.skip_fusions = nn.ModuleList(
+            MultiScaleFusion(config, level, COARSE_TO_FINE) for level in FINE_TO_COARSE
+        )
+        self.decoders = nn.ModuleList(Decoder(config, level) for level in FINE_TO_COARSE)
+        self.outputs = nn.ModuleList(Conv(c, 3, 3) if last else SupervisedAttention(c) for c in channels)
+
+    def forward(
+        self, images: list[Tensor], previous: StageFeatures | None
+    ) -> tuple[list[Tensor], StageFeatures]:
+        """`images` by level → restored images by level, and features for the next stage."""
+        inputs = [conv(image) for conv, image in zip(self.input_convs, images, strict=True)]
+        if previous is not None:
+            inputs = [
+                gate(x, attended)[0]
+                for gate, x, attended in zip(self.input_gates, inputs, previous.attended, strict=True)
+            ]
+
+        x = inputs[0]
+        encoded = []
+        for level, encoder in enumerate(self.encoders):
+            gating = None if previous is None else previous.encoded[level] + previous.decoded[level]
+            x, bridge = encoder(x, inputs[level], gating)
+            encoded.append(bridge)
+
+        for bottleneck in self.bottlenecks:
+            x = bottleneck(x)
+
+        skips = list(encoded)
+        global_feature = x
+        for level in COARSE_TO_FINE:
+            fused = self.encoder_fusions[level](encoded)
+            skips[level], global_feature = self.skip_gates[level](fused, global_feature)
+
+        restored, decoded, attended = list(images), list(encoded), list(encoded)
+        for level in COARSE_TO_FINE:
+            x = decoded[level] = self.decoders[level](x, self.skip_fusions[level](skips))
+            output = self.outputs[level]
+            if isinstance(output, SupervisedAttention):
+                attended[level], restored[level] = output(x, images[level])
+            else:
+                restored[level] = output(x) + images[level]
+        return restored, StageFeatures(encoded, decoded, attended)
+
+
+class Maxim(nn.Module):
+    """The network.
+
+    Args:
+        config: its sizes; see `maximir.config.VARIANTS` for the six official ones.
+    """
+
+    def __init__(self, config: MaximConfig) -> None:
+        super().__init__()
+        self.config = config
+        last = config.stages - 1
+        self.stages = nn.ModuleList(Stage(config, first=s == 0, last=s == last) for s in range(config.stages))
+
+    def forward(self, image: Tensor) -> list[list[Tensor]]:
+        """Restore images at every stage and scale.
+
+        Args:
+            image: `[N, 3, H, W]`, floating, values in [0, 1]; H and W multiples of 64.
+
+        Returns:
+            `outputs[stage][scale]`, coarse to fine: `[N, 3, H/4, W/4]`, `[N, 3, H/2, W/2]`,
+            `[N, 3, H, W]`, not clipped. The restored image is `outputs[-1][-1]`.
+
+        Raises:
+            MaximirError: wrong shape or type.
+        """
+        check_image(image)
+        # The official code shrinks by `nearest` with half-pixel centres: torch's nearest-exact.
+        images = [image] + [
+            F.interpolate(image, scale_factor=0.5**level, mode="nearest-exact")
+            for level in FINE_TO_COARSE[1:]
+        ]
+        images = [level.permute(0, 2, 3, 1) for level in images]
+        outputs = []
+        features = None
+        for stage in self.stages:
+            restored, features = stage(images, features)
+            outputs.append([restored[level].permute(0, 3, 1, 2) for level in COARSE_TO_FINE])
+        return outputs
+
+    @torch.no_grad()
+    def zero_outputs_(self) -> None:
+        """Set the convolutions that make the images to zero: every output is then the input."""
+        for stage in self.stages:
+            assert isinstance(stage, Stage)
+            for output in stage.outputs:
+                conv = output.to_image if isinstance(output, SupervisedAttention) else output
+                for parameter in conv.parameters():
+                    parameter.zero_()
+
+
+def check_image(image: Tensor) -> None:
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise MaximirError(f"the network takes images [N, 3, H, W], not {list(image.shape)}")
+    if not image.is_floating_point():
+        raise MaximirError(f"the network takes floating-point images in [0, 1], not {image.dtype}")
+    h, w = image.shape[2:]
+    if h == 0 or w == 0 or h % SIZE_MULTIPLE or w % SIZE_MULTIPLE:
+        raise MaximirError(
+            f"the network takes heights and widths that are multiples of {SIZE_MULTIPLE}, not {h} x {w}; "
+            "maximir.Restorer takes any size"
+        )

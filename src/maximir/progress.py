@@ -1,0 +1,65 @@
+"""Progress of long work: a bar on a terminal, plain lines elsewhere. Everything goes to standard error."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def in_words(seconds: float) -> str:
+    """A duration for people: "8 s", "3 min", "2 h 5 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class WorkProgress:
+    """Weighted steps with a remaining-time estimate. Use as a context manager."""
+
+    def __init__(self, count: int, weight: int) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.count, self.weight = count, weight
+        self.done_count, self.done_weight = 0, 0
+        self.clock = time.monotonic()
+        self.bar: Progress | None = None
+        if self.console.is_terminal:
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TimeRemainingColumn(compact=True),
+                console=self.console,
+                transient=True,
+            )
+            self.task = self.bar.add_task("restoring", total=weight)
+
+    def __enter__(self) -> WorkProgress:
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def begin(self, name: str) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, description=f"{self.done_count + 1}/{self.count} {escape(name)}")
+
+    def finish(self, line: str, weight: int) -> None:
+        """One step is done: print its line."""
+        self.done_count += 1
+        self.done_weight += weight
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.done_weight)
+            self.console.print(escape(line))
+        else:
+            left = (time.monotonic() - self.clock) * (self.weight / self.done_weight - 1)
+            rest = f"  ({in_words(left)} left)" if self.done_count < self.count else ""
+            self.console.print(escape(f"[{self.done_count}/{self.count}] {line}{rest}"))

@@ -1,0 +1,149 @@
+"""A training run as data: one TOML file, checked field by field."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from maximir.config import SIZE_MULTIPLE, MaximConfig
+from maximir.errors import MaximirError
+
+RECIPES = resources.files("maximir") / "recipes"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the run with its own crops: larger ones later teach the global grid (progressive training).
+
+    Attributes:
+        until: the phase ends at this fraction of the steps.
+        patch: side of the square crops; a multiple of 64.
+        batch: crops in a step.
+    """
+
+    until: float
+    patch: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained. The defaults are the paper's where it states them.
+
+    Attributes:
+        task: what the model is for: denoise, deblur, derain, dehaze or enhance.
+        degradation: name in `maximir.degradations.DEGRADATIONS`.
+        model: fields of `MaximConfig`.
+        steps: optimiser steps.
+        phases: crops, by fraction of the steps.
+        optimizer: "adam" (the paper's) or "muon" (see `maximir.optimizers`).
+        learning_rate, final_learning_rate: the ends of Adam's cosine decay.
+        muon_learning_rate: the start of Muon's, which decays by the same factor.
+        warmup: steps of linear increase before it.
+        betas: of Adam.
+        clip_norm: gradients are clipped to this norm.
+        ema: decay of the moving average of the weights, which is what is validated and shipped.
+        start_as_identity: the last convolutions start at zero, so that the untrained network returns its
+            input instead of something far from an image (not in the paper; see docs/experiments.md).
+        scales: each photograph is also seen shrunk by these factors.
+        precision: "fp32", or "bf16" for autocast.
+        seed: of everything random.
+    """
+
+    task: str
+    degradation: str
+    steps: int
+    phases: tuple[Phase, ...]
+    model: MaximConfig = field(default_factory=MaximConfig)
+    optimizer: str = "adam"
+    learning_rate: float = 2e-4
+    final_learning_rate: float = 1e-7
+    muon_learning_rate: float = 3e-3
+    warmup: int = 0
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: float = 1.0
+    ema: float = 0.999
+    start_as_identity: bool = False
+    scales: tuple[float, ...] = (1.0,)
+    precision: str = "bf16"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise MaximirError(f"recipe: steps must be at least 1, not {self.steps}")
+        if self.optimizer not in ("adam", "muon"):
+            raise MaximirError(f'recipe: optimizer must be "adam" or "muon", not {self.optimizer!r}')
+        if self.precision not in ("fp32", "bf16"):
+            raise MaximirError(f'recipe: precision must be "fp32" or "bf16", not {self.precision!r}')
+        if not self.phases or self.phases[-1].until != 1:
+            raise MaximirError("recipe: the last of the phases must have until = 1.0")
+        for phase in self.phases:
+            if phase.patch < 1 or phase.patch % SIZE_MULTIPLE or phase.batch < 1:
+                raise MaximirError(
+                    f"recipe: a phase needs a patch that is a multiple of {SIZE_MULTIPLE} and a batch of at "
+                    f"least 1, not {phase.patch} and {phase.batch}"
+                )
+
+    def phase(self, step: int) -> Phase:
+        return next(phase for phase in self.phases if step < phase.until * self.steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Recipe:
+        """The recipe with these fields.
+
+        Raises:
+            MaximirError: naming the key that is unknown, missing or of the wrong type.
+        """
+        values = dict(values)
+        if unknown := sorted(set(values) - {f.name for f in dataclasses.fields(cls)}):
+            raise MaximirError(f"recipe: unknown key {unknown[0]!r}")
+        try:
+            values["phases"] = tuple(Phase(**phase) for phase in values["phases"])
+            values["model"] = MaximConfig.from_dict(values.get("model", {}))
+            for name in ("betas", "scales"):
+                if name in values:
+                    values[name] = tuple(values[name])
+            return cls(**values)
+        except KeyError as error:
+            raise MaximirError(f"recipe: the key {error} is missing") from error
+        except TypeError as error:
+            raise MaximirError(f"recipe: {error}") from error
+
+
+def available() -> list[str]:
+    """Names of the recipes that come with maximir."""
+    return sorted(
+        entry.name.removesuffix(".toml") for entry in RECIPES.iterdir() if entry.name.endswith(".toml")
+    )
+
+
+def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> Recipe:
+    """A recipe that comes with maximir, by name, or a TOML file.
+
+    Args:
+        overrides: top-level keys that replace the file's.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".toml":
+        try:
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise MaximirError(f"{path}: the recipe cannot be read ({error})") from error
+    elif name_or_path in available():
+        text = (RECIPES / f"{name_or_path}.toml").read_text()
+    else:
+        raise MaximirError(
+            f"unknown recipe {name_or_path!r}: give a .toml file or one of {', '.join(available())}"
+        )
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise MaximirError(f"{name_or_path}: not valid TOML ({error})") from error
+    return Recipe.from_dict(values | (overrides or {}))

@@ -1,0 +1,23 @@
+import pytest
+import torch
+
+from maximir.checkpoint import save_model
+from maximir.config import MaximConfig
+from maximir.model import Maxim
+
+TINY = MaximConfig(features=8, stages=1, groups=1, bottlenecks=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Maxim:
+    """A network small enough for tests, with random weights. Not to be changed."""
+    torch.manual_seed(0)
+    return Maxim(TINY).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tiny_model, tmp_path_factory):
+    """The same, as a file."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_model(tiny_model, path)
+    return path

@@ -1,0 +1,227 @@
+"""The command as its users meet it: in a process of its own where exit codes and streams matter."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maximir import __version__, batch, cli, images
+from maximir.config import MaximConfig
+from maximir.official import table
+from reference import write_checkpoint
+
+
+def maximir(*arguments, expect=0):
+    """Run the command in this process; its exit code must be `expect`."""
+    sys_argv, sys.argv = sys.argv, ["maximir", *map(str, arguments)]
+    try:
+        with pytest.raises(SystemExit) as done:
+            cli.main()
+    finally:
+        sys.argv = sys_argv
+    assert (done.value.code or 0) == expect
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of good photographs, some below another folder."""
+    folder = tmp_path / "photos"
+    (folder / "summer").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.jpg", "summer/c.webp", "summer/d.tif"):
+        Image.fromarray(rng.integers(0, 256, (10, 12, 3), np.uint8)).save(folder / name)
+    return folder
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_help_and_version_do_not_import_torch():
+    code = (
+        "import sys; sys.argv = ['maximir', {!r}]\n"
+        "from maximir.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as done: assert not done.code\n"
+        "heavy = {{'torch', 'numpy', 'pyvips', 'PIL'}} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    for option, words in (("--help", "restore"), ("--version", __version__)):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(option)], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        assert words in done.stdout
+
+
+def test_python_m_maximir_and_usage_errors():
+    for arguments in (["restore"], ["restore", "x.png"], ["frobnicate"], ["restore", "--wrong"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "maximir", *arguments], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 2, arguments
+        assert "Traceback" not in done.stderr
+
+
+def test_folder(photos, tiny_weights, tmp_path, capsys):
+    maximir("restore", photos, "-o", tmp_path / "out", "--weights", tiny_weights)
+    assert files(tmp_path / "out") == files(photos)
+    streams = capsys.readouterr()
+    assert "4 restored, 0 failed" in streams.out
+    assert "[4/4]" in streams.err
+    for name in files(photos):
+        before, after = images.read(photos / name), images.read(tmp_path / "out" / name)
+        assert before.rgb.shape == after.rgb.shape
+        assert not np.array_equal(before.rgb, after.rgb)
+
+
+def test_one_file_to_one_file_and_to_a_folder(photos, tiny_weights, tmp_path):
+    maximir("restore", photos / "a.png", "-o", tmp_path / "new.tif", "--weights", tiny_weights)
+    assert (tmp_path / "new.tif").is_file()
+    maximir("restore", photos / "a.png", photos / "b.jpg", "-o", tmp_path / "out", "--weights", tiny_weights)
+    assert files(tmp_path / "out") == ["a.png", "b.jpg"]
+
+
+def test_bad_files_among_good_ones(photos, tiny_weights, tmp_path, capsys):
+    good = files(photos)
+    (photos / "empty.png").write_bytes(b"")
+    (photos / "text.jpg").write_text("hello")
+    (photos / "notes.txt").write_text("hello")
+    (photos / "cut.png").write_bytes((photos / "a.png").read_bytes()[:200])
+    (photos / "dangling.png").symlink_to(photos / "nowhere.png")
+    (photos / ".hidden").write_text("ignored")
+    bad = ["cut.png", "dangling.png", "empty.png", "notes.txt", "text.jpg"]
+    missing = tmp_path / "missing.png"
+    maximir("restore", photos, missing, "-o", tmp_path / "out", "--weights", tiny_weights, expect=1)
+    assert files(tmp_path / "out") == good
+    streams = capsys.readouterr()
+    assert f"4 restored, {len(bad) + 1} failed" in streams.out
+    for name in bad:
+        assert streams.err.count(f"{photos / name}: ") == 1
+    assert streams.err.count(f"{missing}: no such file") == 1
+    assert "Traceback" not in streams.err
+
+
+def test_existing_results_are_kept_without_overwrite(photos, tiny_weights, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").write_bytes(b"precious")
+    maximir("restore", photos, "-o", out, "--weights", tiny_weights, expect=1)
+    assert (out / "a.png").read_bytes() == b"precious"
+    assert "use --overwrite" in capsys.readouterr().err
+    maximir("restore", photos, "-o", out, "--weights", tiny_weights, "--overwrite")
+    assert (out / "a.png").read_bytes() != b"precious"
+
+
+def test_output_folder_inside_the_input_is_not_an_input(photos, tiny_weights):
+    good = files(photos)
+    for _ in range(2):
+        maximir("restore", photos, "-o", photos / "restored", "--weights", tiny_weights, "--overwrite")
+    assert files(photos / "restored") == good
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["{photos}", "-o", "{photos}", "--weights", "{weights}"], "same folder"),
+        (["{photos}/a.png", "-o", "{photos}", "--weights", "{weights}"], "same file"),
+        (["{photos}/a.png", "-o", "{photos}/a.png", "--weights", "{weights}", "--overwrite"], "same file"),
+        (["{photos}", "-o", "{out}", "--task", "sharpen"], "unknown task 'sharpen'"),
+        (["{photos}", "-o", "{out}", "--task", "dehaze"], "no model for 'dehaze'"),
+        (["{photos}", "-o", "{out}"], "either --task or --weights"),
+        (["{photos}", "-o", "{out}", "--weights", "nothing"], "unknown model 'nothing'"),
+        (["{empty}", "-o", "{out}", "--weights", "{weights}"], "no files in"),
+        (["{photos}", "-o", "{out}.png", "--weights", "{weights}"], "named like one image"),
+        (["{photos}/a.png", "{other}/a.png", "-o", "{out}", "--weights", "{weights}"], "would both become"),
+        (["{photos}", "-o", "{photos}/a.png/x", "--weights", "{weights}"], "cannot write there"),
+        (["{photos}", "-o", "/dev/null", "--weights", "{weights}"], "cannot write there"),
+        (["{photos}", "-o", "{out}", "--weights", "{weights}", "--device", "gpu"], "device 'gpu'"),
+    ],
+)
+def test_senseless_requests_do_nothing(arguments, reason, photos, tiny_weights, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.png").write_bytes((photos / "a.png").read_bytes())
+    before = files(photos)
+    places = {
+        "photos": photos,
+        "out": tmp_path / "out",
+        "empty": tmp_path / "empty",
+        "other": tmp_path / "other",
+        "weights": tiny_weights,
+    }
+    maximir("restore", *(argument.format(**places) for argument in arguments), expect=2)
+    message = capsys.readouterr().err
+    assert reason in message
+    assert message.count("\n") == 1
+    assert files(photos) == before
+    assert not files(tmp_path / "out")
+
+
+def test_bad_weights_do_nothing(photos, tmp_path, capsys):
+    (tmp_path / "bad.npz").write_bytes(b"PK\3\4 no")
+    maximir("restore", photos, "-o", tmp_path / "out", "--weights", tmp_path / "bad.npz", expect=1)
+    message = capsys.readouterr().err
+    assert message.startswith(f"maximir: {tmp_path / 'bad.npz'}: ")
+    assert message.count("\n") == 1
+
+
+def test_names_of_results():
+    def targets(*inputs, output="out"):
+        return [str(job.target) for job in batch.plan([Path(name) for name in inputs], Path(output))]
+
+    assert targets("x/a.JPG", "y/b.tiff") == ["out/a.JPG", "out/b.tiff"]
+    assert targets("a.gif", "scan", "b.avif") == ["out/a.gif.png", "out/scan.png", "out/b.avif.png"]
+    assert targets("a.jpg", output="b.png") == ["b.png"]
+    assert targets("a.jpg", output="folder.d") == ["folder.d/a.jpg"]
+
+
+def test_convert(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    config = MaximConfig(features=8, stages=2, groups=1, bottlenecks=1)
+    arrays = {e.key: rng.standard_normal(e.shape).astype(np.float32) for e in table(config).values()}
+    source, target = write_checkpoint(tmp_path / "a.npz", arrays), tmp_path / "a.safetensors"
+    maximir("convert", source, target)
+    assert "8 features, 2 stage(s)" in capsys.readouterr().out
+    maximir("convert", source, target, expect=2)
+    assert "use --overwrite" in capsys.readouterr().err
+    maximir("convert", source, tmp_path / "a.pth", expect=2)
+    maximir("convert", source, tmp_path / "nowhere" / "a.safetensors", expect=1)
+    del arrays["stage_0_input_conv_0/bias"]
+    maximir("convert", write_checkpoint(tmp_path / "b.npz", arrays), tmp_path / "b.safetensors", expect=1)
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_info_lists_models(capsys):
+    maximir("info")
+    out = capsys.readouterr().out
+    assert "denoise-gaussian" in out
+    assert "M-3" in out
+
+
+def test_interrupt(photos, tiny_weights, tmp_path, monkeypatch, capsys):
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(images, "read", interrupt)
+    maximir("restore", photos, "-o", tmp_path / "out", "--weights", tiny_weights, expect=130)
+    assert not files(tmp_path / "out")
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_no_network(photos, tiny_weights, tmp_path):
+    """Restoring opens no connection: with sockets forbidden it works as before."""
+    code = (
+        "import socket, sys\n"
+        "def refuse(*a, **k): raise AssertionError('network')\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n"
+        "from maximir.cli import main\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", code, "restore", photos, "-o", tmp_path / "o", "--weights", tiny_weights]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,126 @@
+import pytest
+import torch
+
+from maximir import Maxim, MaximConfig, MaximirError, layers
+from maximir.layers import image_first, tokens_first
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3])
+@pytest.mark.parametrize("size", [(64, 64), (64, 192)])
+def test_outputs_by_stage_and_scale(stages, size):
+    h, w = size
+    model = Maxim(MaximConfig(features=8, stages=stages, groups=1, bottlenecks=1)).eval()
+    outputs = model(torch.rand(2, 3, h, w))
+    shapes = [[tuple(scale.shape) for scale in stage] for stage in outputs]
+    assert shapes == [[(2, 3, h // 4, w // 4), (2, 3, h // 2, w // 2), (2, 3, h, w)]] * stages
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (torch.zeros(3, 64, 64), r"\[N, 3, H, W\]"),
+        (torch.zeros(1, 1, 64, 64), r"\[N, 3, H, W\]"),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "floating-point"),
+        (torch.zeros(1, 3, 64, 80), "multiples of 64"),
+        (torch.zeros(1, 3, 0, 64), "multiples of 64"),
+    ],
+)
+def test_wrong_input(tiny_model, image, reason):
+    with pytest.raises(MaximirError, match=reason):
+        tiny_model(image)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"features": 0}, {"stages": 1.5}, {"features": 6}, {"dropout": 1.0}, {"groups": True}],
+)
+def test_wrong_config(fields):
+    with pytest.raises(MaximirError, match="config: "):
+        MaximConfig(**fields)
+
+
+def test_config_round_trip():
+    config = MaximConfig(features=16, dropout=0.1)
+    assert MaximConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(MaximirError, match="'widht'"):
+        MaximConfig.from_dict({"widht": 3})
+
+
+def test_every_parameter_matters():
+    """Nothing is wired past: every parameter gets a gradient from the outputs."""
+    torch.manual_seed(0)
+    model = Maxim(MaximConfig(features=8, stages=2, groups=1, bottlenecks=1))
+    for module in model.modules():
+        if isinstance(module, layers.ChannelAttention):
+            torch.nn.init.ones_(module.squeeze.bias)  # no ReLU starts dead
+    outputs = model(torch.rand(1, 3, 64, 64))
+    sum(scale.square().sum() for stage in outputs for scale in stage).backward()
+    dead = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not dead, dead
+
+
+def test_initialisation_is_the_papers():
+    torch.manual_seed(0)
+    model = Maxim(MaximConfig(features=32, stages=1, groups=1, bottlenecks=1))
+    stage = model.stages[0]
+    gmlp = stage.encoders[0].block.groups[0][0].grid
+    gate = stage.skip_gates[0].gate_x
+    assert gmlp.mix.weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert gmlp.mix.bias.abs().max() == 0
+    assert gate.grid.weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert (gate.grid.bias == 1).all()
+    assert (gate.block.bias == 1).all()
+    assert gate.project_in.weight.std().item() == pytest.approx(32**-0.5, rel=0.05)
+    conv = stage.encoders[2].block.groups[0][1].conv1
+    assert conv.weight.std().item() == pytest.approx((9 * 128) ** -0.5, rel=0.02)
+    assert conv.weight.abs().max() < 2.28 * (9 * 128) ** -0.5  # truncated at 2 / 0.8796 standard deviations
+
+
+def test_dropout_is_in_training_only():
+    torch.manual_seed(0)
+    model = Maxim(MaximConfig(features=8, stages=1, groups=1, bottlenecks=1, dropout=0.5))
+    image = torch.rand(1, 3, 64, 64)
+    assert not torch.equal(model(image)[-1][-1], model(image)[-1][-1])
+    model.eval()
+    assert torch.equal(model(image)[-1][-1], model(image)[-1][-1])
+
+
+def test_zeroed_outputs_make_the_identity():
+    model = Maxim(MaximConfig(features=8, stages=2, groups=1, bottlenecks=1))
+    model.zero_outputs_()
+    image = torch.rand(1, 3, 64, 64)
+    for stage in model(image):
+        assert torch.equal(stage[-1], image)
+
+
+def test_blocks_are_local_and_grids_are_strided():
+    image = torch.arange(64 * 64).reshape(1, 64, 64, 1)
+    block = tokens_first(image, 16, "block")
+    grid = tokens_first(image, 16, "grid")
+    rows, columns = torch.arange(16)[:, None], torch.arange(16)
+    assert torch.equal(block[:, 0, 0], (64 * rows + columns).flatten())
+    assert torch.equal(grid[:, 0, 0], (64 * 4 * rows + 4 * columns).flatten())
+
+
+@pytest.mark.parametrize("axis", ["block", "grid"])
+def test_tokens_round_trip(axis):
+    x = torch.rand(2, 64, 128, 3)
+    assert torch.equal(image_first(tokens_first(x, 16, axis), x.shape, 16, axis), x)
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 2.0, 4.0])
+def test_resize_and_projection_commute(ratio):
+    """`ScaleTo` projects before it enlarges; the official code after. Both must agree."""
+    torch.manual_seed(0)
+    scale = layers.ScaleTo(5, 7, ratio).double()
+    x = torch.rand(1, 16, 32, 5)
+    torch.testing.assert_close(scale(x.double()).float(), scale.project(scale.resize(x).double()).float())
+
+
+def test_bfloat16_autocast_is_close(tiny_model):
+    image = torch.rand(1, 3, 64, 64)
+    exact = tiny_model(image)[-1][-1]
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = tiny_model(image)[-1][-1]
+    assert exact.dtype == torch.float32
+    assert (rough.float() - exact).square().mean().sqrt() < 0.1 * exact.std()
