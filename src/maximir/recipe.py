@@ -104,6 +104,11 @@ class Recipe:
         values = dict(values)
         if unknown := sorted(set(values) - {f.name for f in dataclasses.fields(cls)}):
             raise MaximirError(f"recipe: unknown key {unknown[0]!r}")
+        required = [
+            f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING
+        ]
+        if missing := [name for name in required if name not in values]:
+            raise MaximirError(f"recipe: the key {missing[0]!r} is missing")
         try:
             values["phases"] = tuple(Phase(**phase) for phase in values["phases"])
             values["model"] = MaximConfig.from_dict(values.get("model", {}))
@@ -111,8 +116,6 @@ class Recipe:
                 if name in values:
                     values[name] = tuple(values[name])
             return cls(**values)
-        except KeyError as error:
-            raise MaximirError(f"recipe: the key {error} is missing") from error
         except TypeError as error:
             raise MaximirError(f"recipe: {error}") from error
 

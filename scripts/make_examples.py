@@ -1,0 +1,31 @@
+"""Make the photographs of `examples/`: public-domain pictures of scikit-image, with noise that is visible.
+
+    python scripts/make_examples.py
+
+The noise is Gaussian, clipped and rounded to 8 bits, as in a file. See examples/README.md for the pictures'
+origin and terms.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import skimage
+from PIL import Image
+
+from maximir.degradations import gaussian_noise, quantise
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+# name in scikit-image → (rows, columns, sigma)
+PICTURES = {
+    "astronaut": (slice(0, 384), slice(32, 416), 25),
+    "chelsea": (slice(0, 300), slice(0, 451), 15),
+    "coffee": (slice(20, 380), slice(60, 540), 40),
+}
+
+for number, (name, (rows, columns, sigma)) in enumerate(PICTURES.items()):
+    clean = getattr(skimage.data, name)()[rows, columns].astype(np.float32) / 255
+    noisy = quantise(gaussian_noise(clean, sigma, np.random.default_rng(number)))
+    path = EXAMPLES / f"{name}.png"
+    Image.fromarray(np.round(noisy * 255).astype(np.uint8)).save(path, optimize=True)
+    h, w = clean.shape[:2]
+    print(f"{path.name}: {w} x {h}, sigma {sigma}, {path.stat().st_size / 1e3:.0f} kB")
