@@ -78,10 +78,10 @@ def restore(
             job = outcome.job
             if outcome.error is None:
                 notes = "".join(f"  [{note}]" for note in outcome.notes)
-                progress.finish(f"{job.source} → {job.target}  {outcome.seconds:.1f} s{notes}", work[job])
+                progress.succeed(f"{job.source} → {job.target}  {outcome.seconds:.1f} s{notes}", work[job])
             else:
                 failed += 1
-                progress.finish(f"{job.source}: {outcome.error}", work[job])
+                progress.fail(f"{job.source}: {outcome.error}", work[job])
     print(f"{len(jobs) - failed} restored, {failed} failed, {in_words(seconds)}, in {output}")
     if failed:
         raise typer.Exit(1)

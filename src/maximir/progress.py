@@ -52,14 +52,22 @@ class WorkProgress:
         if self.bar is not None:
             self.bar.update(self.task, description=f"{self.done_count + 1}/{self.count} {escape(name)}")
 
-    def finish(self, line: str, weight: int) -> None:
-        """One step is done: print its line."""
+    def succeed(self, line: str, weight: int) -> None:
+        """One step is done."""
+        self._advance(weight)
+        if self.bar is None:
+            left = (time.monotonic() - self.clock) * (self.weight / self.done_weight - 1)
+            rest = f"  ({in_words(left)} left)" if self.done_count < self.count else ""
+            line = f"[{self.done_count}/{self.count}] {line}{rest}"
+        self.console.print(escape(line))
+
+    def fail(self, line: str, weight: int) -> None:
+        """One step could not be done; the line stands alone, for people and scripts."""
+        self._advance(weight)
+        self.console.print(escape(line))
+
+    def _advance(self, weight: int) -> None:
         self.done_count += 1
         self.done_weight += weight
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done_weight)
-            self.console.print(escape(line))
-        else:
-            left = (time.monotonic() - self.clock) * (self.weight / self.done_weight - 1)
-            rest = f"  ({in_words(left)} left)" if self.done_count < self.count else ""
-            self.console.print(escape(f"[{self.done_count}/{self.count}] {line}{rest}"))
