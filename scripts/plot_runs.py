@@ -1,6 +1,6 @@
 """Curves of training runs: loss and validation PSNR over steps. Needs matplotlib (pip install '.[docs]').
 
-    python scripts/plot_runs.py docs/images/denoise.png NAME=runs/a/log.jsonl NAME=runs/b/log.jsonl
+python scripts/plot_runs.py docs/images/denoise.png NAME=runs/a/log.jsonl NAME=runs/b/log.jsonl
 """
 
 import argparse
