@@ -135,6 +135,9 @@ def test_output_folder_inside_the_input_is_not_an_input(photos, tiny_weights):
         (["{photos}", "-o", "{out}"], "either --task or --weights"),
         (["{photos}", "-o", "{out}", "--weights", "nothing"], "unknown model 'nothing'"),
         (["{empty}", "-o", "{out}", "--weights", "{weights}"], "no files in"),
+        (["", "-o", "{out}", "--weights", "{weights}"], "an INPUT is empty"),
+        (["{photos}/a.png", "-o", "{out}.avif", "--weights", "{weights}"], "cannot write .avif"),
+        (["{photos}/" + 300 * "x", "-o", "/dev/null", "--weights", "{weights}"], "cannot write there"),
         (["{photos}", "-o", "{out}.png", "--weights", "{weights}"], "named like one image"),
         (["{photos}/a.png", "{other}/a.png", "-o", "{out}", "--weights", "{weights}"], "would both become"),
         (["{photos}", "-o", "{photos}/a.png/x", "--weights", "{weights}"], "cannot write there"),
@@ -159,7 +162,7 @@ def test_senseless_requests_do_nothing(arguments, reason, photos, tiny_weights, 
     assert reason in message
     assert message.count("\n") == 1
     assert files(photos) == before
-    assert not files(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_weights_do_nothing(photos, tmp_path, capsys):
@@ -167,7 +170,61 @@ def test_bad_weights_do_nothing(photos, tmp_path, capsys):
     maximir("restore", photos, "-o", tmp_path / "out", "--weights", tmp_path / "bad.npz", expect=1)
     message = capsys.readouterr().err
     assert message.startswith(f"maximir: {tmp_path / 'bad.npz'}: ")
+    assert not (tmp_path / "out").exists()
     assert message.count("\n") == 1
+
+
+def test_a_file_that_its_format_cannot_hold_fails_before_the_work(
+    tiny_weights, tmp_path, capsys, monkeypatch
+):
+    Image.new("RGBA", (5, 5)).save(tmp_path / "a.png")
+    monkeypatch.setattr("maximir.restore.Restorer.restore_photo", None)
+    maximir("restore", tmp_path / "a.png", "-o", tmp_path / "b.jpg", "--weights", tiny_weights, expect=1)
+    assert "JPEG cannot hold transparency" in capsys.readouterr().err
+
+
+def test_what_a_format_cannot_hold_is_said(tiny_weights, tmp_path, capsys):
+    images.write(images.Photo(np.zeros((5, 5, 3), np.uint16)), tmp_path / "a.png")
+    maximir("restore", tmp_path / "a.png", "-o", tmp_path / "b.jpg", "--weights", tiny_weights)
+    assert "[16 bit reduced to the 8 of JPEG]" in capsys.readouterr().err
+
+
+def test_odd_names_stay_on_one_line(tiny_weights, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("bad\nname.png", "esc\x1b[31m.png", ":dog: [red]x.png"):
+        (folder / name).write_bytes(b"")
+    maximir("restore", folder, "-o", tmp_path / "out", "--weights", tiny_weights, expect=1)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert f"{folder}/:dog: [red]x.png: the file is empty" in lines
+    assert f"{folder}/bad\\nname.png: the file is empty" in lines
+    assert f"{folder}/esc\\x1b[31m.png: the file is empty" in lines
+
+
+def test_links_to_folders_and_collisions_are_named(photos, tiny_weights, tmp_path, capsys):
+    (photos / "loop").symlink_to(photos)
+    (photos / "a").write_bytes((photos / "a.png").read_bytes())  # would become a.png too
+    maximir("restore", photos, "-o", tmp_path / "out", "--weights", tiny_weights, expect=1)
+    streams = capsys.readouterr()
+    assert "4 restored, 2 failed" in streams.out
+    assert f"{photos / 'loop'}: is a link to a folder" in streams.err
+    assert "would become" in streams.err
+
+
+def test_a_folder_that_cannot_be_read_is_named(photos, tiny_weights, tmp_path, capsys, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("summer"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    maximir("restore", photos, "-o", tmp_path / "out", "--weights", tiny_weights, expect=1)
+    streams = capsys.readouterr()
+    assert f"{photos / 'summer'}: permission denied" in streams.err
+    assert "2 restored, 1 failed" in streams.out
 
 
 def test_names_of_results():

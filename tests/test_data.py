@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from maximir import MaximirError
-from maximir.data import DegradedCrops, RunSampler, augment, load_photographs
+from maximir.data import DegradedCrops, RunSampler, load_photographs, load_rgb
 from maximir.degradations import DEGRADATIONS, blind_gaussian, gaussian_noise, quantise
 
 
@@ -37,10 +37,22 @@ def test_a_crop_is_a_turned_piece_of_the_photograph():
     assert seen == turned  # all eight, and nothing else
 
 
-def test_augment_keeps_degraded_and_clean_together():
-    image = np.random.default_rng(0).random((8, 8, 3))
-    one, two = (augment(image, np.random.default_rng(3)) for _ in range(2))
-    np.testing.assert_array_equal(one, two)
+def test_degraded_and_clean_are_the_same_crop():
+    photograph = np.random.default_rng(0).integers(0, 256, (100, 100, 3), np.uint8)
+    crops = DegradedCrops([photograph], lambda image, rng: image / 2, seed=0)
+    for number in range(10):
+        degraded, clean = crops[number, 64]
+        torch.testing.assert_close(2 * degraded, clean)
+
+
+def test_16_bit_grey_and_turned_photographs(tmp_path):
+    ramp = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    np.testing.assert_array_equal(load_rgb(tmp_path / "ramp.png")[..., 1], np.round(ramp / 257))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 10)).save(tmp_path / "turned.jpg", exif=exif)
+    assert load_rgb(tmp_path / "turned.jpg").shape == (20, 10, 3)
 
 
 def test_large_photographs_are_seen_more_often():

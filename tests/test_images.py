@@ -478,7 +478,7 @@ def test_places_that_cannot_be_written(tmp_path):
 
 
 def test_too_wide_for_webp(tmp_path):
-    with pytest.raises(MaximirError, match=r"cannot be encoded as \.webp"):
+    with pytest.raises(MaximirError, match="holds at most 16,383 pixels"):
         write(Photo(np.zeros((1, 16_384, 3), np.uint8)), tmp_path / "a.webp")
     assert not list(tmp_path.iterdir())
 
@@ -489,3 +489,23 @@ def test_an_old_file_is_replaced_with_ordinary_rights(tmp_path):
     write(Photo(smooth()), path)
     assert np.array_equal(read(path).rgb, smooth())
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize(("tail", "kept"), [(b"", True), (b"\0\0", True), (None, False)])
+def test_profiles_with_a_wrong_length(tmp_path, tail, kept):
+    """libpng refuses a profile that is not as long as it says: a longer one is trimmed, a cut one dropped."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    carried = profile[:-10] if tail is None else profile + tail
+    notes = write(Photo(smooth(), metadata={"icc-profile-data": carried}), tmp_path / "a.png")
+    assert bool(notes) != kept
+    assert read(tmp_path / "a.png").metadata.get("icc-profile-data") == (profile if kept else None)
+
+
+def test_what_is_left_out_is_said(tmp_path):
+    metadata = {"png-comment-0-Title": "caf\ufffd", "png-comment-1-Author": "me"}
+    notes = write(Photo(smooth(), metadata=metadata), tmp_path / "a.png")
+    assert notes == ("text 'Title' left out",)
+    assert read(tmp_path / "a.png").metadata["png-comment-0-Author"] == "me"
+    assert write(Photo(smooth().astype(np.uint16)), tmp_path / "a.jpg") == (
+        "16 bit reduced to the 8 of JPEG",
+    )

@@ -21,6 +21,7 @@ def test_outputs_by_stage_and_scale(stages, size):
         (torch.zeros(3, 64, 64), r"\[N, 3, H, W\]"),
         (torch.zeros(1, 1, 64, 64), r"\[N, 3, H, W\]"),
         (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "floating-point"),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.float64), r"float32 weights, but the image is torch\.float64"),
         (torch.zeros(1, 3, 64, 80), "multiples of 64"),
         (torch.zeros(1, 3, 0, 64), "multiples of 64"),
     ],
@@ -32,7 +33,15 @@ def test_wrong_input(tiny_model, image, reason):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"features": 0}, {"stages": 1.5}, {"features": 6}, {"dropout": 1.0}, {"groups": True}],
+    [
+        {"features": 0},
+        {"stages": 1.5},
+        {"features": 6},
+        {"dropout": 1.0},
+        {"groups": True},
+        {"dropout": "x"},
+        {"stages": 2**40},
+    ],
 )
 def test_wrong_config(fields):
     with pytest.raises(MaximirError, match="config: "):

@@ -33,10 +33,25 @@ def test_phases():
         ({"stepz": 3}, "unknown key 'stepz'"),
         ({"phases": [{"until": 1.0, "patch": 64}]}, "batch"),
         ({"phases": [{"until": 1.0, "patch": 100, "batch": 1}]}, "multiple of 64"),
+        ({"phases": [{"until": 1.0, "patch": 64.0, "batch": 1}]}, "multiple of 64"),
+        ({"phases": [{"until": 1.0, "patch": 64, "batch": 0}]}, "positive integer"),
+        ({"phases": [GOOD["phases"][0], GOOD["phases"][0], GOOD["phases"][1]]}, "must grow"),
+        ({"degradation": "fog"}, "degradation must be one of blind-gaussian"),
+        ({"degradation": [1]}, "degradation"),
+        ({"task": "paint"}, "task must be one of denoise"),
+        ({"learning_rate": 0}, "learning_rate"),
+        ({"learning_rate": "x"}, "learning_rate"),
+        ({"betas": [0.9]}, "betas"),
+        ({"ema": 2.0}, "ema"),
+        ({"warmup": -5}, "warmup"),
+        ({"scales": []}, "scales"),
+        ({"seed": -1}, "seed"),
+        ({"steps": True}, "steps"),
+        ({"start_as_identity": "no"}, "start_as_identity"),
         ({"phases": [{"until": 0.9, "patch": 64, "batch": 1}]}, r"until = 1\.0"),
         ({"phases": []}, r"until = 1\.0"),
         ({"phases": 3}, "recipe: "),
-        ({"steps": 0}, "at least 1"),
+        ({"steps": 0}, "positive integer"),
         ({"steps": "many"}, "recipe: "),
         ({"optimizer": "sgd"}, "optimizer"),
         ({"precision": "fp8"}, "precision"),
@@ -61,3 +76,9 @@ def test_bad_files(tmp_path):
         load_recipe(str(tmp_path / "missing.toml"))
     with pytest.raises(MaximirError, match="unknown recipe 'deblur-huge'"):
         load_recipe("deblur-huge")
+
+
+def test_overrides_keep_the_rest_of_a_table():
+    recipe = load_recipe("denoise-small", {"model": {"features": 8}, "steps": 3})
+    assert recipe.steps == 3
+    assert (recipe.model.features, recipe.model.stages, recipe.model.groups) == (8, 1, 1)

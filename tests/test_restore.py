@@ -5,7 +5,8 @@ from PIL import Image
 
 from maximir import MaximirError, Restorer, UsageError
 from maximir.images import Photo
-from maximir.restore import from_unit, pad, reflected, to_unit
+from maximir.pixels import from_unit, to_unit
+from maximir.restore import pad, reflected
 
 
 class Echo(torch.nn.Module):
@@ -102,6 +103,15 @@ def test_pil_alpha_and_metadata_stay(restorer):
     assert restored.info == {"icc_profile": b"profile"}
     np.testing.assert_array_equal(np.asarray(restored)[..., 3], np.asarray(image)[..., 3])
     assert not np.array_equal(np.asarray(restored)[..., :3], np.asarray(image)[..., :3])
+
+
+def test_premultiplied_and_big_endian_images(echo):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 4), np.uint8))
+    assert echo(image.convert("RGBa")).mode == "RGBA"
+    assert echo(image.convert("LA").convert("La")).mode == "LA"
+    wide = np.arange(60, dtype=">u2").reshape(4, 5, 3)
+    np.testing.assert_array_equal(echo(wide), wide)
+    assert echo(wide).dtype == wide.dtype
 
 
 def test_palette_with_transparency(echo):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from maximir import images
 from maximir.errors import MaximirError, UsageError
+from maximir.files import reason
 from maximir.restore import Restorer
 
 IGNORED = {"thumbs.db", "desktop.ini"}  # what file managers leave in folders of pictures; so are dot files
@@ -19,16 +20,17 @@ FALLBACK_SUFFIX = ".png"  # for images of formats that can be read but not writt
 
 @dataclass(frozen=True)
 class Job:
-    """One photograph to restore."""
+    """One photograph to restore; `problem` says why it cannot be, if that is known before."""
 
     source: Path
     target: Path
+    problem: str | None = None
 
     @property
     def weight(self) -> int:
         """The file's size, a rough measure of the work for the remaining-time estimate."""
         try:
-            return max(1, self.source.stat().st_size)
+            return max(1, os.path.getsize(self.source))
         except OSError:
             return 1
 
@@ -53,40 +55,63 @@ def plan(inputs: Sequence[Path], output: Path) -> list[Job]:
     Raises:
         UsageError: no inputs, an output that is an input, two inputs for one output.
     """
-    to_file = (
-        len(inputs) == 1
-        and not inputs[0].is_dir()
-        and not output.is_dir()
-        and output.suffix.lower() in images.WRITABLE
-    )
-    if output.suffix and not output.is_dir() and not to_file and output.suffix.lower() in images.WRITABLE:
+    suffix = "" if os.path.isdir(output) else output.suffix.lower()
+    if suffix in images.NOT_WRITABLE:
+        raise UsageError(f"{output}: cannot write {suffix}; use one of {' '.join(images.WRITABLE)}")
+    to_file = suffix in images.WRITABLE
+    if to_file and (len(inputs) != 1 or os.path.isdir(inputs[0])):
         raise UsageError(f"{output}: is named like one image, but the inputs are a folder or several files")
     jobs: dict[Path, Job] = {}
     for given in inputs:
-        for source, place in files_below(given, output) if given.is_dir() else [(given, Path(given.name))]:
-            suffix = (
-                place.suffix if place.suffix.lower() in images.WRITABLE else place.suffix + FALLBACK_SUFFIX
-            )
-            target = output if to_file else output / place.with_suffix(suffix)
-            if target.resolve() == source.resolve():
+        below = files_below(given, output) if os.path.isdir(given) else [(given, Path(given.name), None)]
+        for source, place, problem in below:
+            target = output if to_file else output / place.with_name(result_name(place.name))
+            if os.path.realpath(target) == os.path.realpath(source):
                 raise UsageError(f"{source}: input and output are the same file; choose another output")
             if target in jobs:
-                raise UsageError(f"{jobs[target].source} and {source} would both become {target}")
-            jobs[target] = Job(source, target)
+                other = jobs[target].source
+                if given not in other.parents:
+                    raise UsageError(f"{other} and {source} would both become {target}")
+                problem = problem or f"would become {target}, as {other.name} does"
+            jobs[target if problem is None else source] = Job(source, target, problem)
     if not jobs:
         raise UsageError(f"no files in {', '.join(map(str, inputs))}")
     return list(jobs.values())
 
 
-def files_below(folder: Path, output: Path) -> Iterator[tuple[Path, Path]]:
-    """(file, its place below `folder`), sorted; without what lies in the output folder."""
-    if folder.resolve() == output.resolve():
+def result_name(name: str) -> str:
+    """The name of the result: the same, or with .png behind it."""
+    return name if name.lower().endswith(images.WRITABLE) else name + FALLBACK_SUFFIX
+
+
+def files_below(folder: Path, output: Path) -> Iterator[tuple[Path, Path, str | None]]:
+    """(path, its place below `folder`, why it cannot be done), sorted; without what is in the output folder.
+
+    Not only what is named like an image: nothing but hidden files is left out silently.
+    """
+    if os.path.realpath(folder) == os.path.realpath(output):
         raise UsageError(f"{folder}: input and output are the same folder; choose another output")
-    for path in sorted(folder.rglob("*")):
-        place = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in place.parts) or path.name.lower() in IGNORED
-        if not hidden and not path.is_dir() and output.resolve() not in path.resolve().parents:
-            yield path, place  # not only what is named like an image: nothing is left out silently
+    unreadable: list[OSError] = []
+    for root, folders, names in os.walk(folder, onerror=unreadable.append):
+        here = Path(root)
+        for name in sorted(folders):
+            if os.path.islink(here / name) and not hidden(name):
+                yield here / name, (here / name).relative_to(folder), "is a link to a folder, not followed"
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not hidden(name) and os.path.realpath(here / name) != os.path.realpath(output)
+        )
+        for name in sorted(names):
+            if not hidden(name):
+                yield here / name, (here / name).relative_to(folder), None
+    for error in unreadable:
+        path = Path(error.filename)
+        yield path, path.relative_to(folder), reason(error)
+
+
+def hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in IGNORED
 
 
 def check_writable(folder: Path) -> None:
@@ -100,7 +125,7 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UsageError(f"{folder}: cannot write there ({error.strerror or error})") from error
+        raise UsageError(f"{folder}: cannot write there ({reason(error)})") from error
 
 
 def restore_files(
@@ -129,15 +154,15 @@ def restore_file(restorer: Restorer, job: Job, *, overwrite: bool) -> tuple[str,
     Raises:
         MaximirError: the reason, without the source's path.
     """
+    if job.problem is not None:
+        raise MaximirError(job.problem)
     if os.path.lexists(job.target) and not overwrite:
         raise MaximirError(f"{job.target} exists; use --overwrite to replace it")
     photo = images.read(job.source)
-    restored = restorer.restore_photo(photo)
     try:
+        images.check_fits(photo, job.target)
+        restored = restorer.restore_photo(photo)
         job.target.parent.mkdir(parents=True, exist_ok=True)
-        images.write(restored, job.target)
+        return photo.notes + images.write(restored, job.target)
     except OSError as problem:
-        raise MaximirError(f"{job.target.parent}: {problem.strerror or problem}") from problem
-    except MaximirError as problem:
-        raise MaximirError(f"{job.target}: {problem}") from problem
-    return photo.notes
+        raise MaximirError(f"{job.target.parent}: {reason(problem)}") from problem

@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-import tempfile
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from torch import Tensor
 from maximir import catalogue, official
 from maximir.config import MaximConfig
 from maximir.errors import MaximirError
+from maximir.files import reason, write_atomically
 from maximir.model import Maxim
 
 FORMAT = "maximir-1"
@@ -40,17 +39,17 @@ def load_model(path_or_name: str | os.PathLike[str]) -> Maxim:
     """
     path = catalogue.resolve(path_or_name)
     readers = {".safetensors": read_safetensors, ".npz": read_official}
-    if path.suffix not in readers:
+    if path.suffix.lower() not in readers:
         raise MaximirError(f"{path}: weights are .safetensors or official .npz files")
-    if not path.is_file():
-        raise MaximirError(f"{path}: no such file")
     try:
-        config, state = readers[path.suffix](path)
+        with path.open("rb"):  # safetensors has one message for all that can go wrong
+            pass
+        config, state = readers[path.suffix.lower()](path)
         return build(config, state)
     except MaximirError as error:
         raise MaximirError(f"{path}: {error}") from error
     except OSError as error:
-        raise MaximirError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise MaximirError(f"{path}: cannot be read ({reason(error)})") from error
 
 
 def build(config: MaximConfig, state: Mapping[str, Tensor]) -> Maxim:
@@ -68,10 +67,16 @@ def build(config: MaximConfig, state: Mapping[str, Tensor]) -> Maxim:
             raise MaximirError(f"parameter {name} has shape {list(value.shape)}, not {list(parameter.shape)}")
         if not value.is_floating_point():
             raise MaximirError(f"parameter {name} has type {value.dtype}, not a floating-point one")
-        if not value.isfinite().all():
-            raise MaximirError(f"parameter {name} holds values that are not finite")
-    model.load_state_dict({name: state[name].float() for name in parameters}, strict=True, assign=True)
+    state = {name: state[name].float() for name in parameters}
+    check_finite(state)
+    model.load_state_dict(state, strict=True, assign=True)
     return model.requires_grad_(True).eval()
+
+
+def check_finite(state: Mapping[str, Tensor]) -> None:
+    for name, value in state.items():
+        if not value.isfinite().all():
+            raise MaximirError(f"parameter {name} holds values that are not finite ({value.dtype})")
 
 
 def read_safetensors(path: Path) -> tuple[MaximConfig, dict[str, Tensor]]:
@@ -80,7 +85,7 @@ def read_safetensors(path: Path) -> tuple[MaximConfig, dict[str, Tensor]]:
         raise MaximirError("a safetensors file, but not one of maximir's (no config in it)")
     try:
         config = MaximConfig.from_dict(json.loads(metadata["config"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise MaximirError("the config in the file cannot be read") from error
     return config, state
 
@@ -90,24 +95,26 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, NotImplementedError) as error:
         raise MaximirError(f"not a whole safetensors file ({error})") from error
 
 
 def read_official(path: Path) -> tuple[MaximConfig, dict[str, Tensor]]:
+    arrays: dict[str, np.ndarray] = {}
     try:
         with zipfile.ZipFile(path) as archive:
             members = [info for info in archive.infolist() if info.filename.startswith(official.PREFIX)]
             if sum(info.file_size for info in members) > MAX_OFFICIAL_BYTES:
                 raise MaximirError(f"more than {MAX_OFFICIAL_BYTES:,} bytes of parameters")
-            arrays = {
-                info.filename.removeprefix(official.PREFIX).removesuffix(".npy"): read_array(
-                    archive.read(info)
-                )
-                for info in members
-            }
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise MaximirError(f"not a whole .npz file of plain arrays ({error})") from error
+            for info in members:
+                key = info.filename.removeprefix(official.PREFIX).removesuffix(".npy")
+                if key in arrays:
+                    raise MaximirError(f"parameter {key} is there twice")
+                arrays[key] = read_array(archive.read(info))
+    except (MaximirError, OSError):
+        raise
+    except Exception as error:  # zipfile, its decompressors and NumPy's header parser raise of every kind
+        raise MaximirError(f"not a whole .npz file of plain arrays ({type(error).__name__})") from error
     if not arrays:
         raise MaximirError(f"no parameters named {official.PREFIX}… in the file")
     return official.state_from_official(arrays)
@@ -119,15 +126,14 @@ def read_array(data: bytes) -> np.ndarray:
     Not `np.load`: it allocates what the header claims before it looks at the data.
     """
     file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    read_header = (
-        np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    )
+    newer = np.lib.format.read_magic(file) != (1, 0)
+    read_header = np.lib.format.read_array_header_2_0 if newer else np.lib.format.read_array_header_1_0
     shape, fortran, dtype = read_header(file)
     if dtype.kind != "f":  # also objects, which would have to be unpickled
-        raise ValueError(f"an array of type {dtype} instead of floating-point numbers")
+        raise MaximirError(f"an array of type {dtype} instead of floating-point numbers")
     values = np.frombuffer(data, dtype, offset=file.tell())
-    return values.reshape(shape, order="F" if fortran else "C").astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is found as not finite
+        return values.reshape(shape, order="F" if fortran else "C").astype(np.float32)
 
 
 def save_model(
@@ -138,40 +144,27 @@ def save_model(
     Args:
         half: store float16, half the size.
         metadata: further facts to keep in the file, JSON-able.
+
+    Raises:
+        MaximirError: the file cannot be written, or a value does not fit into float16.
     """
     state = {
         name: value.detach().to("cpu", torch.float16 if half else torch.float32).contiguous()
         for name, value in model.state_dict().items()
     }
+    check_finite(state)
     facts = {"format": FORMAT, "config": json.dumps(model.config.to_dict())}
     facts |= {key: json.dumps(value) for key, value in (metadata or {}).items()}
     write_tensors(path, state, facts)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """A safetensors file, complete or not at all: written beside, synced, checked, renamed.
+    """A safetensors file, complete or not at all.
 
     Raises:
         MaximirError: the folder is missing or cannot be written to, or the disk is full.
     """
-    temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(safetensors.torch.save(dict(tensors), dict(metadata)))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~current_umask())
-        temporary.replace(path)
-        temporary = None
+        write_atomically(path, safetensors.torch.save(dict(tensors), dict(metadata)))
     except OSError as error:
-        raise MaximirError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def current_umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
+        raise MaximirError(f"{path}: cannot be written ({reason(error)})") from error

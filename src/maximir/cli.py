@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ import typer
 
 from maximir import __version__
 from maximir.errors import MaximirError, UsageError
+from maximir.files import printable, reason
 
 app = typer.Typer(
     name="maximir",
@@ -41,7 +43,7 @@ def root(
 
 @app.command()
 def restore(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Images, or folders of images.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, or folders of images.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the results (or one file, for one image).")
     ],
@@ -62,12 +64,14 @@ def restore(
     if task is not None:
         weights = catalogue.for_task(task).name
     assert weights is not None
-    jobs = batch.plan(inputs, output)
-    batch.check_writable(output.parent if jobs[0].target == output else output)
+    if "" in inputs:
+        raise UsageError("an INPUT is empty; give files or folders")
+    jobs = batch.plan([Path(name) for name in inputs], output)
 
     from maximir.restore import Restorer
 
     restorer = Restorer(weights, device=device, precision=precision)
+    batch.check_writable(output.parent if jobs[0].target == output else output)
     failed, seconds = 0, 0.0
     work = {job: job.weight for job in jobs}
     with WorkProgress(len(jobs), sum(work.values())) as progress:
@@ -172,13 +176,16 @@ def describe(config: Any) -> str:
 
 def main() -> None:
     """Run the command; errors are one sentence on standard error and the exit status of the contract."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names may hold what the terminal cannot show
     try:
         app()
-    except UsageError as error:
-        print(f"maximir: {error}", file=sys.stderr)
-        sys.exit(2)
     except MaximirError as error:
-        print(f"maximir: {error}", file=sys.stderr)
+        print(f"maximir: {printable(error)}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except OSError as error:  # standard output is full or closed
+        print(f"maximir: {printable(reason(error))}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("maximir: interrupted", file=sys.stderr)

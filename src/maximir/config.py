@@ -12,6 +12,7 @@ LEVELS = 3  # UNet depth, and also the number of supervised scales (full, 1/2, 1
 SIZE_MULTIPLE = 64  # 4 (two downsamplings) x the 16 of the grid, and 8 x 8 of the bottleneck
 WINDOWS = (16, 16, 8)  # side of blocks and of grids at each level
 BOTTLENECK_WINDOW = 8
+LARGEST = 512  # of any of a config's numbers; a file that claims more is damaged
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,13 @@ class MaximConfig:
     def __post_init__(self) -> None:
         for name in ("features", "stages", "groups", "bottlenecks", "reduction"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise MaximirError(f"config: {name} must be a positive integer, not {value!r}")
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST:
+                raise MaximirError(f"config: {name} must be an integer from 1 to {LARGEST}, not {value!r}")
         if self.features % self.reduction:
             raise MaximirError(
                 f"config: features ({self.features}) must be a multiple of reduction ({self.reduction})"
             )
-        if not 0.0 <= self.dropout < 1.0:
+        if not isinstance(self.dropout, float | int) or not 0 <= self.dropout < 1:
             raise MaximirError(f"config: dropout must be in [0, 1), not {self.dropout!r}")
 
     @classmethod

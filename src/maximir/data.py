@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from maximir.errors import MaximirError
+from maximir.pixels import UINT8, from_unit, to_unit
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 
@@ -31,7 +32,11 @@ def load_rgb(path: Path) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):  # Pillow would clip it to 8 bits
+                grey = from_unit(to_unit(np.asarray(upright).astype(np.uint16)), UINT8)
+                return np.repeat(grey[..., None], 3, axis=-1)
+            return np.asarray(upright.convert("RGB"))
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more for bad files
         raise MaximirError(f"{path}: cannot be read as an image ({error})") from error
 

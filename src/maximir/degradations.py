@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from maximir.pixels import UINT8, from_unit, to_unit
+
 
 def quantise(image: np.ndarray) -> np.ndarray:
     """Clip to [0, 1] and round to 8 bits, as in a file: float32 in, float32 out."""
-    return np.round(np.clip(image, 0, 1) * 255).astype(np.float32) / np.float32(255)
+    return to_unit(from_unit(image, UINT8))
 
 
 def gaussian_noise(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:

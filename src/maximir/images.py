@@ -3,9 +3,8 @@
 Shapes: H height, W width.
 """
 
+import dataclasses
 import logging
-import os
-import secrets
 import stat
 import struct
 import zlib
@@ -17,10 +16,11 @@ import numpy as np
 import pyvips
 
 from maximir.errors import MaximirError
+from maximir.files import reason, write_atomically
 
 _KINDS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".tif": "tiff", ".tiff": "tiff"}
 WRITABLE = tuple(_KINDS)
-SUFFIXES = (*WRITABLE, ".avif", ".gif")
+NOT_WRITABLE = (".avif", ".gif", ".bmp", ".heic", ".jxl")  # images all the same
 MAX_PIXELS = 250_000_000
 MAX_BYTES = 4 * 2**30  # a file is read whole; MAX_PIXELS of uncompressed 16-bit RGBA need half of this
 
@@ -38,6 +38,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "tiff": {"compression": "deflate", "predictor": "horizontal"},
 }
 _KEEP_EXIF, _KEEP_ALL = 1, 31  # libvips's flags: exif 1, xmp 2, iptc 4, icc 8, other 16
+_LONGEST = {"jpeg": 65_500, "webp": 16_383}  # pixels a side
 _UNKNOWN = 1.0  # libvips's resolution, in pixels per mm, of a file that names none
 
 
@@ -68,34 +69,66 @@ def read(path: Path) -> Photo:
             raise MaximirError("not an image that maximir can read") from e
         raise MaximirError(f"the file is truncated or damaged ({_first_line(e)})") from e
     except OSError as e:
-        raise MaximirError(_os_reason(e)) from e
+        raise MaximirError(reason(e)) from e
     except MemoryError as e:
         raise MaximirError("not enough memory to decode the image") from e
     except ValueError as e:
         raise MaximirError(f"the file cannot be read ({e})") from e
 
 
-def write(photo: Photo, path: Path) -> None:
-    """Encode `photo` as the suffix of `path` says, and put it there whole or not at all.
-
-    PNG and TIFF keep 8 and 16 bit; JPEG and WebP get 8. JPEG has quality 95 and full chroma. WebP is
-    lossless, because lossy WebP always halves the chroma. Raises MaximirError with the reason, without
-    the path; an older file at `path` is then untouched.
-    """
-    path = Path(path)
+def check_fits(photo: Photo, path: Path) -> None:
+    """Raise MaximirError, without the path, if `write` could not put `photo` there by the format's nature."""
     kind = _KINDS.get(suffix := path.suffix.lower())
     if kind is None:
         raise MaximirError(f"cannot write '{suffix}' files; use one of {' '.join(WRITABLE)}")
     if photo.alpha is not None and kind == "jpeg":
         raise MaximirError("JPEG cannot hold transparency; write PNG, WebP or TIFF instead")
+    if (limit := _LONGEST.get(kind, 0)) and max(photo.rgb.shape[:2]) > limit:
+        raise MaximirError(f"{suffix} holds at most {limit:,} pixels a side; write PNG or TIFF instead")
+
+
+def write(photo: Photo, path: Path) -> tuple[str, ...]:
+    """Encode `photo` as the suffix of `path` says, and put it there whole or not at all.
+
+    PNG and TIFF keep 8 and 16 bit; JPEG and WebP get 8. JPEG has quality 95 and full chroma. WebP is
+    lossless, because lossy WebP always halves the chroma. Returns notes on what the format could not
+    hold. Raises MaximirError with the reason, without the path; an older file at `path` is then untouched.
+    """
+    path = Path(path)
+    check_fits(photo, path)
+    suffix = path.suffix.lower()
+    kind = _KINDS[suffix]
     try:
-        _replace(path, _encode(photo, kind))
+        photo, notes = _fitted(photo, kind)
+        data = _encode(photo, kind)
+        write_atomically(path, data)
     except pyvips.Error as e:
         raise MaximirError(f"the image cannot be encoded as {suffix} ({_first_line(e)})") from e
     except OSError as e:
-        raise MaximirError(_os_reason(e)) from e
+        raise MaximirError(reason(e)) from e
     except MemoryError as e:
         raise MaximirError("not enough memory to encode the image") from e
+    return notes
+
+
+def _fitted(photo: Photo, kind: str) -> tuple[Photo, tuple[str, ...]]:
+    """`photo` without what `kind` cannot hold, and a note on each such thing."""
+    notes = []
+    metadata = dict(photo.metadata)
+    if photo.rgb.dtype == np.uint16 and kind not in ("png", "tiff"):
+        notes.append(f"16 bit reduced to the 8 of {kind.upper()}")
+    profile = metadata.get("icc-profile-data")
+    if isinstance(profile, bytes) and kind == "png":  # libpng takes only profiles of the length they claim
+        (length,) = struct.unpack_from(">I", profile) if len(profile) >= 128 else (0,)
+        if 128 <= length <= len(profile):
+            metadata["icc-profile-data"] = profile[:length]
+        else:
+            del metadata["icc-profile-data"]
+            notes.append("damaged colour profile left out")
+    for name in [name for name, value in metadata.items() if isinstance(value, str) and not value.isascii()]:
+        del metadata[name]  # libvips takes PNG's Latin-1 texts for UTF-8
+        notes.append(f"text '{name.rsplit('-', 1)[-1]}' left out")
+    return dataclasses.replace(photo, metadata=metadata), tuple(notes)
 
 
 def _bytes(path: Path) -> bytes:
@@ -217,19 +250,6 @@ def _pixel_png(exif: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*c) for c in chunks)
 
 
-def _replace(path: Path, data: bytes) -> None:
-    part = path.with_name(f".maximir-{secrets.token_hex(6)}{path.suffix}")
-    try:
-        with part.open("xb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
 # EXIF and IPTC in TIFF. EXIF is itself a small TIFF; libvips neither reads nor writes it in one.
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}  # bytes by type
@@ -332,7 +352,3 @@ def _ratio(text: str, default: float) -> float:
 def _first_line(e: pyvips.Error) -> str:
     lines = [line.strip() for line in str(e.detail).splitlines() if line.strip()]
     return lines[0][:100] if lines else "libvips gives no reason"
-
-
-def _os_reason(e: OSError) -> str:
-    return (e.strerror or str(e)).lower()

@@ -90,7 +90,7 @@ class Conv(nn.Conv2d):
 class ConvTranspose(nn.ConvTranspose2d):
     """The 2x2 stride-2 up-convolution of channels-last maps.
 
-    Torch's kernel is the flax one flipped in both spatial axes: `checkpoint` does that on import.
+    Torch's kernel is the flax one flipped in both spatial axes: `official` does that on import.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:

@@ -228,6 +228,11 @@ class Maxim(nn.Module):
             MaximirError: wrong shape or type.
         """
         check_image(image)
+        dtype = next(self.parameters()).dtype
+        if image.dtype != dtype and not torch.is_autocast_enabled(image.device.type):
+            raise MaximirError(
+                f"the network has {dtype} weights, but the image is {image.dtype}: convert one"
+            )
         # The official code shrinks by `nearest` with half-pixel centres: torch's nearest-exact.
         images = [image] + [
             F.interpolate(image, scale_factor=0.5**level, mode="nearest-exact")

@@ -14,6 +14,7 @@ from maximir.model import Maxim
 # Coefficients of the quintic iteration of Muon's authors (K. Jordan et al., 2024): fast, not exact.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
+OPTIMIZERS = ("adam", "muon")
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from maximir.files import printable
+
 
 def in_words(seconds: float) -> str:
     """A duration for people: "8 s", "3 min", "2 h 5 min"."""
@@ -22,7 +24,7 @@ class WorkProgress:
     """Weighted steps with a remaining-time estimate. Use as a context manager."""
 
     def __init__(self, count: int, weight: int) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self.count, self.weight = count, weight
         self.done_count, self.done_weight = 0, 0
         self.clock = time.monotonic()
@@ -50,7 +52,9 @@ class WorkProgress:
 
     def begin(self, name: str) -> None:
         if self.bar is not None:
-            self.bar.update(self.task, description=f"{self.done_count + 1}/{self.count} {escape(name)}")
+            self.bar.update(
+                self.task, description=f"{self.done_count + 1}/{self.count} {escape(printable(name))}"
+            )
 
     def succeed(self, line: str, weight: int) -> None:
         """One step is done."""
@@ -59,15 +63,18 @@ class WorkProgress:
             left = (time.monotonic() - self.clock) * (self.weight / self.done_weight - 1)
             rest = f"  ({in_words(left)} left)" if self.done_count < self.count else ""
             line = f"[{self.done_count}/{self.count}] {line}{rest}"
-        self.console.print(escape(line))
+        self._print(line)
 
     def fail(self, line: str, weight: int) -> None:
         """One step could not be done; the line stands alone, for people and scripts."""
         self._advance(weight)
-        self.console.print(escape(line))
+        self._print(line)
 
     def _advance(self, weight: int) -> None:
         self.done_count += 1
         self.done_weight += weight
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done_weight)
+
+    def _print(self, line: str) -> None:
+        self.console.print(printable(line), markup=False, emoji=False)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from maximir.catalogue import TASKS
 from maximir.config import SIZE_MULTIPLE, MaximConfig
-from maximir.errors import MaximirError
+from maximir.degradations import DEGRADATIONS
+from maximir.errors import UsageError
+from maximir.optimizers import OPTIMIZERS
 
 RECIPES = resources.files("maximir") / "recipes"
 
@@ -28,6 +32,44 @@ class Phase:
     until: float
     patch: int
     batch: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.until, float | int) or not 0 < self.until <= 1:
+            raise UsageError(f"recipe: a phase's until must be in (0, 1], not {self.until!r}")
+        for name, multiple in (("patch", SIZE_MULTIPLE), ("batch", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1 or value % multiple:
+                what = f"a multiple of {multiple}" if multiple > 1 else "a positive integer"
+                raise UsageError(f"recipe: a phase's {name} must be {what}, not {value!r}")
+
+
+def positive(value: float) -> bool:
+    return value > 0
+
+
+def between_0_and_1(value: float) -> bool:
+    return 0 <= value < 1
+
+
+NUMBER = (int, float)
+# field → type, condition, both in words
+FIELDS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
+    "task": (str, TASKS.__contains__, f"one of {', '.join(TASKS)}"),
+    "degradation": (str, DEGRADATIONS.__contains__, f"one of {', '.join(DEGRADATIONS)}"),
+    "steps": (int, positive, "a positive integer"),
+    "optimizer": (str, OPTIMIZERS.__contains__, f"one of {', '.join(OPTIMIZERS)}"),
+    "learning_rate": (NUMBER, positive, "a positive number"),
+    "final_learning_rate": (NUMBER, positive, "a positive number"),
+    "muon_learning_rate": (NUMBER, positive, "a positive number"),
+    "warmup": (int, lambda value: value >= 0, "an integer of at least 0"),
+    "betas": (tuple, lambda value: len(value) == 2 and all(map(between_0_and_1, value)), "two of [0, 1)"),
+    "clip_norm": (NUMBER, positive, "a positive number"),
+    "ema": (NUMBER, between_0_and_1, "a number in [0, 1)"),
+    "start_as_identity": (bool, lambda value: True, "true or false"),
+    "scales": (tuple, lambda value: value and all(0 < scale <= 1 for scale in value), "numbers in (0, 1]"),
+    "precision": (str, ("fp32", "bf16").__contains__, '"fp32" or "bf16"'),
+    "seed": (int, lambda value: value >= 0, "an integer of at least 0"),
+}
 
 
 @dataclass(frozen=True)
@@ -73,20 +115,15 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise MaximirError(f"recipe: steps must be at least 1, not {self.steps}")
-        if self.optimizer not in ("adam", "muon"):
-            raise MaximirError(f'recipe: optimizer must be "adam" or "muon", not {self.optimizer!r}')
-        if self.precision not in ("fp32", "bf16"):
-            raise MaximirError(f'recipe: precision must be "fp32" or "bf16", not {self.precision!r}')
+        for name, (kinds, allowed, words) in FIELDS.items():
+            value = getattr(self, name)
+            right = isinstance(value, kinds) and isinstance(value, bool) == (kinds is bool)
+            if not right or not allowed(value):
+                raise UsageError(f"recipe: {name} must be {words}, not {value!r}")
         if not self.phases or self.phases[-1].until != 1:
-            raise MaximirError("recipe: the last of the phases must have until = 1.0")
-        for phase in self.phases:
-            if phase.patch < 1 or phase.patch % SIZE_MULTIPLE or phase.batch < 1:
-                raise MaximirError(
-                    f"recipe: a phase needs a patch that is a multiple of {SIZE_MULTIPLE} and a batch of at "
-                    f"least 1, not {phase.patch} and {phase.batch}"
-                )
+            raise UsageError("recipe: the last of the phases must have until = 1.0")
+        if [phase.until for phase in self.phases] != sorted({phase.until for phase in self.phases}):
+            raise UsageError("recipe: until must grow from phase to phase")
 
     def phase(self, step: int) -> Phase:
         return next(phase for phase in self.phases if step < phase.until * self.steps)
@@ -99,16 +136,16 @@ class Recipe:
         """The recipe with these fields.
 
         Raises:
-            MaximirError: naming the key that is unknown, missing or of the wrong type.
+            UsageError: naming the key that is unknown, missing or of the wrong type.
         """
         values = dict(values)
         if unknown := sorted(set(values) - {f.name for f in dataclasses.fields(cls)}):
-            raise MaximirError(f"recipe: unknown key {unknown[0]!r}")
+            raise UsageError(f"recipe: unknown key {unknown[0]!r}")
         required = [
             f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING
         ]
         if missing := [name for name in required if name not in values]:
-            raise MaximirError(f"recipe: the key {missing[0]!r} is missing")
+            raise UsageError(f"recipe: the key {missing[0]!r} is missing")
         try:
             values["phases"] = tuple(Phase(**phase) for phase in values["phases"])
             values["model"] = MaximConfig.from_dict(values.get("model", {}))
@@ -117,7 +154,7 @@ class Recipe:
                     values[name] = tuple(values[name])
             return cls(**values)
         except TypeError as error:
-            raise MaximirError(f"recipe: {error}") from error
+            raise UsageError(f"recipe: {error}") from error
 
 
 def available() -> list[str]:
@@ -131,22 +168,25 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
     """A recipe that comes with maximir, by name, or a TOML file.
 
     Args:
-        overrides: top-level keys that replace the file's.
+        overrides: keys that replace the file's; in a table, such as `model`, only those that are given.
     """
     path = Path(name_or_path)
     if path.suffix == ".toml":
         try:
             text = path.read_text()
         except (OSError, UnicodeDecodeError) as error:
-            raise MaximirError(f"{path}: the recipe cannot be read ({error})") from error
+            raise UsageError(f"{path}: the recipe cannot be read ({error})") from error
     elif name_or_path in available():
         text = (RECIPES / f"{name_or_path}.toml").read_text()
     else:
-        raise MaximirError(
+        raise UsageError(
             f"unknown recipe {name_or_path!r}: give a .toml file or one of {', '.join(available())}"
         )
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise MaximirError(f"{name_or_path}: not valid TOML ({error})") from error
-    return Recipe.from_dict(values | (overrides or {}))
+        raise UsageError(f"{name_or_path}: not valid TOML ({error})") from error
+    for key, value in (overrides or {}).items():
+        old = values.get(key)
+        values[key] = old | value if isinstance(old, dict) and isinstance(value, dict) else value
+    return Recipe.from_dict(values)

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from maximir.checkpoint import load_model
 from maximir.config import SIZE_MULTIPLE
 from maximir.errors import MaximirError, UsageError
+from maximir.pixels import from_unit, to_unit
 
 if TYPE_CHECKING:  # training restores arrays, and must not need libvips
     from maximir.images import Photo
 
 AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray)
-
-FLOAT_LIMIT = 8.0  # noise may leave [0, 1]; values far above mean the scale of 0-255
 
 
 class Window(NamedTuple):
@@ -62,35 +61,6 @@ def restore_batch(model: nn.Module, image: Tensor) -> Tensor:
     padded, window = pad(image)
     restored: Tensor = window.crop(model(padded)[-1][-1])
     return restored.float()
-
-
-def to_unit(pixels: np.ndarray) -> np.ndarray:
-    """uint8, uint16 or floating pixels → float32, full scale = 1.
-
-    Raises:
-        MaximirError: another type, values that are not finite or far outside [0, 1].
-    """
-    if pixels.dtype == np.uint8 or pixels.dtype == np.uint16:
-        return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
-    if pixels.dtype.kind != "f":
-        raise MaximirError(f"images are uint8, uint16 or floating point in [0, 1], not {pixels.dtype}")
-    values = pixels.astype(np.float32)
-    if not np.isfinite(values).all():
-        raise MaximirError("the image holds values that are not finite")
-    if np.abs(values).max() > FLOAT_LIMIT:
-        raise MaximirError(
-            f"floating-point images are in [0, 1], but this one reaches {np.abs(values).max():.6g}: divide "
-            "it by its full scale"
-        )
-    return values
-
-
-def from_unit(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The inverse of `to_unit`: integers are clipped and rounded, floats are left as they are."""
-    if dtype.kind == "f":
-        return values.astype(dtype)
-    full = np.iinfo(dtype).max
-    return np.round(np.clip(values, 0, 1) * full).astype(dtype)
 
 
 class Restorer:
@@ -141,9 +111,9 @@ class Restorer:
         raise MaximirError(f"images are PIL.Image or numpy.ndarray, not {type(image).__name__}")
 
     def restore_photo(self, photo: Photo) -> Photo:
-        """Restore a decoded file: alpha and metadata stay; a grey one stays grey."""
+        """Restore a decoded file: alpha and metadata stay; a grey picture stays grey, in any file."""
         r, g, b = (photo.rgb[..., c] for c in range(3))
-        grey = photo.grey or bool((r == g).all() and (g == b).all())  # a grey picture in a colour file
+        grey = photo.grey or bool((r == g).all() and (g == b).all())
         rgb = self._restore_rgb(photo.rgb, grey=grey)
         return dataclasses.replace(photo, rgb=rgb)
 
@@ -178,10 +148,12 @@ class Restorer:
     def _restore_pil(self, image: Image.Image) -> Image.Image:
         if image.mode in ("I", "F"):
             raise MaximirError(f"PIL images of mode {image.mode} have no fixed full scale: pass an array")
-        transparent = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+        if image.mode in ("La", "RGBa"):  # premultiplied alpha
+            image = image.convert(image.mode.upper())
+        transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
         if image.mode.startswith("I;16"):
             restored = Image.fromarray(self._restore_array(np.asarray(image).astype(np.uint16)))
-        elif image.mode in ("1", "L", "LA", "La"):
+        elif image.mode in ("1", "L", "LA"):
             restored = Image.fromarray(self._restore_array(np.asarray(image.convert("L"))))
             if transparent:
                 restored = Image.merge("LA", (restored, image.convert("LA").getchannel("A")))

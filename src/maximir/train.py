@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,13 +26,15 @@ from torch.utils.data import DataLoader
 from maximir import checkpoint
 from maximir.data import DegradedCrops, RunSampler, find_images, load_photographs, load_rgb, to_tensor
 from maximir.degradations import DEGRADATIONS, gaussian_noise
-from maximir.errors import MaximirError
+from maximir.errors import MaximirError, UsageError
+from maximir.files import reason, write_atomically
 from maximir.losses import restoration_loss
 from maximir.metrics import psnr
 from maximir.model import Maxim
 from maximir.optimizers import make_optimizers
+from maximir.pixels import UINT8, from_unit
 from maximir.recipe import Recipe
-from maximir.restore import restore_batch
+from maximir.restore import choose_device, restore_batch
 
 KEPT_STATES = 2
 VALIDATION_SIGMA = 25.0
@@ -91,8 +92,9 @@ class Run:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         if not torch.isfinite(norm):
             raise MaximirError(
-                f"step {self.step}: the loss is {loss.item()} and the gradient's norm {norm.item()}; the "
-                f"last state in {self.folder / 'states'} is from before. Resume with a lower learning rate"
+                f"step {self.step}: the loss is {loss.item()} and the gradient's norm {norm.item()}. The "
+                f"states in {self.folder / 'states'} are from before; a new run with a lower learning rate "
+                "may do better"
             )
         for optimizer in self.optimizers:
             optimizer.step()
@@ -130,9 +132,13 @@ class Run:
             try:
                 metadata, tensors = checkpoint.read_tensors(path)
                 step = int(metadata["step"])
+                same = json.loads(metadata["recipe"]) == json.loads(json.dumps(self.recipe.to_dict()))
             except (MaximirError, KeyError, ValueError, OSError) as error:
-                report(f"{path}: damaged, trying the one before ({error})")
+                damaged = path.replace(path.with_suffix(".damaged"))  # or it would count as the newest
+                report(f"{damaged}: damaged, trying the one before ({error})")
                 continue
+            if not same:
+                raise MaximirError(f"{path}: is of another recipe; use a new folder")
             self._restore(tensors)
             self.step = step
             report(f"resumed from {path}")
@@ -155,16 +161,21 @@ class Run:
 class Log:
     """`log.jsonl`, TensorBoard where it is installed, and lines on the terminal."""
 
-    def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, step: int, report: Callable[[str], None]) -> None:
+        """Go on after `step`: what a killed run has logged beyond it is dropped."""
         self.report = report
-        self.file: TextIO = (folder / "log.jsonl").open("a", buffering=1)
+        path = folder / "log.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        write_atomically(path, "".join(kept).encode())
+        self.file: TextIO = path.open("a", buffering=1)
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             self.board = None
             report("TensorBoard is not installed (pip install 'maximir[train]'): only log.jsonl is written")
         else:
-            self.board = SummaryWriter(str(folder / "tensorboard"))
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         self.file.write(json.dumps({"step": step, **values}) + "\n")
@@ -193,14 +204,10 @@ def validate(
         noisy = gaussian_noise(clean.astype(np.float32) / 255, sigma, rng)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             output = restore_batch(model, to_tensor(noisy)[None].to(device))[0]
-        image = output.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
-        restored.append(np.concatenate([as_bytes(noisy), image, clean], axis=1))
+        image = from_unit(output.permute(1, 2, 0).cpu().numpy(), UINT8)
+        restored.append(np.concatenate([from_unit(noisy, UINT8), image, clean], axis=1))
         scores.append(psnr(image, clean))
     return float(np.mean(scores)), restored
-
-
-def as_bytes(image: np.ndarray) -> np.ndarray:
-    return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
 def train(
@@ -227,26 +234,35 @@ def train(
     Raises:
         MaximirError: no data, a recipe other than the run's, a loss that is not finite, a full disk.
     """
-    if recipe.degradation not in DEGRADATIONS:
-        raise MaximirError(
-            f"recipe: unknown degradation {recipe.degradation!r}; known are {', '.join(DEGRADATIONS)}"
-        )
-    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    place = choose_device(device)
     largest = max(phase.patch for phase in recipe.phases)
     photographs = load_photographs(data, recipe.scales, largest, report)
     held_out = [] if validation is None else [load_rgb(path) for path in find_images([validation])]
     report(f"{len(photographs)} training images, {len(held_out)} validation images, {place}")
 
-    for folder in (out, out / "states", out / "samples"):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MaximirError(f"{folder}: cannot be made ({error.strerror})") from error
-    check_same_recipe(recipe, out / "recipe.json")
+    try:
+        return run_in(recipe, photographs, out, held_out, place, workers, every, report)
+    except OSError as error:
+        raise MaximirError(f"{error.filename or out}: {reason(error)}") from error
 
+
+def run_in(
+    recipe: Recipe,
+    photographs: list[np.ndarray],
+    out: Path,
+    held_out: list[np.ndarray],
+    place: torch.device,
+    workers: int,
+    every: Every,
+    report: Callable[[str], None],
+) -> Path:
+    """What `train` does once the data are there."""
+    for folder in (out / "states", out / "samples"):
+        folder.mkdir(parents=True, exist_ok=True)
+    check_same_recipe(recipe, out / "recipe.json")
     run = Run(recipe, out, place)
     run.resume(report)
-    dataset = DegradedCrops(photographs, partial(DEGRADATIONS[recipe.degradation]), recipe.seed)
+    dataset = DegradedCrops(photographs, DEGRADATIONS[recipe.degradation], recipe.seed)
 
     def batch_and_patch(step: int) -> tuple[int, int]:
         phase = recipe.phase(step)
@@ -258,7 +274,7 @@ def train(
         num_workers=workers,
         pin_memory=place.type == "cuda",
     )
-    log = Log(out, report)
+    log = Log(out, run.step, report)
     try:
         for _ in training(run, loader, log, every):
             if held_out and (run.step % every.validate == 0 or run.step == recipe.steps):
@@ -284,7 +300,7 @@ def training(run: Run, loader: Any, log: Log, every: Every) -> Iterator[None]:
             degraded.to(run.device, non_blocking=True), clean.to(run.device, non_blocking=True)
         )
         losses.append(loss)
-        if run.step % every.log == 0:
+        if run.step % every.log == 0 or run.step == run.recipe.steps:
             seconds = (time.monotonic() - started) / len(losses)
             log.scalars(
                 run.step,
@@ -306,9 +322,15 @@ def training(run: Run, loader: Any, log: Log, every: Every) -> Iterator[None]:
 def check_same_recipe(recipe: Recipe, path: Path) -> None:
     """Write the recipe of a new run; refuse another one for a run that exists."""
     text = json.dumps(recipe.to_dict(), indent=2)
-    if path.exists() and json.loads(path.read_text()) != json.loads(text):
-        raise MaximirError(
-            f"{path.parent}: this run was started with another recipe; use a new folder, "
-            "or the same recipe to go on"
+    if not path.exists():
+        write_atomically(path, (text + "\n").encode())
+        return
+    try:
+        same = json.loads(path.read_text()) == json.loads(text)
+    except ValueError as error:
+        raise MaximirError(f"{path}: cannot be read ({error}); delete it to go on") from error
+    if not same:
+        raise UsageError(
+            f"{path.parent}: this run was started with another recipe; use a new folder, or the same recipe "
+            "to go on"
         )
-    path.write_text(text + "\n")
