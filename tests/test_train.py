@@ -8,7 +8,8 @@ from PIL import Image
 from maximir import MaximirError, cli, load_model, train
 from maximir.checkpoint import read_tensors
 from maximir.recipe import Recipe
-from maximir.train import Every, Run, schedule
+from maximir.run import Run, schedule
+from maximir.train import Every
 
 MODEL = {"features": 8, "stages": 1, "groups": 1, "bottlenecks": 1, "dropout": 0.1}
 PHASES = [{"until": 0.5, "patch": 64, "batch": 2}, {"until": 1.0, "patch": 64, "batch": 1}]
@@ -100,8 +101,8 @@ def test_training_learns_and_writes_what_it_says(clean, tmp_path):
     assert json.loads((tmp_path / "recipe.json").read_text())["steps"] == steps
 
 
-def test_the_average_follows_the_weights():
-    run = Run(recipe(ema=0.5), None, torch.device("cpu"))
+def test_the_average_follows_the_weights(tmp_path):
+    run = Run(recipe(ema=0.5), tmp_path, torch.device("cpu"))
     before = [p.detach().clone() for p in run.average.parameters()]
     run.train_step(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64))
     decay = 1 / 11  # the first step's, by its warm-up

@@ -128,6 +128,14 @@ class Recipe:
     def phase(self, step: int) -> Phase:
         return next(phase for phase in self.phases if step < phase.until * self.steps)
 
+    def batch_and_patch(self, step: int) -> tuple[int, int]:
+        phase = self.phase(step)
+        return phase.batch, phase.patch
+
+    def pixels_left(self, step: int) -> int:
+        """What the steps from `step` on will see: a measure of the work left."""
+        return sum(phase.batch * phase.patch**2 for phase in map(self.phase, range(step, self.steps)))
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
