@@ -5,6 +5,8 @@ from maximir.checkpoint import save_model
 from maximir.config import MaximConfig
 from maximir.model import Maxim
 
+torch.set_num_threads(1)  # small work; and two threads that wait for each other crawl on a busy machine
+
 TINY = MaximConfig(features=8, stages=1, groups=1, bottlenecks=1)
 
 
