@@ -225,6 +225,8 @@ def test_a_folder_that_cannot_be_read_is_named(photos, tiny_weights, tmp_path, c
     streams = capsys.readouterr()
     assert f"{photos / 'summer'}: permission denied" in streams.err
     assert "2 restored, 1 failed" in streams.out
+    maximir("restore", photos / "summer", "-o", tmp_path / "out", "--weights", tiny_weights, expect=1)
+    assert f"{photos / 'summer'}: permission denied" in capsys.readouterr().err
 
 
 def test_names_of_results():

@@ -65,6 +65,9 @@ def plan(inputs: Sequence[Path], output: Path) -> list[Job]:
     for given in inputs:
         below = files_below(given, output) if os.path.isdir(given) else [(given, Path(given.name), None)]
         for source, place, problem in below:
+            if problem is not None:
+                jobs[source] = Job(source, output, problem)
+                continue
             target = output if to_file else output / place.with_name(result_name(place.name))
             if os.path.realpath(target) == os.path.realpath(source):
                 raise UsageError(f"{source}: input and output are the same file; choose another output")
@@ -72,8 +75,9 @@ def plan(inputs: Sequence[Path], output: Path) -> list[Job]:
                 other = jobs[target].source
                 if given not in other.parents:
                     raise UsageError(f"{other} and {source} would both become {target}")
-                problem = problem or f"would become {target}, as {other.name} does"
-            jobs[target if problem is None else source] = Job(source, target, problem)
+                jobs[source] = Job(source, target, f"would become {target}, as {other.name} does")
+            else:
+                jobs[target] = Job(source, target)
     if not jobs:
         raise UsageError(f"no files in {', '.join(map(str, inputs))}")
     return list(jobs.values())

@@ -38,25 +38,34 @@ class StageFeatures(NamedTuple):
     attended: list[Tensor]  # of the supervised attention modules
 
 
+def groups(
+    config: MaximConfig,
+    channels: int,
+    window: int,
+    attention: type[ConvChannelAttention] | type[DenseChannelAttention],
+) -> nn.Sequential:
+    """Pairs of a multi-axis gMLP and a channel attention block."""
+    return nn.Sequential(
+        *(
+            nn.Sequential(
+                MultiAxisGatedMlp(channels, window, config.dropout), attention(channels, config.reduction)
+            )
+            for _ in range(config.groups)
+        )
+    )
+
+
 class Bottleneck(nn.Module):
     """Official `BottleneckBlock`."""
 
     def __init__(self, config: MaximConfig, channels: int) -> None:
         super().__init__()
         self.project = Conv1x1(channels, channels)
-        self.groups = nn.ModuleList(
-            nn.Sequential(
-                MultiAxisGatedMlp(channels, BOTTLENECK_WINDOW, config.dropout),
-                DenseChannelAttention(channels, config.reduction),
-            )
-            for _ in range(config.groups)
-        )
+        self.groups = groups(config, channels, BOTTLENECK_WINDOW, DenseChannelAttention)
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = x = self.project(x)
-        for group in self.groups:
-            x = group(x)
-        return x + shortcut
+        x = self.project(x)
+        return x + self.groups(x)  # the long shortcut
 
 
 class EncoderDecoderBlock(nn.Module):
@@ -65,19 +74,11 @@ class EncoderDecoderBlock(nn.Module):
     def __init__(self, config: MaximConfig, inputs: int, channels: int, window: int) -> None:
         super().__init__()
         self.project = Conv1x1(inputs, channels)
-        self.groups = nn.ModuleList(
-            nn.Sequential(
-                MultiAxisGatedMlp(channels, window, config.dropout),
-                ConvChannelAttention(channels, config.reduction),
-            )
-            for _ in range(config.groups)
-        )
+        self.groups = groups(config, channels, window, ConvChannelAttention)
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
-        shortcut = x = self.project(torch.cat([x, other], dim=-1))
-        for group in self.groups:
-            x = group(x)
-        return x + shortcut
+        x = self.project(torch.cat([x, other], dim=-1))
+        return x + self.groups(x)
 
 
 class Encoder(nn.Module):

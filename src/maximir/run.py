@@ -31,7 +31,7 @@ def schedule(recipe: Recipe, step: int) -> float:
 
 
 class Run:
-    """A network in training: weights, their moving average, Adam, and how many steps were done."""
+    """A network in training: weights, their moving average, optimisers, and how many steps were done."""
 
     def __init__(self, recipe: Recipe, folder: Path, device: torch.device) -> None:
         """A new run in `folder`, which is made.
