@@ -19,9 +19,7 @@ from maximir import Restorer
 from maximir.data import find_images, load_rgb
 from maximir.degradations import gaussian_noise, quantise
 from maximir.metrics import psnr
-from maximir.restore import from_unit
-
-UINT8 = np.dtype(np.uint8)
+from maximir.pixels import UINT8, from_unit, to_unit
 
 
 def mean_psnr(
@@ -31,7 +29,7 @@ def mean_psnr(
     before, after = [], []
     for number, clean in enumerate(images):
         rng = np.random.default_rng([int(sigma), number])
-        noisy = gaussian_noise(clean.astype(np.float32) / 255, sigma, rng)
+        noisy = gaussian_noise(to_unit(clean), sigma, rng)
         if as_file:
             noisy = quantise(noisy)
         before.append(psnr(noisy * 255.0, clean))

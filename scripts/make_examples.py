@@ -2,7 +2,7 @@
 
     python scripts/make_examples.py
 
-The noise is Gaussian, clipped and rounded to 8 bits, as in a file. See examples/README.md for the pictures'
+The noise is Gaussian, clipped and rounded to 8 bits, as in a file. See docs/examples.md for the pictures'
 origin and terms.
 """
 
@@ -12,7 +12,8 @@ import numpy as np
 import skimage
 from PIL import Image
 
-from maximir.degradations import gaussian_noise, quantise
+from maximir.degradations import gaussian_noise
+from maximir.pixels import UINT8, from_unit, to_unit
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 # name in scikit-image → (rows, columns, sigma)
@@ -23,9 +24,9 @@ PICTURES = {
 }
 
 for number, (name, (rows, columns, sigma)) in enumerate(PICTURES.items()):
-    clean = getattr(skimage.data, name)()[rows, columns].astype(np.float32) / 255
-    noisy = quantise(gaussian_noise(clean, sigma, np.random.default_rng(number)))
+    clean = getattr(skimage.data, name)()[rows, columns]
+    noisy = gaussian_noise(to_unit(clean), sigma, np.random.default_rng(number))
     path = EXAMPLES / f"{name}.png"
-    Image.fromarray(np.round(noisy * 255).astype(np.uint8)).save(path, optimize=True)
+    Image.fromarray(from_unit(noisy, UINT8)).save(path, optimize=True)
     h, w = clean.shape[:2]
     print(f"{path.name}: {w} x {h}, sigma {sigma}, {path.stat().st_size / 1e3:.0f} kB")

@@ -63,11 +63,12 @@ def plan(inputs: Sequence[Path], output: Path) -> list[Job]:
         raise UsageError(f"{output}: is named like one image, but the inputs are a folder or several files")
     jobs: dict[Path, Job] = {}
     for given in inputs:
-        below = files_below(given, output) if os.path.isdir(given) else [(given, Path(given.name), None)]
-        for source, place, problem in below:
+        in_folder = os.path.isdir(given)
+        for source, problem in files_below(given, output) if in_folder else [(given, None)]:
             if problem is not None:
                 jobs[source] = Job(source, output, problem)
                 continue
+            place = source.relative_to(given) if in_folder else Path(given.name)
             target = output if to_file else output / place.with_name(result_name(place.name))
             if os.path.realpath(target) == os.path.realpath(source):
                 raise UsageError(f"{source}: input and output are the same file; choose another output")
@@ -88,30 +89,28 @@ def result_name(name: str) -> str:
     return name if name.lower().endswith(images.WRITABLE) else name + FALLBACK_SUFFIX
 
 
-def files_below(folder: Path, output: Path) -> Iterator[tuple[Path, Path, str | None]]:
-    """(path, its place below `folder`, why it cannot be done), sorted; without what is in the output folder.
+def files_below(folder: Path, output: Path) -> Iterator[tuple[Path, str | None]]:
+    """(path, why it cannot be done), sorted; without what is in the output folder.
 
     Not only what is named like an image: nothing but hidden files is left out silently.
     """
-    if os.path.realpath(folder) == os.path.realpath(output):
+    excluded = os.path.realpath(output)
+    if os.path.realpath(folder) == excluded:
         raise UsageError(f"{folder}: input and output are the same folder; choose another output")
     unreadable: list[OSError] = []
     for root, folders, names in os.walk(folder, onerror=unreadable.append):
         here = Path(root)
         for name in sorted(folders):
             if os.path.islink(here / name) and not hidden(name):
-                yield here / name, (here / name).relative_to(folder), "is a link to a folder, not followed"
+                yield here / name, "is a link to a folder, not followed"
         folders[:] = sorted(
-            name
-            for name in folders
-            if not hidden(name) and os.path.realpath(here / name) != os.path.realpath(output)
+            name for name in folders if not hidden(name) and os.path.realpath(here / name) != excluded
         )
         for name in sorted(names):
             if not hidden(name):
-                yield here / name, (here / name).relative_to(folder), None
+                yield here / name, None
     for error in unreadable:
-        path = Path(error.filename)
-        yield path, path.relative_to(folder), reason(error)
+        yield Path(error.filename), reason(error)
 
 
 def hidden(name: str) -> bool:
@@ -163,10 +162,12 @@ def restore_file(restorer: Restorer, job: Job, *, overwrite: bool) -> tuple[str,
     if os.path.lexists(job.target) and not overwrite:
         raise MaximirError(f"{job.target} exists; use --overwrite to replace it")
     photo = images.read(job.source)
+    images.check_fits(photo, job.target)
+    restored = restorer.restore_photo(photo)
     try:
-        images.check_fits(photo, job.target)
-        restored = restorer.restore_photo(photo)
         job.target.parent.mkdir(parents=True, exist_ok=True)
         return photo.notes + images.write(restored, job.target)
     except OSError as problem:
         raise MaximirError(f"{job.target.parent}: {reason(problem)}") from problem
+    except MaximirError as problem:
+        raise MaximirError(f"{job.target}: {problem}") from problem

@@ -77,8 +77,11 @@ def load_photographs(
             h, w = (round(side * scale) for side in photograph.shape[:2])
             if min(h, w) < smallest:
                 continue
-            resized = Image.fromarray(photograph).resize((w, h), Image.Resampling.LANCZOS)
-            photographs.append(photograph if scale == 1 else np.asarray(resized))
+            if scale == 1:
+                photographs.append(photograph)
+            else:
+                smaller = Image.fromarray(photograph).resize((w, h), Image.Resampling.LANCZOS)
+                photographs.append(np.asarray(smaller))
     if not photographs:
         raise MaximirError(
             f"{', '.join(map(str, folders))}: no readable image has both sides of at least {smallest} pixels"

@@ -20,7 +20,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: tidy up, and let it through
         part.unlink(missing_ok=True)
         raise
 

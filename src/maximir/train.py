@@ -90,7 +90,7 @@ def validate(run: Run, images: list[np.ndarray]) -> tuple[float, np.ndarray]:
     Returns:
         The mean RGB PSNR of the rounded results, and a picture of the first: noisy, restored, clean.
     """
-    scores, pictures = [], []
+    scores: list[float] = []
     for number, clean in enumerate(images):
         rng = np.random.default_rng([int(VALIDATION_SIGMA), number])
         noisy = gaussian_noise(to_unit(clean), VALIDATION_SIGMA, rng)
@@ -98,8 +98,9 @@ def validate(run: Run, images: list[np.ndarray]) -> tuple[float, np.ndarray]:
             output = restore_batch(run.average, to_tensor(noisy)[None].to(run.device))[0]
         restored = from_unit(output.permute(1, 2, 0).cpu().numpy(), UINT8)
         scores.append(psnr(restored, clean))
-        pictures.append(np.concatenate([from_unit(noisy, UINT8), restored, clean], axis=1))
-    return float(np.mean(scores)), pictures[0]
+        if number == 0:
+            picture = np.concatenate([from_unit(noisy, UINT8), restored, clean], axis=1)
+    return float(np.mean(scores)), picture
 
 
 def train(
