@@ -93,8 +93,8 @@ def test_negative_control_erf_gelu(golden, monkeypatch):
 def test_negative_control_swapped_axes(golden):
     model = golden_model(golden)
     for module in model.modules():
-        if isinstance(module, layers.GatedMlp):
-            module.axis = "grid" if module.axis == "block" else "block"
+        if isinstance(module, layers.MultiAxisGatedMlp):
+            module.grid, module.block = module.block, module.grid
     assert worst_error(golden, model) > 100 * TOLERANCE
 
 

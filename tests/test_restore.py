@@ -3,14 +3,17 @@ import pytest
 import torch
 from PIL import Image
 
+from conftest import TINY
 from maximir import MaximirError, Restorer, UsageError
 from maximir.images import Photo
+from maximir.padding import pad, reflected
 from maximir.pixels import from_unit, to_unit
-from maximir.restore import pad, reflected
 
 
 class Echo(torch.nn.Module):
     """Stands for a network: returns its input, and remembers it."""
+
+    config = TINY
 
     def forward(self, image):
         self.seen = image

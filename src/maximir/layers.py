@@ -8,15 +8,14 @@ s x s pixels that lie H/s rows and W/s columns apart on a grid.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Axis = Literal["block", "grid"]
+from maximir import kernels
+from maximir.streaming import Axis, Rows, Source, half, sweep_rows, sweep_rows_to_many, sweep_windows
 
+WHOLE = Rows()
 DENSE_STD = 0.02  # official `weight_initializer`
 TRUNCATED_STD = 0.87962566103423978  # std of a unit normal truncated at +-2, as flax's lecun_normal
 
@@ -32,28 +31,12 @@ def lecun_normal_(weight: Tensor, fan_in: int) -> None:
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
-def tokens_first(x: Tensor, size: int, axis: Axis) -> Tensor:
-    """[N, H, W, C] -> [P, M, C]: position in the block (or grid) first, everything it is equal for next."""
-    n, h, w, c = x.shape
-    if axis == "block":
-        x = x.reshape(n, h // size, size, w // size, size, c).permute(2, 4, 0, 1, 3, 5)
-    else:
-        x = x.reshape(n, size, h // size, size, w // size, c).permute(1, 3, 0, 2, 4, 5)
-    return x.reshape(size * size, -1, c)
-
-
-def image_first(tokens: Tensor, shape: Sequence[int], size: int, axis: Axis) -> Tensor:
-    """The inverse of `tokens_first`, for an image of `shape` [N, H, W, ...]."""
-    n, h, w = shape[:3]
-    c = tokens.shape[-1]
-    x = tokens.reshape(size, size, n, h // size, w // size, c)
-    x = x.permute(2, 3, 0, 4, 1, 5) if axis == "block" else x.permute(2, 0, 3, 1, 4, 5)
-    return x.reshape(n, h, w, c)
-
-
 class LayerNorm(nn.LayerNorm):
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return kernels.layer_norm(self, x) if kernels.usable(x, torch.float32) else super().forward(x)
 
 
 class Dense(nn.Linear):
@@ -73,18 +56,29 @@ class Conv1x1(nn.Linear):
 
 
 class Conv(nn.Conv2d):
-    """A k x k convolution of channels-last maps; padding as flax's 'SAME'."""
+    """A k x k convolution of rows of a channels-last map; padding as flax's 'SAME', 1 in all cases here.
+
+    Zeros pad the image, not a strip of it: the strip brings `halo` rows of its neighbours instead.
+    """
+
+    halo = 1
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
-        super().__init__(inputs, outputs, kernel, stride, padding=(kernel - stride + 1) // 2)
+        assert kernel - stride in (1, 2)
+        super().__init__(inputs, outputs, kernel, stride, padding=self.halo)
 
     def reset_parameters(self) -> None:
         lecun_normal_(self.weight, self.weight[0].numel())
         assert self.bias is not None
         nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    def forward(self, x: Tensor, rows: Rows = WHOLE) -> Tensor:
+        top, bottom = self.halo * rows.at_top, self.halo * rows.at_bottom
+        if top != bottom:
+            x = F.pad(x, (0, 0, 0, 0, top, bottom))
+        padding = (top if top == bottom else 0, self.halo)
+        y = F.conv2d(x.permute(0, 3, 1, 2), self.weight, self.bias, self.stride, padding)
+        return y.permute(0, 2, 3, 1)
 
 
 class ConvTranspose(nn.ConvTranspose2d):
@@ -123,13 +117,12 @@ class SpatialDense(nn.Linear):
 class GatedMlp(nn.Module):
     """gMLP along one axis: x + out(u * (mix(LN(v)) + 1)), u, v = split(gelu(in(LN(x)))).
 
-    Official `GridGmlpLayer` and `BlockGmlpLayer` with their gating units, which differ in the axis only.
+    Official `GridGmlpLayer` and `BlockGmlpLayer` with their gating units: which axis it is, the tokens
+    [P, M, C] know.
     """
 
-    def __init__(self, channels: int, size: int, axis: Axis, dropout: float) -> None:
+    def __init__(self, channels: int, size: int, dropout: float) -> None:
         super().__init__()
-        self.size = size
-        self.axis: Axis = axis
         self.norm = LayerNorm(channels)
         self.project_in = Dense(channels, 2 * channels)
         self.gate_norm = LayerNorm(channels)
@@ -137,46 +130,85 @@ class GatedMlp(nn.Module):
         self.project_out = Dense(channels, channels)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        tokens = tokens_first(x, self.size, self.axis)
+    def forward(self, tokens: Tensor) -> Tensor:
         u, v = gelu(self.project_in(self.norm(tokens))).chunk(2, dim=-1)
         gated = u * (self.mix(self.gate_norm(v)) + 1)
-        tokens = tokens + self.dropout(self.project_out(gated))
-        return image_first(tokens, x.shape, self.size, self.axis)
+        return tokens + self.dropout(self.project_out(gated))
 
 
 class MultiAxisGatedMlp(nn.Module):
-    """The multi-axis gated MLP block (MAB): half of the channels mix on the grid, half in blocks."""
+    """The multi-axis gated MLP block (MAB): half of the channels mix on the grid, half in blocks.
+
+    x + out(concat(grid(u), block(v))): `out` is linear, so each axis adds its share in a sweep of its own.
+    """
 
     def __init__(self, channels: int, size: int, dropout: float) -> None:
         super().__init__()
+        self.size = size
         self.norm = LayerNorm(channels)
         self.project_in = Dense(channels, 2 * channels)
-        self.grid = GatedMlp(channels, size, "grid", dropout)
-        self.block = GatedMlp(channels, size, "block", dropout)
+        self.grid = GatedMlp(channels, size, dropout)
+        self.block = GatedMlp(channels, size, dropout)
         self.project_out = Dense(2 * channels, channels)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        u, v = gelu(self.project_in(self.norm(x))).chunk(2, dim=-1)
-        mixed = torch.cat([self.grid(u), self.block(v)], dim=-1)
-        return x + self.dropout(self.project_out(mixed))
+    def forward(self, x: Tensor, into: Tensor | None = None) -> Tensor:
+        if (running := kernels.usable(x, torch.float32)) and not (self.training and self.dropout.p):
+            return kernels.multi_axis(self, x, into, running)
+        (block,) = sweep_windows(
+            lambda x: (self.branch(x, "block"),), [x], [None], self.size, "block", feature=True
+        )
+        (y,) = sweep_windows(self.join_grid, [x, block], [block if into is None else into], self.size, "grid")
+        return y
+
+    def join_grid(self, x: Tensor, block: Tensor) -> tuple[Tensor]:
+        return (x + self.dropout(block + self.branch(x, "grid") + self.project_out.bias),)
+
+    def branch(self, tokens: Tensor, axis: Axis) -> Tensor:
+        """What one axis adds to its tokens, without the bias of the output projection."""
+        weight_in, bias_in = half(self.project_in.weight, axis, 0), half(self.project_in.bias, axis, 0)
+        mixed = gelu(F.linear(self.norm(tokens), weight_in, bias_in))
+        mixed = (self.grid if axis == "grid" else self.block)(mixed)
+        return F.linear(mixed, half(self.project_out.weight, axis, 1))
 
 
 class ChannelAttention(nn.Module):
-    """Squeeze and excitation: the global mean decides each channel's weight. Official `CALayer`."""
+    """Squeeze and excitation: the global mean [N, C] decides each channel's weight. Official `CALayer`."""
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
         self.squeeze = Conv1x1(channels, channels // reduction)
         self.excite = Conv1x1(channels // reduction, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        mean = x.mean(dim=(1, 2), keepdim=True)
-        return x * self.excite(F.relu(self.squeeze(mean))).sigmoid()
+    def forward(self, mean: Tensor) -> Tensor:
+        return self.excite(F.relu(self.squeeze(mean))).sigmoid()
 
 
-class ConvChannelAttention(nn.Module):
+class ResidualChannelAttention(nn.Module):
+    """x + y * attention(mean(y)), y = transform(x): needs all of y before the first sum, so two sweeps."""
+
+    attention: ChannelAttention
+
+    def transform(self, x: Tensor, rows: Rows) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, into: Tensor | None = None) -> Tensor:
+        totals: list[Tensor] = []
+
+        def transform(rows: Rows) -> Tensor:
+            y = self.transform(x, rows)
+            totals.append(y.sum(dim=(1, 2), dtype=torch.float32))
+            return y
+
+        y = sweep_rows(transform, x.numel(), feature=True)
+        mean = torch.stack(totals).sum(dim=0) / (x.shape[1] * x.shape[2])
+        weight = self.attention(mean)[:, None, None]
+        return sweep_rows(
+            lambda rows: rows.of(x) + rows.of(y) * weight, x.numel(), y if into is None else into
+        )
+
+
+class ConvChannelAttention(ResidualChannelAttention):
     """Residual channel attention block with convolutions, of encoders and decoders. Official `RCAB`."""
 
     def __init__(self, channels: int, reduction: int) -> None:
@@ -186,12 +218,12 @@ class ConvChannelAttention(nn.Module):
         self.conv2 = Conv(channels, channels, 3)
         self.attention = ChannelAttention(channels, reduction)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.leaky_relu(self.conv1(self.norm(x)), 0.2)
-        return x + self.attention(self.conv2(y))
+    def transform(self, x: Tensor, rows: Rows) -> Tensor:
+        y = self.norm(rows.of(x, halo=2))
+        return self.conv2(F.leaky_relu(self.conv1(y, rows), 0.2), rows)
 
 
-class DenseChannelAttention(nn.Module):
+class DenseChannelAttention(ResidualChannelAttention):
     """Residual channel attention block with an MLP, of the bottleneck. Official `RDCAB`."""
 
     def __init__(self, channels: int, reduction: int) -> None:
@@ -201,17 +233,18 @@ class DenseChannelAttention(nn.Module):
         self.dense2 = Dense(channels, channels)
         self.attention = ChannelAttention(channels, reduction)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = gelu(self.dense1(self.norm(x)))
-        return x + self.attention(self.dense2(y))
+    def transform(self, x: Tensor, rows: Rows) -> Tensor:
+        return self.dense2(gelu(self.dense1(self.norm(rows.of(x)))))
 
 
 class SpatialGate(nn.Module):
-    """Gating weights G(.) that one feature map gives another. Official `GetSpatialGatingWeights`."""
+    """Gating weights G(.) that one feature map gives another. Official `GetSpatialGatingWeights`.
+
+    As in `MultiAxisGatedMlp`, each axis adds its share: `forward` makes one of them from tokens [P, M, C].
+    """
 
     def __init__(self, channels: int, size: int, dropout: float) -> None:
         super().__init__()
-        self.size = size
         self.norm = LayerNorm(channels)
         self.project_in = Conv1x1(channels, 2 * channels)
         self.grid = SpatialDense(size, bias_init=1.0)
@@ -219,11 +252,15 @@ class SpatialGate(nn.Module):
         self.project_out = Conv1x1(2 * channels, channels)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        u, v = gelu(self.project_in(self.norm(x))).chunk(2, dim=-1)
-        u = image_first(self.grid(tokens_first(u, self.size, "grid")), x.shape, self.size, "grid")
-        v = image_first(self.block(tokens_first(v, self.size, "block")), x.shape, self.size, "block")
-        return self.dropout(self.project_out(torch.cat([u, v], dim=-1)))
+    def forward(self, tokens: Tensor, axis: Axis) -> Tensor:
+        weight_in, bias_in = half(self.project_in.weight, axis, 0), half(self.project_in.bias, axis, 0)
+        x = gelu(F.linear(self.norm(tokens), weight_in, bias_in))
+        x = (self.grid if axis == "grid" else self.block)(x)
+        return F.linear(x, half(self.project_out.weight, axis, 1))
+
+    def join_block(self, tokens: Tensor, grid: Tensor) -> Tensor:
+        """The whole gating weights of tokens, from the grid's share."""
+        return self.dropout(grid + self(tokens, "block") + self.project_out.bias)
 
 
 class CrossGating(nn.Module):
@@ -238,6 +275,7 @@ class CrossGating(nn.Module):
         self, inputs_x: int, channels: int, size: int, dropout: float, upsample_from: int | None = None
     ) -> None:
         super().__init__()
+        self.size = size
         self.upsample_y = nn.Identity() if upsample_from is None else ConvTranspose(upsample_from, channels)
         self.input_x = Conv1x1(inputs_x, channels)
         self.input_y = Conv1x1(channels, channels)
@@ -251,13 +289,33 @@ class CrossGating(nn.Module):
         self.project_out_y = Conv1x1(channels, channels)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.input_x(x)
-        y = self.input_y(self.upsample_y(y))
-        gated_x = gelu(self.project_in_x(self.norm_x(x)))
-        gated_y = gelu(self.project_in_y(self.norm_y(y)))
-        y = y + self.dropout(self.project_out_y(gated_y * self.gate_x(gated_x)))
-        x = x + y + self.dropout(self.project_out_x(gated_x * self.gate_y(gated_y)))
+    def forward(self, x: Source, y: Tensor) -> tuple[Tensor, Tensor]:
+        size = 2 * y.numel()  # where y is brought up, it has half the channels and four times the pixels
+        y = sweep_rows(lambda rows: self.input_y(self.upsample_y(rows.of(y))), size, feature=True)
+        x = sweep_rows(lambda rows: self.input_x(rows.of(x)), size, feature=True)
+        if (running := kernels.usable(x)) and kernels.usable(y) and not (self.training and self.dropout.p):
+            kernels.cross_gate(self, x, y, running)
+            return x, y
+        (grid_x,) = sweep_windows(
+            lambda x: (self.gate_x(self.ready_x(x), "grid"),), [x], [None], self.size, "grid", feature=True
+        )
+        (grid_y,) = sweep_windows(
+            lambda y: (self.gate_y(self.ready_y(y), "grid"),), [y], [None], self.size, "grid", feature=True
+        )
+        x, y = sweep_windows(self.gate, [x, y, grid_x, grid_y], [x, y], self.size, "block", feature=True)
+        return x, y
+
+    def ready_x(self, tokens: Tensor) -> Tensor:
+        return gelu(self.project_in_x(self.norm_x(tokens)))
+
+    def ready_y(self, tokens: Tensor) -> Tensor:
+        return gelu(self.project_in_y(self.norm_y(tokens)))
+
+    def gate(self, x: Tensor, y: Tensor, grid_x: Tensor, grid_y: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens of X, Y and the grids' shares of their gating weights → tokens of X', Y'."""
+        gated_x, gated_y = self.ready_x(x), self.ready_y(y)
+        y = y + self.dropout(self.project_out_y(gated_y * self.gate_x.join_block(gated_x, grid_x)))
+        x = x + y + self.dropout(self.project_out_x(gated_x * self.gate_y.join_block(gated_y, grid_y)))
         return x, y
 
 
@@ -271,8 +329,14 @@ class SupervisedAttention(nn.Module):
         self.attention = Conv(3, channels, 3)
 
     def forward(self, x: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        restored = self.to_image(x) + image
-        return self.features(x) * self.attention(restored).sigmoid() + x, restored
+        def attend(rows: Rows) -> tuple[Tensor, Tensor]:
+            restored = self.to_image(rows.of(x, halo=2), rows) + rows.of(image, halo=1)
+            weight = self.attention(restored, rows).sigmoid()
+            attended = self.features(rows.of(x, halo=1), rows) * weight + rows.of(x)
+            return attended, rows.trim(restored, halo=1)
+
+        attended, restored = sweep_rows_to_many(attend, x.numel(), [None, None], [True, False])
+        return attended, restored
 
 
 class ScaleTo(nn.Module):
@@ -286,12 +350,17 @@ class ScaleTo(nn.Module):
         self.ratio = ratio
         self.project = Conv1x1(inputs, outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.resize(self.project(x)) if self.ratio > 1 else self.project(self.resize(x))
+    def forward(self, x: Tensor, rows: Rows = WHOLE) -> Tensor:
+        """Rows of the result, from the whole map `x`."""
+        if self.ratio == 1:
+            return self.project(rows.of(x))
+        # One row of the smaller map is as far as a resize reaches: 2 taps up, 2 / ratio taps down.
+        halo = 1 if self.ratio > 1 else round(1 / self.ratio)
+        strip = rows.of(x, halo)
+        strip = self.resize(self.project(strip)) if self.ratio > 1 else self.project(self.resize(strip))
+        return rows.trim(strip, round(halo * self.ratio))
 
     def resize(self, x: Tensor) -> Tensor:
-        if self.ratio == 1:
-            return x
         size = [round(x.shape[1] * self.ratio), round(x.shape[2] * self.ratio)]
         planes = F.interpolate(  # jax.image.resize antialiases when it shrinks; torch can't in bfloat16
             x.permute(0, 3, 1, 2).float(),

@@ -6,15 +6,18 @@ Inside, maps are channels-last `[N, H, W, C]`; images at the border are `[N, 3, 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maximir import streaming
 from maximir.config import BOTTLENECK_WINDOW, LEVELS, SIZE_MULTIPLE, WINDOWS, MaximConfig
 from maximir.errors import MaximirError
 from maximir.layers import (
+    WHOLE,
     Conv,
     Conv1x1,
     ConvChannelAttention,
@@ -25,6 +28,7 @@ from maximir.layers import (
     ScaleTo,
     SupervisedAttention,
 )
+from maximir.streaming import Rows, Source, keep, sweep_rows
 
 FINE_TO_COARSE = tuple(range(LEVELS))
 COARSE_TO_FINE = tuple(reversed(FINE_TO_COARSE))
@@ -33,8 +37,7 @@ COARSE_TO_FINE = tuple(reversed(FINE_TO_COARSE))
 class StageFeatures(NamedTuple):
     """What a stage hands to the next, each by level."""
 
-    encoded: list[Tensor]
-    decoded: list[Tensor]
+    gating: list[Tensor]  # sums of what encoder and decoder made
     attended: list[Tensor]  # of the supervised attention modules
 
 
@@ -55,6 +58,30 @@ def groups(
     )
 
 
+def with_shortcut(groups: nn.Sequential, x: Tensor) -> Tensor:
+    """x + groups(x), the long shortcut. May overwrite x."""
+    shortcut = keep(x)
+    into = None if shortcut is x else x
+    for group in groups:
+        for layer in group:  # type: ignore[attr-defined]
+            into = x = layer(x, into)
+    return add(shortcut, x)
+
+
+def add(x: Tensor, y: Tensor, *, feature: bool = True) -> Tensor:
+    """x + y; may overwrite y."""
+    return sweep_rows(lambda rows: rows.of(x) + rows.of(y), x.numel(), into=y, feature=feature)
+
+
+def conv_rows(conv: Conv, x: Tensor, rows: Rows) -> Tensor:
+    return conv(rows.of(x, Conv.halo), rows)
+
+
+def convolve(conv: Conv, x: Tensor, *, feature: bool = False) -> Tensor:
+    size = x.numel() // conv.in_channels * max(conv.in_channels, conv.out_channels)
+    return sweep_rows(partial(conv_rows, conv, x), size, feature=feature)
+
+
 class Bottleneck(nn.Module):
     """Official `BottleneckBlock`."""
 
@@ -64,8 +91,8 @@ class Bottleneck(nn.Module):
         self.groups = groups(config, channels, BOTTLENECK_WINDOW, DenseChannelAttention)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.project(x)
-        return x + self.groups(x)  # the long shortcut
+        x = sweep_rows(lambda rows: self.project(rows.of(x)), x.numel())
+        return with_shortcut(self.groups, x)
 
 
 class EncoderDecoderBlock(nn.Module):
@@ -76,13 +103,16 @@ class EncoderDecoderBlock(nn.Module):
         self.project = Conv1x1(inputs, channels)
         self.groups = groups(config, channels, window, ConvChannelAttention)
 
-    def forward(self, x: Tensor, other: Tensor) -> Tensor:
-        x = self.project(torch.cat([x, other], dim=-1))
-        return x + self.groups(x)
+    def forward(self, x: Source, other: Source, size: int) -> Tensor:
+        x = sweep_rows(lambda rows: self.project(torch.cat([rows.of(x), rows.of(other)], dim=-1)), size)
+        return with_shortcut(self.groups, x)
 
 
 class Encoder(nn.Module):
-    """One level down. From the second stage on, gated with what the stage before made of this level."""
+    """One level down. From the second stage on, gated with what the stage before made of this level.
+
+    `Stage` calls the parts one by one: what it passes to a module lives until that module returns.
+    """
 
     def __init__(self, config: MaximConfig, level: int, *, first_stage: bool) -> None:
         super().__init__()
@@ -91,12 +121,6 @@ class Encoder(nn.Module):
         self.block = EncoderDecoderBlock(config, inputs + channels, channels, WINDOWS[level])
         self.gate = None if first_stage else CrossGating(channels, channels, WINDOWS[level], config.dropout)
         self.down = Conv(channels, channels, 4, stride=2)
-
-    def forward(self, x: Tensor, input_features: Tensor, previous: Tensor | None) -> tuple[Tensor, Tensor]:
-        x = self.block(x, input_features)
-        if self.gate is not None:
-            x, _ = self.gate(x, previous)
-        return self.down(x), x
 
 
 class Decoder(nn.Module):
@@ -109,8 +133,8 @@ class Decoder(nn.Module):
         self.up = ConvTranspose(below, channels)
         self.block = EncoderDecoderBlock(config, channels + LEVELS * channels, channels, WINDOWS[level])
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        return self.block(self.up(x), skip)
+    def forward(self, x: Tensor, skip: Source) -> Tensor:
+        return self.block(lambda rows: self.up(rows.of(x)), skip, 2 * x.numel())
 
 
 class MultiScaleFusion(nn.Module):
@@ -124,9 +148,10 @@ class MultiScaleFusion(nn.Module):
             for source in order
         )
 
-    def forward(self, by_level: list[Tensor]) -> Tensor:
+    def forward(self, by_level: list[Tensor], rows: Rows = WHOLE) -> Tensor:
         return torch.cat(
-            [scale(by_level[source]) for source, scale in zip(self.order, self.scales, strict=True)], dim=-1
+            [scale(by_level[source], rows) for source, scale in zip(self.order, self.scales, strict=True)],
+            dim=-1,
         )
 
 
@@ -137,6 +162,7 @@ class Stage(nn.Module):
         super().__init__()
         channels = [config.features << level for level in FINE_TO_COARSE]
         coarsest = channels[-1]
+        self.last = last
         self.input_convs = nn.ModuleList(Conv(3, c, 3) for c in channels)
         self.input_gates = nn.ModuleList(
             ()
@@ -168,19 +194,21 @@ class Stage(nn.Module):
         self, images: list[Tensor], previous: StageFeatures | None
     ) -> tuple[list[Tensor], StageFeatures]:
         """`images` by level → restored images by level, and features for the next stage."""
-        inputs = [conv(image) for conv, image in zip(self.input_convs, images, strict=True)]
-        if previous is not None:
-            inputs = [
-                gate(x, attended)[0]
-                for gate, x, attended in zip(self.input_gates, inputs, previous.attended, strict=True)
-            ]
+        inputs: list[Tensor] = []
+        for level, (conv, image) in enumerate(zip(self.input_convs, images, strict=True)):
+            if previous is None:
+                inputs.append(convolve(conv, image, feature=True))
+            else:
+                convolved = partial(conv_rows, conv, image)
+                inputs.append(self.input_gates[level](convolved, previous.attended.pop(0))[0])
 
-        x = inputs[0]
-        encoded = []
-        for level, encoder in enumerate(self.encoders):
-            gating = None if previous is None else previous.encoded[level] + previous.decoded[level]
-            x, bridge = encoder(x, inputs[level], gating)
-            encoded.append(bridge)
+        x, encoded = inputs[0], []
+        for encoder in self.encoders:
+            x = encoder.block(x, inputs[0], inputs.pop(0).numel())
+            if previous is not None:
+                x, _ = encoder.gate(x, previous.gating.pop(0))
+            encoded.append(x)
+            x = convolve(encoder.down, x, feature=True)
 
         for bottleneck in self.bottlenecks:
             x = bottleneck(x)
@@ -188,18 +216,22 @@ class Stage(nn.Module):
         skips = list(encoded)
         global_feature = x
         for level in COARSE_TO_FINE:
-            fused = self.encoder_fusions[level](encoded)
+            fused = partial(self.encoder_fusions[level], encoded)
             skips[level], global_feature = self.skip_gates[level](fused, global_feature)
+        del global_feature
 
-        restored, decoded, attended = list(images), list(encoded), list(encoded)
+        restored, gating, attended = list(images), encoded, list(skips)
+        if self.last:
+            encoded.clear()
         for level in COARSE_TO_FINE:
-            x = decoded[level] = self.decoders[level](x, self.skip_fusions[level](skips))
+            x = self.decoders[level](x, partial(self.skip_fusions[level], skips))
             output = self.outputs[level]
             if isinstance(output, SupervisedAttention):
                 attended[level], restored[level] = output(x, images[level])
+                gating[level] = add(x, gating[level])
             else:
-                restored[level] = output(x) + images[level]
-        return restored, StageFeatures(encoded, decoded, attended)
+                restored[level] = add(images[level], convolve(output, x), feature=False)
+        return restored, StageFeatures(gating, attended)
 
 
 class Maxim(nn.Module):
@@ -242,9 +274,10 @@ class Maxim(nn.Module):
         images = [level.permute(0, 2, 3, 1) for level in images]
         outputs = []
         features = None
-        for stage in self.stages:
-            restored, features = stage(images, features)
-            outputs.append([restored[level].permute(0, 3, 1, 2) for level in COARSE_TO_FINE])
+        with streaming.image(image.shape[2]):
+            for stage in self.stages:
+                restored, features = stage(images, features)
+                outputs.append([restored[level].permute(0, 3, 1, 2) for level in COARSE_TO_FINE])
         return outputs
 
     @torch.no_grad()

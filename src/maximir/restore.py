@@ -4,55 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from maximir import streaming
 from maximir.checkpoint import load_model
-from maximir.config import SIZE_MULTIPLE
 from maximir.errors import MaximirError, UsageError
+from maximir.padding import Window, pad, padded_size, reflected
 from maximir.pixels import from_unit, to_unit
+from maximir.sizes import parse_size
+from maximir.streaming import Streaming
 
 if TYPE_CHECKING:  # training restores arrays, and must not need libvips
     from maximir.images import Photo
 
 AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray)
 
-
-class Window(NamedTuple):
-    """Where the image lies in the padded one."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-    def crop(self, image: Tensor) -> Tensor:
-        return image[..., self.top : self.top + self.height, self.left : self.left + self.width]
-
-
-def reflected(size: int) -> tuple[np.ndarray, int]:
-    """Indices that pad one axis as the official `run_eval.py`, and where the original starts.
-
-    First to even size at the end, then centred to a multiple of 64; NumPy's `reflect`, which reflects
-    again and again where the padding is larger than the image.
-    """
-    even = size + size % 2
-    before = -even % SIZE_MULTIPLE // 2
-    indices = np.pad(np.arange(size), (0, even - size), mode="reflect")
-    return np.pad(indices, before, mode="reflect"), before
-
-
-def pad(image: Tensor) -> tuple[Tensor, Window]:
-    """`[..., H, W]` of any size → reflect-padded to multiples of 64, and the window to crop again."""
-    h, w = image.shape[-2:]
-    rows, top = reflected(h)
-    columns, left = reflected(w)
-    padded = image[..., torch.from_numpy(rows), :][..., torch.from_numpy(columns)]
-    return padded, Window(top, left, h, w)
+BAND = 256  # rows
+PROGRESS_PIXELS = 1 << 19  # smaller images are done before anyone looks
+BATCH_PIXELS = {"cpu": 1 << 14, "cuda": 1 << 21}  # more pixels at once are not faster, measured on CPU only
 
 
 @torch.inference_mode()
@@ -69,8 +45,11 @@ class Restorer:
     Args:
         path_or_name: what `load_model` takes: weights, an embedded model's name, or a task ("denoise").
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", …
-        precision: "fp32", or "bf16" for faster and less exact arithmetic.
-        max_memory: must be None; bounded memory comes with the streaming engine.
+        precision: "fp32", or "bf16": faster and less exact arithmetic, and feature maps of half the size.
+        max_memory: what the process may hold at most, in bytes or as text ("4GB"); None: most of what is
+            free. What does not fit goes to scratch files, with the same result.
+        scratch: folder for these; None: the system's folder for temporary files.
+        progress: called with the part of an image (or batch) that is done, 0 … 1.
 
     Raises:
         MaximirError: the model or the device cannot be used.
@@ -81,13 +60,18 @@ class Restorer:
         path_or_name: str | os.PathLike[str],
         device: str = "auto",
         precision: str = "fp32",
-        max_memory: None = None,
+        max_memory: int | str | None = None,
+        *,
+        scratch: str | os.PathLike[str] | None = None,
+        progress: Callable[[float], None] | None = None,
     ) -> None:
         if precision not in ("fp32", "bf16"):
             raise UsageError(f'precision must be "fp32" or "bf16", not {precision!r}')
-        if max_memory is not None:
-            raise UsageError("max_memory is not supported yet: leave it out")
+        self.max_memory = None if max_memory is None else parse_size(max_memory)
+        self.scratch = None if scratch is None else Path(scratch)
+        self.progress = progress
         self.precision = precision
+        self.features = torch.bfloat16 if precision == "bf16" else torch.float32
         self.device = choose_device(device)
         self.model = load_model(path_or_name).to(self.device)
 
@@ -112,37 +96,70 @@ class Restorer:
 
     def restore_photo(self, photo: Photo) -> Photo:
         """Restore a decoded file: alpha and metadata stay; a grey picture stays grey, in any file."""
-        r, g, b = (photo.rgb[..., c] for c in range(3))
-        grey = photo.grey or bool((r == g).all() and (g == b).all())
-        rgb = self._restore_rgb(photo.rgb, grey=grey)
-        return dataclasses.replace(photo, rgb=rgb)
+        return self.restore_photos([photo])[0]
 
-    def _restore_rgb(self, rgb: np.ndarray, *, grey: bool = False) -> np.ndarray:
-        """`[H, W, 3]` → the same shape and type; grey: three equal channels again."""
-        tensor = torch.from_numpy(to_unit(rgb)).permute(2, 0, 1)[None].to(self.device)
+    def restore_photos(self, photos: Sequence[Photo]) -> list[Photo]:
+        """Restore photographs of one size together."""
+        restored = self._restore_rgb(
+            [photo.rgb for photo in photos], grey=[photo.grey or is_grey(photo.rgb) for photo in photos]
+        )
+        return [dataclasses.replace(p, rgb=rgb) for p, rgb in zip(photos, restored, strict=True)]
+
+    def batch_size(self, height: int, width: int) -> int:
+        """How many images of this size are best restored together."""
+        return max(1, BATCH_PIXELS[self.device.type] // (padded_size(height) * padded_size(width)))
+
+    def _restore_rgb(self, images: Sequence[np.ndarray], grey: Sequence[bool]) -> list[np.ndarray]:
+        """`[H, W, 3]` each, of one size → the same shapes and types; grey: three equal channels again."""
+        h, w = images[0].shape[:2]
         try:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                restored = restore_batch(self.model, tensor)[0]
+            with (
+                streaming.use(self._plan(images)),
+                torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"),
+                torch.inference_mode(),
+            ):
+                padded, window = pad_arrays(images)
+                outputs: Tensor = self.model(padded.to(self.device))[-1][-1]
+                del padded
+                return [
+                    to_array(window.crop(output), image.dtype, grey=is_grey)
+                    for output, image, is_grey in zip(outputs, images, grey, strict=True)
+                ]
         except (MemoryError, torch.OutOfMemoryError) as error:
-            raise out_of_memory(rgb) from error
+            raise out_of_memory(h, w) from error
         except RuntimeError as error:  # the CPU allocator has no type of its own
             if "memory" in str(error):
-                raise out_of_memory(rgb) from error
+                raise out_of_memory(h, w) from error
             raise
-        if grey:
-            restored = restored.mean(dim=0, keepdim=True).expand(3, -1, -1)
-        return from_unit(restored.permute(1, 2, 0).cpu().numpy(), rgb.dtype)
+
+    def _plan(self, images: Sequence[np.ndarray]) -> Streaming:
+        from maximir import memory  # training restores too, and must not need psutil
+
+        plan = memory.plan(
+            self.model.config,
+            (len(images), *images[0].shape[:2]),
+            self.features,
+            device=self.device,
+            max_memory=self.max_memory,
+            scratch=self.scratch,
+            more=sum(image.nbytes for image in images),  # the results
+        )
+        if self.progress is not None and images[0].shape[0] * images[0].shape[1] > PROGRESS_PIXELS:
+            plan.strip_done = memory.Shares(self.model.config, self.features, self.progress)
+        return plan
 
     def _restore_array(self, image: np.ndarray) -> np.ndarray:
         if image.size == 0:
             raise MaximirError(f"the image is empty: its shape is {list(image.shape)}")
         match image.shape:
             case (_, _):
-                return self._restore_rgb(np.repeat(image[..., None], 3, axis=-1), grey=True)[..., 0]
+                return self._restore_rgb([np.repeat(image[..., None], 3, axis=-1)], grey=[True])[0][..., 0]
             case (_, _, 3):
-                return self._restore_rgb(image)
+                return self._restore_rgb([image], grey=[False])[0]
             case (_, _, 4):
-                return np.concatenate([self._restore_rgb(image[..., :3]), image[..., 3:]], axis=-1)
+                return np.concatenate(
+                    [self._restore_rgb([image[..., :3]], grey=[False])[0], image[..., 3:]], axis=-1
+                )
         raise MaximirError(f"arrays are [H, W, 3], [H, W] or [H, W, 4], not {list(image.shape)}")
 
     def _restore_pil(self, image: Image.Image) -> Image.Image:
@@ -182,6 +199,35 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def out_of_memory(rgb: np.ndarray) -> MaximirError:
-    h, w = rgb.shape[:2]
-    return MaximirError(f"not enough memory for an image of {w} x {h} pixels")
+def out_of_memory(height: int, width: int) -> MaximirError:
+    return MaximirError(f"not enough memory for an image of {width} x {height} pixels")
+
+
+def is_grey(rgb: np.ndarray) -> bool:
+    r, g, b = (rgb[..., c] for c in range(3))
+    return bool((r == g).all() and (g == b).all())
+
+
+def bands(height: int) -> Iterator[slice]:
+    """Rows a few at a time, so that conversions need no second image in floating point."""
+    return (slice(row, min(row + BAND, height)) for row in range(0, height, BAND))
+
+
+def pad_arrays(images: Sequence[np.ndarray]) -> tuple[Tensor, Window]:
+    """`[H, W, 3]` of one size, any type → a padded batch [N, 3, H, W], channels last in memory."""
+    h, w = images[0].shape[:2]
+    (rows, top), (columns, left) = reflected(h), reflected(w)
+    padded = torch.empty(len(images), len(rows), len(columns), 3)
+    for image, target in zip(images, padded.numpy(), strict=True):
+        for band in bands(len(rows)):
+            target[band] = to_unit(image[rows[band]])[:, columns]
+    return padded.permute(0, 3, 1, 2), Window(top, left, h, w)
+
+
+def to_array(image: Tensor, dtype: np.dtype, *, grey: bool) -> np.ndarray:
+    """`[3, H, W]` from the network → `[H, W, 3]` of this type."""
+    result = np.empty((*image.shape[1:], 3), dtype)
+    for band in bands(len(result)):
+        values = image[:, band].permute(1, 2, 0).float().cpu().numpy()
+        result[band] = from_unit(values.mean(axis=-1, keepdims=True) if grey else values, result.dtype)
+    return result

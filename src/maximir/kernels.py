@@ -1,0 +1,183 @@
+"""Native kernels for the sweeps over windows, on processors: kernels.cpp, compiled when the package was built.
+
+They do what `layers` says, in registers and caches instead of maps. Where they cannot be used (no library
+for this processor, a GPU, recorded gradients, odd widths), callers go on in torch, with the same result.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from collections.abc import Iterator
+from ctypes import Structure, c_int32, c_int64, c_void_p
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from maximir import streaming
+from maximir.streaming import Axis, Streaming, half
+
+if TYPE_CHECKING:
+    from maximir.layers import CrossGating, LayerNorm, MultiAxisGatedMlp
+
+SWITCH = "MAXIMIR_KERNELS"  # environment: the library to use, by its name; "off" for none
+LIBRARIES = ("avx512bf16", "avx512", "avx2", "baseline")  # the best first
+CHANNELS = 16  # they do multiples of
+WINDOW_STRIPS = 4  # windows at a time, in strips: their inner maps are small, and the threads start anew
+
+
+class Sweep(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("images", "height", "width", "channels", "side", "first", "last")),
+        *((name, c_int32) for name in ("axis", "precision", "threads", "features_bf16")),
+    ]
+
+
+class MabWeights(Structure):
+    _fields_ = [
+        *((f"weight{i}", c_void_p) for i in range(16)),
+        ("out_stride", c_int64),
+    ]
+
+
+class GateWeights(Structure):
+    _fields_ = [*((f"weight{i}", c_void_p) for i in range(12)), ("out_stride", c_int64)]
+
+
+class CrossWeights(Structure):
+    _fields_ = [("x", GateWeights), ("y", GateWeights), *((f"weight{i}", c_void_p) for i in range(4))]
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The best library for this processor."""
+    chosen = os.environ.get(SWITCH)
+    for name in LIBRARIES:
+        path = Path(__file__).with_name(f"kernels-{name}.so")
+        if chosen not in (None, name) or not path.exists():
+            continue
+        try:
+            loaded = ctypes.CDLL(str(path))
+        except OSError:  # built for another system, or without its OpenMP library
+            continue
+        if loaded.supported():
+            loaded.layer_norm.argtypes = [*[c_void_p] * 4, c_int64, c_int64, c_int32, c_int32]
+            return loaded
+    return None
+
+
+def usable(x: Tensor, dtype: torch.dtype | None = None) -> Streaming | None:
+    """The streaming in force, if the kernels can do it for this map (float32, or a feature map)."""
+    running = streaming.active()
+    if running is None or not running.kernels or x.device.type != "cpu":
+        return None
+    fits = x.dtype == (dtype or running.features) and x.shape[-1] % CHANNELS == 0 and x.is_contiguous()
+    return running if fits and library() is not None else None
+
+
+def layer_norm(norm: LayerNorm, x: Tensor) -> Tensor:
+    """LayerNorm of a float32 map, `usable`; bfloat16 where autocast would make it so at once."""
+    half = torch.is_autocast_enabled("cpu")
+    out = torch.empty_like(x, dtype=torch.bfloat16 if half else torch.float32)
+    channels = x.shape[-1]
+    check(
+        library().layer_norm(  # type: ignore[union-attr]
+            x.data_ptr(), out.data_ptr(), norm.weight.data_ptr(), norm.bias.data_ptr(),
+            x.numel() // channels, channels, half, torch.get_num_threads(),
+        )
+    )  # fmt: skip
+    return out
+
+
+def multi_axis(block: MultiAxisGatedMlp, x: Tensor, into: Tensor | None, running: Streaming) -> Tensor:
+    """`MultiAxisGatedMlp.forward` of a float32 map."""
+    share = running.store.new(x.shape, running.features, x.device)
+    run("mab_sweep", mab_weights(block, "block"), x, block.size, "block", running, x, None, share)
+    if into is None:
+        into = share if share.dtype == x.dtype else running.store.new(x.shape, x.dtype, x.device)
+    run("mab_sweep", mab_weights(block, "grid"), x, block.size, "grid", running, x, share, into)
+    return into
+
+
+def cross_gate(block: CrossGating, x: Tensor, y: Tensor, running: Streaming) -> None:
+    """`CrossGating.forward` after its projections, in place."""
+    shares = []
+    for which, z in (("x", x), ("y", y)):
+        share = running.store.new(z.shape, running.features, z.device)
+        run("gate_sweep", gate_weights(block, which, "grid"), z, block.size, "grid", running, z, share)
+        shares.append(share)
+    weights = CrossWeights(
+        gate_weights(block, "x", "block"),
+        gate_weights(block, "y", "block"),
+        *addresses(block.project_out_y, block.project_out_x),
+    )
+    run("cross_gate_sweep", weights, x, block.size, "block", running, x, y, *shares)
+
+
+def run(
+    name: str,
+    weights: Structure,
+    shape_of: Tensor,
+    side: int,
+    axis: Axis,
+    running: Streaming,
+    *maps: Tensor | None,
+) -> None:
+    """One sweep, some windows at a time: in between others are told, and scratch files let go of memory."""
+    function = getattr(library(), name)
+    n, h, w, c = shape_of.shape
+    count = n * (h // side) * (w // side)
+    assert running.strip_bytes is not None
+    step = max(1, WINDOW_STRIPS * running.strip_bytes // (side * side * c * 4))
+    pointers = [None if x is None else c_void_p(x.data_ptr()) for x in maps]
+    for first in running.strips(range(0, count, step)):
+        sweep = Sweep(
+            n, h, w, c, side, first, min(first + step, count),
+            axis == "grid", torch.is_autocast_enabled("cpu"), torch.get_num_threads(),
+            running.features == torch.bfloat16,
+        )  # fmt: skip
+        check(function(ctypes.byref(sweep), ctypes.byref(weights), *pointers))
+
+
+def check(status: int) -> None:
+    if status == 2:
+        raise MemoryError
+    assert status == 0, "the native kernels refused their arguments"
+
+
+def mab_weights(block: MultiAxisGatedMlp, axis: Axis) -> MabWeights:
+    mlp = block.grid if axis == "grid" else block.block
+    return MabWeights(
+        *addresses(block.norm),
+        half(block.project_in.weight, axis, 0).data_ptr(),
+        half(block.project_in.bias, axis, 0).data_ptr(),
+        *addresses(mlp.norm, mlp.project_in, mlp.gate_norm, mlp.mix, mlp.project_out),
+        half(block.project_out.weight, axis, 1).data_ptr(),
+        block.project_out.bias.data_ptr() if axis == "grid" else None,
+        block.project_out.in_features,
+    )
+
+
+def gate_weights(block: CrossGating, which: Literal["x", "y"], axis: Axis) -> GateWeights:
+    norm, project_in, gate = (
+        (block.norm_x, block.project_in_x, block.gate_x)
+        if which == "x"
+        else (block.norm_y, block.project_in_y, block.gate_y)
+    )
+    return GateWeights(
+        *addresses(norm, project_in, gate.norm),
+        half(gate.project_in.weight, axis, 0).data_ptr(),
+        half(gate.project_in.bias, axis, 0).data_ptr(),
+        *addresses(gate.grid if axis == "grid" else gate.block),
+        half(gate.project_out.weight, axis, 1).data_ptr(),
+        gate.project_out.bias.data_ptr() if axis == "block" else None,
+        gate.project_out.in_features,
+    )
+
+
+def addresses(*modules: nn.Module) -> Iterator[int]:
+    """Of each module's weight and bias."""
+    return (parameter.data_ptr() for module in modules for parameter in (module.weight, module.bias))

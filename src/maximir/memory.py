@@ -1,0 +1,209 @@
+"""How much memory and time an image takes, before it is restored; and the streaming that fits a budget.
+
+What a pass needs is read off the network itself: one pass over the smallest image on the meta device, which
+allocates nothing. Every feature map is proportional to the pixels, and so is the work of every sweep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from maximir import streaming
+from maximir.config import SIZE_MULTIPLE, MaximConfig
+from maximir.errors import MaximirError
+from maximir.files import reason
+from maximir.maps import MapStore
+from maximir.model import Maxim
+from maximir.padding import padded_size
+from maximir.sizes import in_words
+from maximir.streaming import STRIP_BYTES, UNIT, Streaming
+
+SMALLEST_STRIP = 1 << 18  # shorter strips save nothing that shows
+STRIPS_AT_ONCE = 12  # what a sweep's function and the libraries below hold, in strips
+IMAGE_BYTES = 16  # of the padded image, for each pixel, with its smaller scales
+AMPLE_MAPS = 16  # of full size: more than any network holds, images and strips included
+OVERHEAD = 60 << 20  # threads, allocators, oneDNN's kernels
+GPU_STRIPS = 16  # times as long as on a processor; not measured yet
+SHARE = 0.8  # of the free memory that a pass takes when no budget is given
+
+
+class Needs(NamedTuple):
+    """What a pass takes for each padded pixel."""
+
+    map_bytes: float
+    flops: tuple[float, ...]  # of each sweep, in order
+
+
+class Forecast(NamedTuple):
+    """What a pass over an image will take, in bytes.
+
+    Attributes:
+        fixed: what the process holds in any case: the program, the weights, the image, its result, a strip.
+        maps: feature maps, in memory or in scratch files.
+        strip_bytes: the length of strips in this reckoning.
+    """
+
+    fixed: int
+    maps: int
+    strip_bytes: int
+
+    @property
+    def peak(self) -> int:
+        return self.fixed + self.maps
+
+
+@functools.cache
+def needs(config: MaximConfig, features: torch.dtype) -> Needs:
+    """What networks of this shape take for each pixel, with feature maps of this type."""
+    with torch.device("meta"):
+        model = Maxim(config).eval()
+        image = torch.empty(1, 3, SIZE_MULTIPLE, SIZE_MULTIPLE)
+    pixels = SIZE_MULTIPLE**2
+    flops: list[float] = []
+    counter = FlopCounterMode(display=False)
+    dry = Streaming(features=features, strip_done=lambda strips: flops.append(counter.get_total_flops()))
+    with torch.no_grad(), streaming.use(dry), counter:
+        model(image)
+    each = [after - before for before, after in zip([0.0, *flops], flops, strict=False)]
+    return Needs(dry.store.peak / pixels, tuple(flop / pixels for flop in each))
+
+
+def forecast(
+    config: MaximConfig,
+    shape: tuple[int, int, int],
+    features: torch.dtype,
+    more: int = 0,
+    strip_bytes: int = STRIP_BYTES,
+) -> Forecast:
+    """What a pass will take on top of what the process holds now.
+
+    Args:
+        shape: images in the batch, height, width; before padding.
+        features: type of the feature maps that wait.
+        more: bytes that the caller will need besides.
+        strip_bytes: see `Streaming`.
+    """
+    n, height, width = shape[0], padded_size(shape[1]), padded_size(shape[2])
+    pixels = n * height * width
+    smallest = UNIT * n * width * config.features * 4
+    fixed = resident() + OVERHEAD + more + IMAGE_BYTES * pixels + STRIPS_AT_ONCE * max(strip_bytes, smallest)
+    return Forecast(fixed, round(needs(config, features).map_bytes * pixels), strip_bytes)
+
+
+def plan(
+    config: MaximConfig,
+    shape: tuple[int, int, int],
+    features: torch.dtype,
+    *,
+    device: torch.device,
+    max_memory: int | None = None,
+    scratch: Path | None = None,
+    more: int = 0,
+) -> Streaming:
+    """The streaming that keeps the process within `max_memory`: shorter strips, then maps in scratch files.
+
+    Args:
+        device: where the network runs. Maps of a GPU stay there, and only count.
+        max_memory: bytes; None: most of what the machine has free.
+        scratch: folder for scratch files; None: the system's.
+
+    Raises:
+        MaximirError: even that needs more, or the scratch folder has not enough room; says how much.
+    """
+    if device.type != "cpu":
+        return plan_on_gpu(config, shape, features, max_memory)
+    limit = max_memory if max_memory is not None else resident() + int(SHARE * available())
+    pixels = shape[0] * padded_size(shape[1]) * padded_size(shape[2])
+    if resident() + OVERHEAD + more + AMPLE_MAPS * 4 * config.features * pixels < limit:
+        return Streaming(features=features)  # small images need no reckoning, which takes a second
+    for strip_bytes in (STRIP_BYTES, SMALLEST_STRIP):
+        foreseen = forecast(config, shape, features, more, strip_bytes)
+        room = limit - foreseen.fixed
+        if room >= foreseen.maps:
+            return Streaming(strip_bytes, features)
+        if room >= 0 and (room > foreseen.maps / 4 or strip_bytes == SMALLEST_STRIP):
+            check_room(scratch, foreseen.maps - room)
+            return Streaming(strip_bytes, features, MapStore(room, scratch))
+    source = "the memory budget is" if max_memory is not None else "this machine has room for"
+    raise MaximirError(
+        f"{shape[2]} x {shape[1]} pixels need at least {in_words(foreseen.fixed)} with this model, "
+        f"but {source} {in_words(limit)}"
+    )
+
+
+def plan_on_gpu(
+    config: MaximConfig, shape: tuple[int, int, int], features: torch.dtype, max_memory: int | None
+) -> Streaming:
+    """Long strips keep a GPU busy; what it cannot hold is refused before it starts."""
+    strip_bytes = GPU_STRIPS * STRIP_BYTES
+    foreseen = forecast(config, shape, features, -resident(), strip_bytes)
+    limit = max_memory if max_memory is not None else torch.cuda.mem_get_info()[0]
+    if foreseen.peak > limit:
+        raise MaximirError(
+            f"{shape[2]} x {shape[1]} pixels need {in_words(foreseen.peak)} on the GPU with this model, "
+            f"but there are {in_words(limit)}; use --device cpu, which needs less"
+        )
+    return Streaming(strip_bytes, features)
+
+
+def check_room(scratch: Path | None, size: int) -> None:
+    """Whether the scratch folder will hold `size` bytes.
+
+    Raises:
+        MaximirError: it is missing, not writable or too full.
+    """
+    folder = scratch or Path(tempfile.gettempdir())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise MaximirError(f"{folder}: no scratch files can be made there ({reason(error)})") from error
+    if free < size:
+        raise MaximirError(
+            f"{folder}: scratch files need {in_words(size)}, but only {in_words(free)} are free; "
+            "choose another scratch folder or allow more memory"
+        )
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds now."""
+    return psutil.Process().memory_info().rss
+
+
+def available() -> int:
+    """Bytes that this process can still take: of the machine, or of its container."""
+    free = psutil.virtual_memory().available
+    with contextlib.suppress(OSError, ValueError):  # "max", or no control groups
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        free = min(free, limit - int((group / "memory.current").read_text()))
+    return max(0, free)
+
+
+class Shares:
+    """How far a pass is: each sweep counts by its floating-point operations.
+
+    Call it after each strip, as `Streaming.strip_done`; it calls `report` with the part that is done.
+    """
+
+    def __init__(self, config: MaximConfig, features: torch.dtype, report: Callable[[float], None]) -> None:
+        self.flops, self.report = needs(config, features).flops, report
+        self.total = sum(self.flops)
+        self.sweep, self.strip, self.done = 0, 0, 0.0
+
+    def __call__(self, strips: int) -> None:
+        self.strip += 1
+        current = self.flops[self.sweep]
+        self.report((self.done + current * self.strip / strips) / self.total)
+        if self.strip == strips:
+            self.sweep, self.strip, self.done = self.sweep + 1, 0, self.done + current

@@ -1,0 +1,38 @@
+"""Amounts of memory and sizes of images as people write them."""
+
+from __future__ import annotations
+
+import re
+
+from maximir.errors import UsageError
+
+UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes: 4GB, 512 MiB, 3000000000.
+
+    Raises:
+        UsageError: it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(text).strip().lower())
+    if match is None or match[2] not in UNITS:
+        raise UsageError(f"{text!r} is not an amount of memory: write 4GB or 512MiB")
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+def in_words(size: float) -> str:
+    """Bytes for people: "1.5 GB", "320 MB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 9.95e8 else f"{size / 1e6:.0f} MB"
+
+
+def parse_pixels(text: str) -> tuple[int, int]:
+    """Height and width of "6000x4000" (width first, as people say it).
+
+    Raises:
+        UsageError: it is none.
+    """
+    match = re.fullmatch(r"(\d+)\s*[x×]\s*(\d+)", text.strip().lower())
+    if match is None or not int(match[1]) or not int(match[2]):
+        raise UsageError(f"{text!r} is not the size of an image: write WIDTHxHEIGHT, such as 6000x4000")
+    return int(match[2]), int(match[1])
