@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from maximir import Maxim, MaximConfig, MaximirError, layers
-from maximir.streaming import from_windows, windows
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3])
@@ -102,19 +101,14 @@ def test_zeroed_outputs_make_the_identity():
         assert torch.equal(stage[-1], image)
 
 
-def test_blocks_are_local_and_grids_are_strided():
-    image = torch.arange(64 * 64).reshape(1, 64, 64, 1)
-    block = windows(image, 16, "block").flatten(2).flatten(0, 1)
-    grid = windows(image, 16, "grid").flatten(2).flatten(0, 1)
-    rows, columns = torch.arange(16)[:, None], torch.arange(16)
-    assert torch.equal(block[:, 0], (64 * rows + columns).flatten())
-    assert torch.equal(grid[:, 0], (64 * 4 * rows + 4 * columns).flatten())
-
-
-@pytest.mark.parametrize("axis", ["block", "grid"])
-def test_tokens_round_trip(axis):
-    x = torch.rand(2, 64, 128, 3)
-    assert torch.equal(from_windows(windows(x, 16, axis).reshape(256, -1, 3), x.shape, 16, axis), x)
+@pytest.mark.parametrize("factor", [2, 4])
+@pytest.mark.parametrize("size", [(8, 8), (16, 32)])
+def test_shrinking_is_antialiased_bilinear(factor, size):
+    x = torch.rand(2, *size, 5, dtype=torch.float64)
+    expected = torch.nn.functional.interpolate(
+        x.permute(0, 3, 1, 2), scale_factor=1 / factor, mode="bilinear", antialias=True
+    )
+    torch.testing.assert_close(layers.shrink(x, factor), expected.permute(0, 2, 3, 1))
 
 
 @pytest.mark.parametrize("ratio", [0.25, 0.5, 2.0, 4.0])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
+import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +25,8 @@ app = typer.Typer(
 )
 
 TASK = "denoise, deblur, derain, dehaze or enhance: the embedded model for it."
+PRECISION = "fp32 (exact), or bf16: faster, half the memory."
+MAX_MEMORY = "Hold at most this much, e.g. 4GB; the rest goes to scratch files, with the same result."
 DEVICE = "auto, cpu, cuda, cuda:1, …"
 
 
@@ -53,7 +57,12 @@ def restore(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32 (exact) or bf16.")] = "fp32",
+    precision: Annotated[str, typer.Option(help=PRECISION)] = "fp32",
+    max_memory: Annotated[str | None, typer.Option(metavar="SIZE", help=MAX_MEMORY)] = None,
+    scratch: Annotated[
+        Path | None,
+        typer.Option(help="Folder for scratch files (default: the system's for temporary files)."),
+    ] = None,
 ) -> None:
     """Restore photographs. Results keep name, format, bit depth, metadata and place in the folder."""
     from maximir import batch, catalogue
@@ -70,23 +79,30 @@ def restore(
 
     from maximir.restore import Restorer
 
-    restorer = Restorer(weights, device=device, precision=precision)
+    restorer = Restorer(weights, device, precision, max_memory, scratch=scratch)
     batch.check_writable(output.parent if jobs[0].target == output else output)
-    failed, seconds = 0, 0.0
+    failed, clock = 0, time.monotonic()
     work = {job: job.weight for job in jobs}
-    with WorkProgress(len(jobs), sum(work.values())) as progress:
-        for outcome in batch.restore_files(
-            restorer, jobs, overwrite=overwrite, started=lambda job: progress.begin(job.source.name)
-        ):
-            seconds += outcome.seconds
+    with WorkProgress(len(jobs), sum(work.values())) as progress, ExitStack() as stack:
+        restorer.progress = progress.part
+        outcomes = batch.restore_files(
+            restorer,
+            jobs,
+            overwrite=overwrite,
+            started=lambda job: progress.begin(job.source.name, work[job]),
+        )
+        for outcome in stack.enter_context(closing(outcomes)):
             job = outcome.job
             if outcome.error is None:
                 notes = "".join(f"  [{note}]" for note in outcome.notes)
-                progress.succeed(f"{job.source} → {job.target}  {outcome.seconds:.1f} s{notes}", work[job])
+                line = f"{job.source} → {job.target}  {outcome.seconds:.1f} s{notes}"
+                progress.succeed(line, work[job], outcome.seconds)
             else:
                 failed += 1
                 progress.fail(f"{job.source}: {outcome.error}", work[job])
-    print(f"{len(jobs) - failed} restored, {failed} failed, {in_words(seconds)}, in {output}")
+    print(
+        f"{len(jobs) - failed} restored, {failed} failed, {in_words(time.monotonic() - clock)}, in {output}"
+    )
     if failed:
         raise typer.Exit(1)
 
@@ -135,8 +151,21 @@ def train(
 
 
 @app.command()
-def info() -> None:
-    """List the embedded models and the official variants."""
+def info(
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="WIDTHxHEIGHT", help="Foresee memory and time for images of this size."),
+    ] = None,
+    task: Annotated[str | None, typer.Option(help=TASK)] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights instead, or a variant such as S-2.")] = None,
+    device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
+    precision: Annotated[str, typer.Option(help=PRECISION)] = "fp32",
+    max_memory: Annotated[str | None, typer.Option(metavar="SIZE", help=MAX_MEMORY)] = None,
+) -> None:
+    """List models and variants; with --size, foresee what an image takes on this machine."""
+    if size is not None:
+        foresee(size, task, weights, device, precision, max_memory)
+        return
     from rich.console import Console
     from rich.table import Table
 
@@ -146,13 +175,39 @@ def info() -> None:
     console = Console()
     models = Table("model", "task", "for", "MB", title="embedded models", title_justify="left")
     for model in catalogue.MODELS:
-        size = f"{model.path.stat().st_size / 1e6:.1f}" if model.path.exists() else "missing"
-        models.add_row(model.name, model.task, model.summary, size)
+        megabytes = f"{model.path.stat().st_size / 1e6:.1f}" if model.path.exists() else "missing"
+        models.add_row(model.name, model.task, model.summary, megabytes)
     console.print(models)
     variants = Table("variant", "features", "stages", title="official variants", title_justify="left")
     for name, config in VARIANTS.items():
         variants.add_row(name, str(config.features), str(config.stages))
     console.print(variants)
+
+
+def foresee(
+    size: str, task: str | None, weights: str | None, device: str, precision: str, max_memory: str | None
+) -> None:
+    """Print what `maximir restore` will take for an image of this size."""
+    from maximir import catalogue, memory, sizes
+    from maximir.progress import in_words
+
+    height, width = sizes.parse_pixels(size)
+    if (task is None) == (weights is None):
+        raise UsageError("give either --task or --weights")
+    name = weights if task is None else catalogue.for_task(task).name
+    assert name is not None
+
+    from maximir import images  # noqa: F401  as `restore` does: part of what the process holds
+    from maximir.restore import Restorer
+
+    restorer = Restorer(name, device, precision, max_memory)
+    foreseen = memory.foresee(restorer, height, width)
+    print(f"{name}, {width} x {height} pixels, {precision}, {restorer.device}")
+    print(f"memory  {sizes.in_words(foreseen.peak)}", end="")
+    if foreseen.scratch:
+        print(f", and {sizes.in_words(foreseen.scratch)} in scratch files", end="")
+    print(f" (at least {sizes.in_words(foreseen.least)})")
+    print(f"time    about {in_words(foreseen.seconds)}, reckoned from {foreseen.sample} on this machine")
 
 
 def parse_override(item: str) -> tuple[str, Any]:

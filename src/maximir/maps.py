@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,9 @@ from maximir.files import reason
 
 class MapStore:
     """Makes feature maps, and counts them.
+
+    The memory of a map that is gone serves the next one of its size: fresh pages cost more time than most
+    sweeps. It goes back to the system before it would raise the peak.
 
     Args:
         memory: bytes of maps to keep in memory; None: all.
@@ -32,7 +36,9 @@ class MapStore:
     def __init__(self, memory: int | None = None, scratch: Path | None = None) -> None:
         self.memory = memory
         self.scratch = scratch
-        self.live = self.peak = self.in_memory = self.scratch_peak = 0
+        self.live = self.in_memory = 0
+        self.peak = self.memory_peak = self.scratch_peak = 0
+        self._spare: list[mmap.mmap] = []
         self._files: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
     def new(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -42,14 +48,17 @@ class MapStore:
             MaximirError: the scratch folder is full or cannot be written to.
         """
         size = math.prod(shape) * dtype.itemsize
-        on_disk = self.memory is not None and self.in_memory + size > self.memory
-        if on_disk and device.type == "cpu":
-            x = self._mapped(size).view(dtype).view(*shape)
-        else:
+        if device.type != "cpu":
             x = torch.empty(*shape, dtype=dtype, device=device)
+            self._count(size, False)
+            weakref.finalize(x, self._count, -size, False).atexit = False
+            return x
+        on_disk = self.memory is not None and self.in_memory + size > self.memory
+        buffer = self._scratch_file(size) if on_disk else self._memory(size)
         self._count(size, on_disk)
-        weakref.finalize(x, self._count, -size, on_disk)
-        return x
+        view = np.frombuffer(buffer, np.uint8)  # lives as long as any tensor that shares the map's storage
+        weakref.finalize(view, self._take_back, buffer, on_disk).atexit = False
+        return torch.from_numpy(view).view(dtype).view(*shape)
 
     def strip_done(self) -> None:
         """Hand the pages of scratch files back to the system, which writes them out when it needs to."""
@@ -60,9 +69,25 @@ class MapStore:
         self.live += size
         self.in_memory += 0 if on_disk else size
         self.peak = max(self.peak, self.live)
+        self.memory_peak = max(self.memory_peak, self.in_memory)
         self.scratch_peak = max(self.scratch_peak, self.live - self.in_memory)
 
-    def _mapped(self, size: int) -> Tensor:
+    def _take_back(self, buffer: mmap.mmap, on_disk: bool) -> None:
+        self._count(-len(buffer), on_disk)
+        if not on_disk:
+            self._spare.append(buffer)
+
+    def _memory(self, size: int) -> mmap.mmap:
+        for buffer in self._spare:
+            if len(buffer) == size:
+                self._spare.remove(buffer)
+                return buffer
+        room = self.memory_peak - self.in_memory - size
+        while self._spare and sum(map(len, self._spare)) > room:
+            self._spare.pop(0)
+        return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+    def _scratch_file(self, size: int) -> mmap.mmap:
         try:
             with tempfile.TemporaryFile(dir=self.scratch) as file:  # has no name: it cannot be left behind
                 os.posix_fallocate(file.fileno(), 0, size)  # a full disk is noticed here, not in a sweep
@@ -74,4 +99,4 @@ class MapStore:
                 "choose another scratch folder or allow more memory"
             ) from error
         self._files.add(mapped)
-        return torch.frombuffer(mapped, dtype=torch.uint8)
+        return mapped

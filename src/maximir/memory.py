@@ -10,10 +10,12 @@ import contextlib
 import functools
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -28,12 +30,18 @@ from maximir.padding import padded_size
 from maximir.sizes import in_words
 from maximir.streaming import STRIP_BYTES, UNIT, Streaming
 
+if TYPE_CHECKING:
+    from maximir.restore import Restorer
+
 SMALLEST_STRIP = 1 << 18  # shorter strips save nothing that shows
 STRIPS_AT_ONCE = 12  # what a sweep's function and the libraries below hold, in strips
 IMAGE_BYTES = 16  # of the padded image, for each pixel, with its smaller scales
 AMPLE_MAPS = 16  # of full size: more than any network holds, images and strips included
+SMALL_PIXELS = 1 << 19  # done before anyone looks for its progress
 OVERHEAD = 60 << 20  # threads, allocators, oneDNN's kernels
 GPU_STRIPS = 16  # times as long as on a processor; not measured yet
+SAMPLES = (64, 256, 512)  # sides of images that time is reckoned from; the first one warms up
+LONG_SAMPLE = 1.0  # seconds; a larger sample would be no better
 SHARE = 0.8  # of the free memory that a pass takes when no budget is given
 
 
@@ -44,22 +52,20 @@ class Needs(NamedTuple):
     flops: tuple[float, ...]  # of each sweep, in order
 
 
-class Forecast(NamedTuple):
-    """What a pass over an image will take, in bytes.
+class Plan(NamedTuple):
+    """How an image will go through the network, and what that takes, in bytes.
 
     Attributes:
-        fixed: what the process holds in any case: the program, the weights, the image, its result, a strip.
-        maps: feature maps, in memory or in scratch files.
-        strip_bytes: the length of strips in this reckoning.
+        streaming: the strips and where maps live.
+        peak: memory of the process at most.
+        scratch: in scratch files at most.
+        least: the smallest budget that works.
     """
 
-    fixed: int
-    maps: int
-    strip_bytes: int
-
-    @property
-    def peak(self) -> int:
-        return self.fixed + self.maps
+    streaming: Streaming
+    peak: int
+    scratch: int
+    least: int
 
 
 @functools.cache
@@ -78,26 +84,12 @@ def needs(config: MaximConfig, features: torch.dtype) -> Needs:
     return Needs(dry.store.peak / pixels, tuple(flop / pixels for flop in each))
 
 
-def forecast(
-    config: MaximConfig,
-    shape: tuple[int, int, int],
-    features: torch.dtype,
-    more: int = 0,
-    strip_bytes: int = STRIP_BYTES,
-) -> Forecast:
-    """What a pass will take on top of what the process holds now.
-
-    Args:
-        shape: images in the batch, height, width; before padding.
-        features: type of the feature maps that wait.
-        more: bytes that the caller will need besides.
-        strip_bytes: see `Streaming`.
-    """
+def fixed(config: MaximConfig, shape: tuple[int, int, int], more: int, strip_bytes: int) -> int:
+    """Bytes that a pass holds besides feature maps: what the process has now, images, and a strip."""
     n, height, width = shape[0], padded_size(shape[1]), padded_size(shape[2])
-    pixels = n * height * width
     smallest = UNIT * n * width * config.features * 4
-    fixed = resident() + OVERHEAD + more + IMAGE_BYTES * pixels + STRIPS_AT_ONCE * max(strip_bytes, smallest)
-    return Forecast(fixed, round(needs(config, features).map_bytes * pixels), strip_bytes)
+    images = IMAGE_BYTES * n * height * width
+    return resident() + OVERHEAD + more + images + STRIPS_AT_ONCE * max(strip_bytes, smallest)
 
 
 def plan(
@@ -109,51 +101,67 @@ def plan(
     max_memory: int | None = None,
     scratch: Path | None = None,
     more: int = 0,
-) -> Streaming:
+) -> Plan:
     """The streaming that keeps the process within `max_memory`: shorter strips, then maps in scratch files.
 
     Args:
+        shape: images in the batch, height, width; before padding.
+        features: type of the feature maps that wait.
         device: where the network runs. Maps of a GPU stay there, and only count.
         max_memory: bytes; None: most of what the machine has free.
         scratch: folder for scratch files; None: the system's.
+        more: bytes that the caller will need besides.
 
     Raises:
         MaximirError: even that needs more, or the scratch folder has not enough room; says how much.
     """
+    maps = round(needs(config, features).map_bytes * shape[0] * padded_size(shape[1]) * padded_size(shape[2]))
     if device.type != "cpu":
-        return plan_on_gpu(config, shape, features, max_memory)
+        return plan_on_gpu(config, shape, features, maps, max_memory)
     limit = max_memory if max_memory is not None else resident() + int(SHARE * available())
-    pixels = shape[0] * padded_size(shape[1]) * padded_size(shape[2])
-    if resident() + OVERHEAD + more + AMPLE_MAPS * 4 * config.features * pixels < limit:
-        return Streaming(features=features)  # small images need no reckoning, which takes a second
+    least = fixed(config, shape, more, SMALLEST_STRIP)
     for strip_bytes in (STRIP_BYTES, SMALLEST_STRIP):
-        foreseen = forecast(config, shape, features, more, strip_bytes)
-        room = limit - foreseen.fixed
-        if room >= foreseen.maps:
-            return Streaming(strip_bytes, features)
-        if room >= 0 and (room > foreseen.maps / 4 or strip_bytes == SMALLEST_STRIP):
-            check_room(scratch, foreseen.maps - room)
-            return Streaming(strip_bytes, features, MapStore(room, scratch))
+        besides = fixed(config, shape, more, strip_bytes)
+        room = limit - besides
+        if room >= maps:
+            return Plan(Streaming(strip_bytes, features), besides + maps, 0, least)
+        if room > maps / 4 or (strip_bytes == SMALLEST_STRIP and room >= 0):
+            check_room(scratch, maps - room)
+            store = MapStore(room, scratch)
+            return Plan(Streaming(strip_bytes, features, store), limit, maps - room, least)
     source = "the memory budget is" if max_memory is not None else "this machine has room for"
     raise MaximirError(
-        f"{shape[2]} x {shape[1]} pixels need at least {in_words(foreseen.fixed)} with this model, "
+        f"{shape[2]} x {shape[1]} pixels need at least {in_words(least)} with this model, "
         f"but {source} {in_words(limit)}"
     )
 
 
 def plan_on_gpu(
-    config: MaximConfig, shape: tuple[int, int, int], features: torch.dtype, max_memory: int | None
-) -> Streaming:
+    config: MaximConfig,
+    shape: tuple[int, int, int],
+    features: torch.dtype,
+    maps: int,
+    max_memory: int | None,
+) -> Plan:
     """Long strips keep a GPU busy; what it cannot hold is refused before it starts."""
     strip_bytes = GPU_STRIPS * STRIP_BYTES
-    foreseen = forecast(config, shape, features, -resident(), strip_bytes)
+    peak = fixed(config, shape, -resident(), strip_bytes) + maps
     limit = max_memory if max_memory is not None else torch.cuda.mem_get_info()[0]
-    if foreseen.peak > limit:
+    if peak > limit:
         raise MaximirError(
-            f"{shape[2]} x {shape[1]} pixels need {in_words(foreseen.peak)} on the GPU with this model, "
+            f"{shape[2]} x {shape[1]} pixels need {in_words(peak)} on the GPU with this model, "
             f"but there are {in_words(limit)}; use --device cpu, which needs less"
         )
-    return Streaming(strip_bytes, features)
+    return Plan(Streaming(strip_bytes, features), peak, 0, peak)
+
+
+def is_small(config: MaximConfig, shape: tuple[int, int, int], max_memory: int | None) -> bool:
+    """Whether an image surely fits and is soon done: then it needs no plan, which takes a second to reckon."""
+    limit = max_memory if max_memory is not None else resident() + int(SHARE * available())
+    pixels = shape[0] * padded_size(shape[1]) * padded_size(shape[2])
+    return (
+        pixels <= SMALL_PIXELS and resident() + OVERHEAD + AMPLE_MAPS * 4 * config.features * pixels < limit
+    )
 
 
 def check_room(scratch: Path | None, size: int) -> None:
@@ -188,6 +196,42 @@ def available() -> int:
         limit = int((group / "memory.max").read_text())
         free = min(free, limit - int((group / "memory.current").read_text()))
     return max(0, free)
+
+
+class Foreseen(NamedTuple):
+    """What an image will take: bytes, and seconds that were reckoned from a `sample`."""
+
+    peak: int
+    scratch: int
+    least: int
+    seconds: float
+    sample: str
+
+
+def foresee(restorer: Restorer, height: int, width: int) -> Foreseen:
+    """What `restorer` will take for an 8-bit image of this size. Takes a few seconds: it restores a sample.
+
+    Raises:
+        MaximirError: the image needs more memory than allowed.
+    """
+    needed = plan(
+        restorer.model.config,
+        (1, height, width),
+        restorer.features,
+        device=restorer.device,
+        max_memory=restorer.max_memory,
+        scratch=restorer.scratch,
+        more=2 * 3 * height * width,  # the photograph and its result
+    )
+    for side in SAMPLES:
+        image = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+        start = time.perf_counter()
+        restorer(image)
+        seconds = time.perf_counter() - start
+        if side > SAMPLES[0] and seconds > LONG_SAMPLE:
+            break
+    pixels = padded_size(height) * padded_size(width)
+    return Foreseen(*needed[1:], seconds * pixels / side**2, f"{side} x {side} pixels in {seconds:.1f} s")
 
 
 class Shares:

@@ -11,6 +11,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from maximir.files import printable
 
+PLAIN_EVERY = 15.0  # seconds between lines about one step, where there is no terminal
+
 
 def in_words(seconds: float) -> str:
     """A duration for people: "8 s", "3 min", "2 h 5 min"."""
@@ -26,8 +28,10 @@ class WorkProgress:
     def __init__(self, count: int, weight: int) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self.count, self.weight = count, weight
-        self.done_count, self.done_weight = 0, 0
-        self.clock = time.monotonic()
+        self.begun_count, self.begun_weight = 0, 0
+        self.done_count, self.done_weight, self.done_seconds = 0, 0, 0.0
+        self.name = ""
+        self.step_began = self.told = time.monotonic()
         self.bar: Progress | None = None
         if self.console.is_terminal:
             self.bar = Progress(
@@ -50,29 +54,46 @@ class WorkProgress:
         if self.bar is not None:
             self.bar.stop()
 
-    def begin(self, name: str) -> None:
+    def begin(self, name: str, weight: int) -> None:
+        """A step begins; several may be under way."""
+        self.begun_count += 1
+        self.begun_weight += weight
+        self.name = name
+        self.step_began = self.told = time.monotonic()
         if self.bar is not None:
             self.bar.update(
-                self.task, description=f"{self.done_count + 1}/{self.count} {escape(printable(name))}"
+                self.task, description=f"{self.begun_count}/{self.count} {escape(printable(name))}"
             )
 
-    def succeed(self, line: str, weight: int) -> None:
-        """One step is done."""
-        self._advance(weight)
+    def part(self, done: float) -> None:
+        """Of the steps under way, this part (0 … 1) is done."""
+        if self.bar is not None:
+            self.bar.update(
+                self.task, completed=self.done_weight + done * max(0, self.begun_weight - self.done_weight)
+            )
+        elif time.monotonic() - self.told > PLAIN_EVERY and 0 < done < 1:
+            self.told = time.monotonic()
+            left = in_words((self.told - self.step_began) * (1 / done - 1))
+            self._print(f"[{self.begun_count}/{self.count}] {self.name}: {done:.0%}, {left} left")
+
+    def succeed(self, line: str, weight: int, seconds: float) -> None:
+        """One step is done, in so many seconds of work."""
+        self._advance(weight, seconds)
         if self.bar is None:
-            left = (time.monotonic() - self.clock) * (self.weight / self.done_weight - 1)
+            left = self.done_seconds * (self.weight / self.done_weight - 1)
             rest = f"  ({in_words(left)} left)" if self.done_count < self.count else ""
             line = f"[{self.done_count}/{self.count}] {line}{rest}"
         self._print(line)
 
     def fail(self, line: str, weight: int) -> None:
         """One step could not be done; the line stands alone, for people and scripts."""
-        self._advance(weight)
+        self._advance(weight, 0.0)
         self._print(line)
 
-    def _advance(self, weight: int) -> None:
+    def _advance(self, weight: int, seconds: float) -> None:
         self.done_count += 1
         self.done_weight += weight
+        self.done_seconds += seconds
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done_weight)
 

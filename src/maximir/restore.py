@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # training restores arrays, and must not need libvips
 AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray)
 
 BAND = 256  # rows
-PROGRESS_PIXELS = 1 << 19  # smaller images are done before anyone looks
 BATCH_PIXELS = {"cpu": 1 << 14, "cuda": 1 << 21}  # more pixels at once are not faster, measured on CPU only
 
 
@@ -114,7 +113,7 @@ class Restorer:
         h, w = images[0].shape[:2]
         try:
             with (
-                streaming.use(self._plan(images)),
+                streaming.use(self._streaming(images)),
                 torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"),
                 torch.inference_mode(),
             ):
@@ -132,21 +131,27 @@ class Restorer:
                 raise out_of_memory(h, w) from error
             raise
 
-    def _plan(self, images: Sequence[np.ndarray]) -> Streaming:
+    def _streaming(self, images: Sequence[np.ndarray]) -> Streaming:
+        """How these images go through the network, within the memory that there is."""
         from maximir import memory  # training restores too, and must not need psutil
 
-        plan = memory.plan(
-            self.model.config,
-            (len(images), *images[0].shape[:2]),
+        config, (h, w, _) = self.model.config, images[0].shape
+        shape = (len(images), h, w)
+        if self.device.type == "cpu" and memory.is_small(config, shape, self.max_memory):
+            return Streaming(features=self.features)
+        chosen = memory.plan(
+            config,
+            shape,
             self.features,
             device=self.device,
             max_memory=self.max_memory,
             scratch=self.scratch,
-            more=sum(image.nbytes for image in images),  # the results
-        )
-        if self.progress is not None and images[0].shape[0] * images[0].shape[1] > PROGRESS_PIXELS:
-            plan.strip_done = memory.Shares(self.model.config, self.features, self.progress)
-        return plan
+            # The results; and in a folder, one photograph read ahead and one being written.
+            more=3 * sum(image.nbytes for image in images),
+        ).streaming
+        if self.progress is not None:
+            chosen.strip_done = memory.Shares(config, self.features, self.progress)
+        return chosen
 
     def _restore_array(self, image: np.ndarray) -> np.ndarray:
         if image.size == 0:
