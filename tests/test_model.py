@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from maximir import Maxim, MaximConfig, MaximirError, layers
+from maximir.streaming import Rows
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3])
@@ -111,13 +112,24 @@ def test_shrinking_is_antialiased_bilinear(factor, size):
     torch.testing.assert_close(layers.shrink(x, factor), expected.permute(0, 2, 3, 1))
 
 
-@pytest.mark.parametrize("ratio", [0.25, 0.5, 2.0, 4.0])
-def test_resize_and_projection_commute(ratio):
-    """`ScaleTo` projects before it enlarges; the official code after. Both must agree."""
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 1.0, 2.0, 4.0])
+def test_resize_and_projections_commute(ratio):
+    """`ScaleTo` projects before it enlarges, and merges what follows; the official code does neither."""
     torch.manual_seed(0)
     scale = layers.ScaleTo(5, 7, ratio).double()
-    x = torch.rand(1, 16, 32, 5)
-    torch.testing.assert_close(scale(x.double()).float(), scale.project(scale.resize(x).double()).float())
+    x, weight = torch.rand(1, 16, 32, 5).double(), torch.rand(3, 7).double()
+    merged = scale.through(x, weight)(Rows())
+    resized = x if ratio == 1 else scale.resize(x)
+    torch.testing.assert_close(merged, scale.project(resized) @ weight.T)
+
+
+def test_a_projection_of_a_concatenation_is_a_sum():
+    torch.manual_seed(0)
+    up, linear = layers.ConvTranspose(6, 4).double(), torch.nn.Linear(9, 3).double()
+    x, y = torch.rand(1, 4, 4, 6).double(), torch.rand(1, 8, 8, 5).double()
+    torch.nn.init.normal_(up.bias)
+    merged = layers.project(linear, layers.Upsampled(up, x), layers.Map(y))(Rows())
+    torch.testing.assert_close(merged, linear(torch.cat([up(x), y], dim=-1)))
 
 
 def test_bfloat16_autocast_is_close(tiny_model):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from maximir import Maxim, MaximConfig, kernels, streaming
-from maximir.layers import CrossGating, MultiAxisGatedMlp
+from maximir.layers import CrossGating, Map, MultiAxisGatedMlp
 from maximir.maps import MapStore
 from maximir.streaming import Rows, Streaming, from_windows, tiles, windows
 
@@ -98,7 +98,7 @@ def test_maps_that_must_live_are_few(model):
     image = torch.rand(1, 3, 128, 128)
     chosen = Streaming(20_000)
     outputs(model, image, chosen)
-    assert chosen.store.peak / (128 * 128 * SMALL.features * 4) < 8.1
+    assert chosen.store.peak / (128 * 128 * SMALL.features * 4) < 8.05
 
 
 def test_a_dry_pass_counts_what_a_real_one_takes(model):
@@ -137,7 +137,7 @@ def test_the_image_is_not_overwritten(model):
 def test_layers_alone_are_whole_and_keep_their_inputs(block):
     x, y = torch.rand(2, 1, 16, 16, 16)
     kept = x.clone(), y.clone()
-    inputs = (x,) if isinstance(block, MultiAxisGatedMlp) else (x, y)
+    inputs = (x,) if isinstance(block, MultiAxisGatedMlp) else (Map(x), Map(y), x.numel())
     with torch.no_grad(), streaming.use(Streaming(1)):
         block(*inputs)
     assert torch.equal(x, kept[0]) and torch.equal(y, kept[1])

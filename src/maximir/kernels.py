@@ -1,4 +1,4 @@
-"""Native kernels for the sweeps over windows, on processors: kernels.cpp, compiled when the package was built.
+"""Native kernels of the sweeps over windows, for processors: kernels.cpp, compiled with the package.
 
 They do what `layers` says, in registers and caches instead of maps. Where they cannot be used (no library
 for this processor, a GPU, recorded gradients, odd widths), callers go on in torch, with the same result.

@@ -8,12 +8,16 @@ s x s pixels that lie H/s rows and W/s columns apart on a grid.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maximir import kernels
-from maximir.streaming import Axis, Rows, Source, half, sweep_rows, sweep_rows_to_many, sweep_windows
+from maximir.streaming import Axis, Rows, half, sweep_rows, sweep_rows_to_many, sweep_windows
 
 WHOLE = Rows()
 DENSE_STD = 0.02  # official `weight_initializer`
@@ -81,6 +85,22 @@ class Conv(nn.Conv2d):
         return y.permute(0, 2, 3, 1)
 
 
+class ImageConv(Conv):
+    """A 3x3 convolution from or to an image: in float32 at all times.
+
+    Rounding the image to bfloat16 would be most of what bfloat16 costs: 6 dB, docs/performance.md.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3)
+
+    def forward(self, x: Tensor, rows: Rows = WHOLE) -> Tensor:
+        if x.is_meta or not torch.is_autocast_enabled(x.device.type):
+            return super().forward(x, rows)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.to(self.weight.dtype), rows)
+
+
 class ConvTranspose(nn.ConvTranspose2d):
     """The 2x2 stride-2 up-convolution of channels-last maps.
 
@@ -96,7 +116,11 @@ class ConvTranspose(nn.ConvTranspose2d):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return up_convolve(x, self.weight, self.bias)
+
+
+def up_convolve(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    return F.conv_transpose2d(x.permute(0, 3, 1, 2), kernel, bias, stride=2).permute(0, 2, 3, 1)
 
 
 class SpatialDense(nn.Linear):
@@ -112,6 +136,77 @@ class SpatialDense(nn.Linear):
 
     def forward(self, tokens: Tensor) -> Tensor:  # [P, M, C]
         return torch.addmm(self.bias[:, None], self.weight, tokens.flatten(1)).view_as(tokens)
+
+
+class Source(Protocol):
+    """A map of `channels` whose rows are made when they are needed."""
+
+    channels: int
+
+    def through(self, weight: Tensor) -> Callable[[Rows], Tensor]:
+        """Its rows after a product with `weight` [outputs, channels]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Map:
+    """A map that is there."""
+
+    x: Tensor
+
+    @property
+    def channels(self) -> int:
+        return self.x.shape[-1]
+
+    def through(self, weight: Tensor) -> Callable[[Rows], Tensor]:
+        return lambda rows: F.linear(rows.of(self.x), weight)
+
+
+@dataclass(frozen=True)
+class Convolved:
+    """A convolution of an image."""
+
+    conv: ImageConv
+    image: Tensor
+
+    @property
+    def channels(self) -> int:
+        return self.conv.out_channels
+
+    def through(self, weight: Tensor) -> Callable[[Rows], Tensor]:
+        return lambda rows: F.linear(self.conv(rows.of(self.image, Conv.halo), rows), weight)
+
+
+@dataclass(frozen=True)
+class Upsampled:
+    """A map of half the size, brought up: a linear map too, merged with the one that follows."""
+
+    up: ConvTranspose
+    x: Tensor
+
+    @property
+    def channels(self) -> int:
+        return self.up.out_channels
+
+    def through(self, weight: Tensor) -> Callable[[Rows], Tensor]:
+        assert self.up.bias is not None
+        kernel = torch.einsum("iohw,po->iphw", self.up.weight, weight)
+        bias = weight @ self.up.bias
+        return lambda rows: up_convolve(rows.of(self.x), kernel, bias)
+
+
+def project(linear: nn.Linear, *sources: Source) -> Callable[[Rows], Tensor]:
+    """Rows of linear(concat(sources)). Each goes through its own columns: nothing is concatenated."""
+    weights = linear.weight.split([source.channels for source in sources], dim=1)
+    terms = [source.through(weight) for source, weight in zip(sources, weights, strict=True)]
+
+    def rows_of(rows: Rows) -> Tensor:
+        y = linear.bias
+        for term in terms:
+            y = y + term(rows)
+        return y
+
+    return rows_of
 
 
 class GatedMlp(nn.Module):
@@ -276,7 +371,7 @@ class CrossGating(nn.Module):
     ) -> None:
         super().__init__()
         self.size = size
-        self.upsample_y = nn.Identity() if upsample_from is None else ConvTranspose(upsample_from, channels)
+        self.upsample_y = None if upsample_from is None else ConvTranspose(upsample_from, channels)
         self.input_x = Conv1x1(inputs_x, channels)
         self.input_y = Conv1x1(channels, channels)
         self.norm_x = LayerNorm(channels)
@@ -289,10 +384,9 @@ class CrossGating(nn.Module):
         self.project_out_y = Conv1x1(channels, channels)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Source, y: Tensor) -> tuple[Tensor, Tensor]:
-        size = 2 * y.numel()  # where y is brought up, it has half the channels and four times the pixels
-        y = sweep_rows(lambda rows: self.input_y(self.upsample_y(rows.of(y))), size, feature=True)
-        x = sweep_rows(lambda rows: self.input_x(rows.of(x)), size, feature=True)
+    def forward(self, from_x: Source, from_y: Source, size: int) -> tuple[Tensor, Tensor]:
+        y = sweep_rows(project(self.input_y, from_y), size, feature=True)
+        x = sweep_rows(project(self.input_x, from_x), size, feature=True)
         if (running := kernels.usable(x)) and kernels.usable(y) and not (self.training and self.dropout.p):
             kernels.cross_gate(self, x, y, running)
             return x, y
@@ -325,8 +419,8 @@ class SupervisedAttention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.features = Conv(channels, channels, 3)
-        self.to_image = Conv(channels, 3, 3)
-        self.attention = Conv(3, channels, 3)
+        self.to_image = ImageConv(channels, 3)
+        self.attention = ImageConv(3, channels)
 
     def forward(self, x: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         def attend(rows: Rows) -> tuple[Tensor, Tensor]:
@@ -350,15 +444,24 @@ class ScaleTo(nn.Module):
         self.ratio = ratio
         self.project = Conv1x1(inputs, outputs)
 
-    def forward(self, x: Tensor, rows: Rows = WHOLE) -> Tensor:
-        """Rows of the result, from the whole map `x`."""
+    def through(self, x: Tensor, weight: Tensor) -> Callable[[Rows], Tensor]:
+        """Rows of the result times `weight`, from the whole map `x`; both projections in one product."""
+        bias = weight @ self.project.bias
+        weight = weight @ self.project.weight
         if self.ratio == 1:
-            return self.project(rows.of(x))
+            return lambda rows: F.linear(rows.of(x), weight, bias)
         # One row of the smaller map is as far as a resize reaches: 2 taps up, 2 / ratio taps down.
         halo = 1 if self.ratio > 1 else round(1 / self.ratio)
-        strip = rows.of(x, halo)
-        strip = self.resize(self.project(strip)) if self.ratio > 1 else self.project(self.resize(strip))
-        return rows.trim(strip, round(halo * self.ratio))
+
+        def rows_of(rows: Rows) -> Tensor:
+            strip = rows.of(x, halo)
+            if self.ratio > 1:
+                strip = self.resize(F.linear(strip, weight, bias))
+            else:
+                strip = F.linear(self.resize(strip), weight, bias)
+            return rows.trim(strip, round(halo * self.ratio))
+
+        return rows_of
 
     def resize(self, x: Tensor) -> Tensor:
         return enlarge(x, round(self.ratio)) if self.ratio > 1 else shrink(x, round(1 / self.ratio))

@@ -156,7 +156,7 @@ def plan_on_gpu(
 
 
 def is_small(config: MaximConfig, shape: tuple[int, int, int], max_memory: int | None) -> bool:
-    """Whether an image surely fits and is soon done: then it needs no plan, which takes a second to reckon."""
+    """Whether an image surely fits and is soon done: it needs no plan, which takes a second to reckon."""
     limit = max_memory if max_memory is not None else resident() + int(SHARE * available())
     pixels = shape[0] * padded_size(shape[1]) * padded_size(shape[2])
     return (

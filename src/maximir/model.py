@@ -6,6 +6,9 @@ Inside, maps are channels-last `[N, H, W, C]`; images at the border are `[N, 3, 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -17,18 +20,23 @@ from maximir import streaming
 from maximir.config import BOTTLENECK_WINDOW, LEVELS, SIZE_MULTIPLE, WINDOWS, MaximConfig
 from maximir.errors import MaximirError
 from maximir.layers import (
-    WHOLE,
     Conv,
     Conv1x1,
     ConvChannelAttention,
+    Convolved,
     ConvTranspose,
     CrossGating,
     DenseChannelAttention,
+    ImageConv,
+    Map,
     MultiAxisGatedMlp,
     ScaleTo,
+    Source,
     SupervisedAttention,
+    Upsampled,
+    project,
 )
-from maximir.streaming import Rows, Source, keep, sweep_rows
+from maximir.streaming import Rows, keep, sweep_rows
 
 FINE_TO_COARSE = tuple(range(LEVELS))
 COARSE_TO_FINE = tuple(reversed(FINE_TO_COARSE))
@@ -91,7 +99,7 @@ class Bottleneck(nn.Module):
         self.groups = groups(config, channels, BOTTLENECK_WINDOW, DenseChannelAttention)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = sweep_rows(lambda rows: self.project(rows.of(x)), x.numel())
+        x = sweep_rows(project(self.project, Map(x)), x.numel())
         return with_shortcut(self.groups, x)
 
 
@@ -103,8 +111,8 @@ class EncoderDecoderBlock(nn.Module):
         self.project = Conv1x1(inputs, channels)
         self.groups = groups(config, channels, window, ConvChannelAttention)
 
-    def forward(self, x: Source, other: Source, size: int) -> Tensor:
-        x = sweep_rows(lambda rows: self.project(torch.cat([rows.of(x), rows.of(other)], dim=-1)), size)
+    def forward(self, from_x: Source, other: Source, size: int) -> Tensor:
+        x = sweep_rows(project(self.project, from_x, other), size)
         return with_shortcut(self.groups, x)
 
 
@@ -134,7 +142,7 @@ class Decoder(nn.Module):
         self.block = EncoderDecoderBlock(config, channels + LEVELS * channels, channels, WINDOWS[level])
 
     def forward(self, x: Tensor, skip: Source) -> Tensor:
-        return self.block(lambda rows: self.up(rows.of(x)), skip, 2 * x.numel())
+        return self.block(Upsampled(self.up, x), skip, 2 * x.numel())
 
 
 class MultiScaleFusion(nn.Module):
@@ -148,11 +156,25 @@ class MultiScaleFusion(nn.Module):
             for source in order
         )
 
-    def forward(self, by_level: list[Tensor], rows: Rows = WHOLE) -> Tensor:
-        return torch.cat(
-            [scale(by_level[source], rows) for source, scale in zip(self.order, self.scales, strict=True)],
-            dim=-1,
-        )
+
+@dataclass(frozen=True)
+class Fused:
+    """What a fusion makes of maps by level."""
+
+    fusion: MultiScaleFusion
+    by_level: list[Tensor]
+
+    @property
+    def channels(self) -> int:
+        return sum(scale.project.out_features for scale in self.fusion.scales)
+
+    def through(self, weight: Tensor) -> Callable[[Rows], Tensor]:
+        parts = weight.chunk(len(self.fusion.order), dim=1)
+        terms = [
+            scale.through(self.by_level[source], part)
+            for source, scale, part in zip(self.fusion.order, self.fusion.scales, parts, strict=True)
+        ]
+        return lambda rows: functools.reduce(torch.add, (term(rows) for term in terms))
 
 
 class Stage(nn.Module):
@@ -163,7 +185,7 @@ class Stage(nn.Module):
         channels = [config.features << level for level in FINE_TO_COARSE]
         coarsest = channels[-1]
         self.last = last
-        self.input_convs = nn.ModuleList(Conv(3, c, 3) for c in channels)
+        self.input_convs = nn.ModuleList(ImageConv(3, c) for c in channels)
         self.input_gates = nn.ModuleList(
             ()
             if first
@@ -188,7 +210,7 @@ class Stage(nn.Module):
             MultiScaleFusion(config, level, COARSE_TO_FINE) for level in FINE_TO_COARSE
         )
         self.decoders = nn.ModuleList(Decoder(config, level) for level in FINE_TO_COARSE)
-        self.outputs = nn.ModuleList(Conv(c, 3, 3) if last else SupervisedAttention(c) for c in channels)
+        self.outputs = nn.ModuleList(ImageConv(c, 3) if last else SupervisedAttention(c) for c in channels)
 
     def forward(
         self, images: list[Tensor], previous: StageFeatures | None
@@ -199,14 +221,16 @@ class Stage(nn.Module):
             if previous is None:
                 inputs.append(convolve(conv, image, feature=True))
             else:
-                convolved = partial(conv_rows, conv, image)
-                inputs.append(self.input_gates[level](convolved, previous.attended.pop(0))[0])
+                size = previous.attended[0].numel()
+                attended = Map(previous.attended.pop(0))
+                inputs.append(self.input_gates[level](Convolved(conv, image), attended, size)[0])
+                del attended
 
         x, encoded = inputs[0], []
         for encoder in self.encoders:
-            x = encoder.block(x, inputs[0], inputs.pop(0).numel())
+            x = encoder.block(Map(x), Map(inputs[0]), inputs.pop(0).numel())
             if previous is not None:
-                x, _ = encoder.gate(x, previous.gating.pop(0))
+                x, _ = encoder.gate(Map(x), Map(previous.gating.pop(0)), x.numel())
             encoded.append(x)
             x = convolve(encoder.down, x, feature=True)
 
@@ -216,15 +240,16 @@ class Stage(nn.Module):
         skips = list(encoded)
         global_feature = x
         for level in COARSE_TO_FINE:
-            fused = partial(self.encoder_fusions[level], encoded)
-            skips[level], global_feature = self.skip_gates[level](fused, global_feature)
-        del global_feature
+            fused = Fused(self.encoder_fusions[level], encoded)
+            brought_up = Upsampled(self.skip_gates[level].upsample_y, global_feature)
+            skips[level], global_feature = self.skip_gates[level](fused, brought_up, encoded[level].numel())
+        del global_feature, brought_up
 
         restored, gating, attended = list(images), encoded, list(skips)
         if self.last:
             encoded.clear()
         for level in COARSE_TO_FINE:
-            x = self.decoders[level](x, partial(self.skip_fusions[level], skips))
+            x = self.decoders[level](x, Fused(self.skip_fusions[level], skips))
             output = self.outputs[level]
             if isinstance(output, SupervisedAttention):
                 attended[level], restored[level] = output(x, images[level])

@@ -112,11 +112,8 @@ class Rows:
     def at_bottom(self) -> bool:
         return self.stop == self.total
 
-    def of(self, x: Source, halo: int = 0) -> Tensor:
+    def of(self, x: Tensor, halo: int = 0) -> Tensor:
         """These rows of a map [N, H, W, C], and `halo` more of its rows on each side that has any."""
-        if not isinstance(x, Tensor):
-            assert halo == 0
-            return x(self)
         part = x.shape[1] // self.total
         strip = x[:, max(0, self.start * part - halo) : min(x.shape[1], self.stop * part + halo)]
         return strip.float() if strip.is_meta else strip  # autocast does not reach the meta device
@@ -129,9 +126,6 @@ class Rows:
     def trim(self, x: Tensor, halo: int) -> Tensor:
         """`x` without the halo that `of` added."""
         return x[:, 0 if self.at_top else halo : x.shape[1] - (0 if self.at_bottom else halo)]
-
-
-Source = Tensor | Callable[[Rows], Tensor]  # a map, or what makes the rows of one when they are needed
 
 
 def sweep_rows(
