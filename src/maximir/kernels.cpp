@@ -1,21 +1,21 @@
-// Native CPU kernels of MAXIM's window operations: the multi-axis gated MLP and cross gating.
+// MAXIM's window operations on the CPU: the gated MLP of a multi-axis block, and cross gating.
 //
-// A framework runs these blocks one operation at a time over the whole map, and most of its time goes into
-// moving maps through memory. Here a window (the P = side*side tokens that a spatial Dense mixes) is gathered
-// once, goes through every step in buffers that stay in the L1 and L2 caches, and is scattered once.
+// A framework runs them one operation at a time over whole maps, and much of that time goes into moving maps.
+// Here a window (the P = side*side tokens that a spatial Dense mixes) is gathered once, goes through all
+// steps in buffers that stay in the caches, and is scattered once.
 //
-// Inside, channels are rows and tokens lie across the vector lanes: a *panel* is `[channels][NR]` floats of NR
-// tokens, NR two vectors. Then LayerNorm needs no horizontal sums, a Dense broadcasts its weights, and one GEMM
-// tile of MR x NR accumulators serves all products:
+// Inside, tokens lie across the vector lanes: a *panel* is `[channels][NR]` floats, NR tokens of a window. So
+// LayerNorm needs no sums within a vector, and one tile of MR x NR accumulators serves all products:
 //
-//   Dense, panel to panel   rows: outputs,  broadcast: packed weights,  vectors: the panel (k: input channels)
-//   mix over tokens         rows: channels, broadcast: token operand,   vectors: packed mix_w (k: tokens)
-//   Dense, panel to map     rows: tokens,   broadcast: the panel,       vectors: packed weights (k: inputs)
+//                          rows of the tile   broadcast              vectors                k
+//   Dense, panel to panel  outputs            packed weights         panel                  inputs
+//   mix of tokens          channels           channels (by token)    packed mix weights     tokens
+//   Dense, panel to map    tokens             panel                  packed weights         inputs
 //
-// The last one turns the layout back, so that only the gather pays for a transposition.
+// The last one also turns the layout back: only the gather transposes.
 //
-// Written with vector extensions of GCC and clang: the width follows from the compiler's flags. Needs
-// -ffp-contract=fast -fno-math-errno for full speed.
+// GCC's and clang's vector extensions; the instruction set follows from the compiler's flags. For full speed:
+// -O3 -ffp-contract=fast -fno-math-errno.
 
 #include <algorithm>
 #include <atomic>
@@ -33,66 +33,71 @@
 #endif
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
-#define INLINE inline __attribute__((always_inline))
-#define INLINE_LAMBDA __attribute__((always_inline))
+#define ALWAYS_INLINE __attribute__((always_inline))  // also of lambdas: a tile must stay in registers
+#define INLINE inline ALWAYS_INLINE
+#define UNROLL _Pragma("GCC unroll 16")
+#define EACH(rows) UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int i = 0; i < NV; ++i)
 
-// ---- The interface -------------------------------------------------------------------------------------------
+// ---- Interface --------------------------------------------------------------------------------------------
 
 // Which windows of which maps. Maps are [images, height, width, channels], contiguous: float32, or the type of
 // feature maps where it says so.
 struct Sweep {
     int64_t images, height, width, channels;  // channels: a multiple of 16
-    int64_t side;                             // of a window; divides height and width; side*side % 32 == 0
+    int64_t side;                             // of a window: divides height and width; side*side % 32 == 0
     int64_t first, last;                      // windows [first, last) of images*(height/side)*(width/side)
     int32_t axis;                             // 0: block, 1: grid
-    int32_t precision;                        // 0: float32, 1: operands of the products rounded to bfloat16
-    int32_t threads;                          // the caller's included
-    int32_t features_bf16;                    // feature maps are bfloat16 instead of float32
+    int32_t precision;                        // of the products' operands; 0: float32, 1: bfloat16
+    int32_t threads;                          // with the caller's
+    int32_t features_bf16;                    // feature maps are bfloat16
 };
 
-// Weights are float32 in torch's layout: w [outputs, inputs], rows contiguous unless a stride is given.
+// Weights are float32 in torch's layout [outputs, inputs], rows contiguous where no stride is given.
 struct MabWeights {
     const float *n0_gamma, *n0_beta, *in_w, *in_b;    // LayerNorm, C -> C
     const float *n1_gamma, *n1_beta, *gin_w, *gin_b;  // LayerNorm, C -> 2C
     const float *n2_gamma, *n2_beta, *mix_w, *mix_b;  // LayerNorm, P -> P
-    const float *gout_w, *gout_b, *out_w, *out_b;     // C -> C; out_b may be NULL
-    int64_t out_stride;                               // of out_w's rows
+    const float *gout_w, *gout_b, *out_w, *out_b;     // C -> C, C -> C; out_b may be NULL
+    int64_t out_stride;                               // between out_w's rows
 };
 
 struct GateWeights {
     const float *n0_gamma, *n0_beta, *p_w, *p_b;    // LayerNorm, C -> C
     const float *n1_gamma, *n1_beta, *in_w, *in_b;  // LayerNorm, C -> C
     const float *mix_w, *mix_b, *out_w, *out_b;     // P -> P, C -> C; out_b may be NULL
-    int64_t out_stride;                             // of out_w's rows
+    int64_t out_stride;                             // between out_w's rows
 };
 
 struct CrossWeights {
     GateWeights x, y;                        // of the gates computed from x and from y
-    const float *oy_w, *oy_b, *ox_w, *ox_b;  // C -> C, what joins y and x
+    const float *oy_w, *oy_b, *ox_w, *ox_b;  // C -> C: what joins y, what joins x
 };
 
 enum Status { OK = 0, BAD_ARGUMENT = 1, NO_MEMORY = 2 };
 
 namespace {
 
-// ---- Vectors -------------------------------------------------------------------------------------------------
+// ---- Vectors ----------------------------------------------------------------------------------------------
 
+// W floats in a vector; MR rows and NV vectors in a tile; NR tokens in a panel. (AVX-512: a tile of 4 x 4
+// multiplies 5 % faster than one of 8 x 2 by itself, but its larger panels cost more than that.)
 #if defined(__AVX512F__)
-constexpr int W = 16;  // floats in a vector
-constexpr int MR = 8;  // rows of a tile: MR*2 accumulators
+constexpr int W = 16, MR = 8;
 #elif defined(__AVX__)
-constexpr int W = 8;
-constexpr int MR = 4;
+constexpr int W = 8, MR = 4;
+#elif defined(__aarch64__)
+constexpr int W = 4, MR = 8;
 #else
-constexpr int W = 4;
-constexpr int MR = 8;
+constexpr int W = 4, MR = 4;
 #endif
-constexpr int NR = 2 * W;  // columns of a tile, tokens of a panel
+constexpr int NV = 2, NR = NV * W;
 
 typedef float Vec __attribute__((vector_size(4 * W)));
 typedef int32_t Int __attribute__((vector_size(4 * W)));
 typedef uint32_t Uint __attribute__((vector_size(4 * W)));
 typedef uint16_t Short __attribute__((vector_size(2 * W)));
+typedef Vec Rows[2][NV];  // of a panel
+typedef Vec Tile[MR][NV];
 
 template <class V, class T>
 INLINE V read(const T* p) {
@@ -106,13 +111,12 @@ INLINE void write(T* p, V v) {
 }
 INLINE Vec broadcast(float x) { return x - Vec{}; }
 
-// A map's elements: float32, or bfloat16 as its bits.
+// Elements of a map: float32, or bfloat16 as bits (rounded to nearest even, NaN kept).
 INLINE Vec load(const float* p) { return read<Vec>(p); }
 INLINE Vec load(const uint16_t* p) { return (Vec)(__builtin_convertvector(read<Short>(p), Uint) << 16); }
 INLINE void store(float* p, Vec v) { write(p, v); }
-INLINE void store(uint16_t* p, Vec v) {  // to nearest even; NaN stays NaN
-    Uint bits = (Uint)v;
-    Uint rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+INLINE void store(uint16_t* p, Vec v) {
+    Uint bits = (Uint)v, rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
     write(p, __builtin_convertvector(v == v ? rounded : Uint{} + 0x7fc0, Short));
 }
 
@@ -124,63 +128,72 @@ INLINE void interleave(Vec a, Vec b, Vec& low, Vec& high, std::index_sequence<I.
 
 // The transpose of W vectors: log2(W) perfect shuffles of all their elements.
 INLINE void transpose(Vec (&v)[W]) {
-#pragma GCC unroll 4
-    for (int round = 1; round < W; round *= 2) {
+    UNROLL for (int round = 1; round < W; round *= 2) {
         Vec t[W];
-#pragma GCC unroll 16
-        for (int i = 0; i < W / 2; ++i)
+        UNROLL for (int i = 0; i < W / 2; ++i)
             interleave(v[i], v[i + W / 2], t[2 * i], t[2 * i + 1], std::make_index_sequence<W>());
-#pragma GCC unroll 16
-        for (int i = 0; i < W; ++i) v[i] = t[i];
+        UNROLL for (int i = 0; i < W; ++i) v[i] = t[i];
     }
 }
 
 INLINE Vec inverse_sqrt(Vec v) {
     float f[W];
     write(f, v);
-    for (int i = 0; i < W; ++i) f[i] = 1.0f / std::sqrt(f[i]);
+    for (int i = 0; i < W; ++i) f[i] = 1 / std::sqrt(f[i]);
     return read<Vec>(f);
 }
+
+// The steps of gelu() for which AVX-512 has instructions. ("maskz": GCC 12 warns about the plain ones.)
+#ifdef __AVX512F__
+INLINE Vec clamp(Vec v, float low, float high) {
+    __m512 above = _mm512_maskz_max_ps(0xffff, (__m512)v, (__m512)broadcast(low));
+    return (Vec)_mm512_maskz_min_ps(0xffff, above, (__m512)broadcast(high));
+}
+INLINE Vec nearest(Vec v) { return (Vec)_mm512_maskz_roundscale_ps(0xffff, (__m512)v, 0); }
+INLINE Vec times_power(Vec v, Vec n) { return (Vec)_mm512_maskz_scalef_ps(0xffff, (__m512)v, (__m512)n); }
+INLINE Vec quotient(Vec x, Vec d) {
+    Vec r = (Vec)_mm512_maskz_rcp14_ps(0xffff, (__m512)d);
+    return x * (r + r * (1 - d * r));  // a step of Newton: 14 bits become 28
+}
+#else
+INLINE Vec clamp(Vec v, float low, float high) {
+    v = v > low ? v : broadcast(low);
+    return v < high ? v : broadcast(high);
+}
+INLINE Vec nearest(Vec v) { return v + 12582912.0f - 12582912.0f; }  // 1.5 * 2^23: its last bit is worth 1
+INLINE Vec times_power(Vec v, Vec n) { return (Vec)((Int)v + (__builtin_convertvector(n, Int) << 23)); }
+INLINE Vec quotient(Vec x, Vec d) { return x / d; }
+#endif
 
 // GELU in its tanh form: x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)) = x / (1 + 2^t).
 INLINE Vec gelu(Vec x) {
     constexpr float c = -2 * 0.7978845608f * 1.44269504089f;
-    Vec t = x * (c + 0.044715f * c * (x * x));
-    t = t < 126.0f ? t : Vec{} + 126.0f;  // keeps 2^t finite and normal
-    t = t > -126.0f ? t : Vec{} - 126.0f;
-    // 2^t = 2^n 2^f, n = round(t): adding 1.5 * 2^23 leaves n in the low bits. 2^f: minimax, error 2e-9.
-    Vec shifted = t + 12582912.0f;
-    Vec f = t - (shifted - 12582912.0f);
-    Vec p = 0.0001534581216f * f + 0.001339993118f;
+    Vec t = clamp(x * (c + 0.044715f * c * (x * x)), -126, 126);  // 2^t stays finite and normal
+    Vec n = nearest(t), f = t - n;
+    Vec p = 0.0001534581216f * f + 0.001339993118f;  // 2^f, minimax on [-1/2, 1/2]: relative error 2e-9
     p = p * f + 0.009618488956f;
     p = p * f + 0.05550328777f;
     p = p * f + 0.2402264689f;
     p = p * f + 0.6931472057f;
     p = p * f + 1.000000001f;
-    Vec d = 1.0f + (Vec)((Int)p + ((Int)shifted << 23));
-#ifdef __AVX512F__
-    Vec r = (Vec)_mm512_maskz_rcp14_ps(0xffff, (__m512)d);  // one step of Newton: 14 bits become 28
-    return x * (r + r * (1.0f - d * r));
-#else
-    return x / d;
-#endif
+    return quotient(x, 1 + times_power(p, n));
 }
 
-// ---- Operands of products ------------------------------------------------------------------------------------
+// ---- Operands of products ---------------------------------------------------------------------------------
 
-// The operands' number format. A unit is what one multiplication of a lane takes: a float, or two bfloat16 that
-// follow each other along k. Producers write the layout that their consumer reads:
-//   put_channels   k: channels; `v` are rows `row`, `row+1` of a panel  -> [channels / PACK][NR] units
-//   put_tokens     k: tokens;   the same rows                           -> [channels][NR / PACK] units
+// Their number format. A unit is what a lane multiplies at once: a float, or two bfloat16 that follow each
+// other along k. Producers write what the consumer reads, two rows of a panel at a time:
+//   put_channels  k: channels  [channels / PACK][NR] units
+//   put_tokens    k: tokens    [channels][NR / PACK] units
 struct Full {
     using Unit = float;
     static constexpr int PACK = 1;
     static INLINE Vec multiply_add(Vec sum, Unit a, Vec b) { return sum + a * b; }
     static Unit pack(const float* w) { return *w; }
-    static INLINE void put_channels(Unit* panel, int64_t row, const Vec (&v)[2][2]) {
-        for (int i = 0; i < 4; ++i) store(panel + row * NR + i * W, v[i / 2][i % 2]);
+    static INLINE void put_channels(Unit* panel, int64_t row, const Rows& v) {
+        EACH(2) store(panel + (row + r) * NR + i * W, v[r][i]);
     }
-    static INLINE void put_tokens(Unit* panel, int64_t row, const Vec (&v)[2][2]) { put_channels(panel, row, v); }
+    static INLINE void put_tokens(Unit* panel, int64_t row, const Rows& v) { put_channels(panel, row, v); }
 };
 
 #ifdef __AVX512BF16__
@@ -190,43 +203,41 @@ struct Half {
     static INLINE Vec multiply_add(Vec sum, Unit a, Vec b) {
         return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(int(a)), (__m512bh)b);
     }
-    static Unit round(float x) {
-        uint32_t bits;
-        std::memcpy(&bits, &x, 4);
-        return x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0;
-    }
-    static Unit pack(const float* w) { return round(w[0]) | round(w[1]) << 16; }
     static INLINE __m512i rounded(Vec low, Vec high) {
         return (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
     }
-    static INLINE void put_channels(Unit* panel, int64_t row, const Vec (&v)[2][2]) {
+    static Unit pack(const float* w) {
+        return Unit(_mm512_cvtsi512_si32(rounded(Vec{w[0], w[1]}, Vec{})));
+    }
+    static INLINE void put_channels(Unit* panel, int64_t row, const Rows& v) {
         typedef uint16_t Shorts __attribute__((vector_size(64)));
         constexpr Shorts pairs = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                   8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-        for (int i = 0; i < 2; ++i)
-            write(panel + row / 2 * NR + i * W, _mm512_permutexvar_epi16((__m512i)pairs, rounded(v[0][i], v[1][i])));
+        UNROLL for (int i = 0; i < NV; ++i)
+            write(panel + row / 2 * NR + i * W,
+                  _mm512_permutexvar_epi16((__m512i)pairs, rounded(v[0][i], v[1][i])));
     }
-    static INLINE void put_tokens(Unit* panel, int64_t row, const Vec (&v)[2][2]) {
-        for (int r = 0; r < 2; ++r) write(panel + (row + r) * W, rounded(v[r][0], v[r][1]));
+    static INLINE void put_tokens(Unit* panel, int64_t row, const Rows& v) {
+        UNROLL for (int r = 0; r < 2; ++r) write(panel + (row + r) * W, rounded(v[r][0], v[r][1]));
     }
 };
 #else
 using Half = Full;
 #endif
 
-// ---- Memory and threads --------------------------------------------------------------------------------------
+// ---- Memory and threads -----------------------------------------------------------------------------------
 
 // Buffers on cache lines, freed together. Throws std::bad_alloc.
 class Arena {
    public:
-    ~Arena() {
-        for (void* block : blocks) ::operator delete(block, LINE);
-    }
     template <class T>
     T* take(int64_t count) {
         blocks.reserve(blocks.size() + 1);
         blocks.push_back(::operator new(size_t(count) * sizeof(T), LINE));
         return static_cast<T*>(blocks.back());
+    }
+    ~Arena() {
+        for (void* block : blocks) ::operator delete(block, LINE);
     }
 
    private:
@@ -234,7 +245,7 @@ class Arena {
     std::vector<void*> blocks;
 };
 
-// work(thread, i) for every i in [first, last), in runs of `run` that the threads take as they get free.
+// work(thread, i) for every i in [first, last), in runs of `run` that threads take as they get free.
 template <class Work>
 void parallel(int threads, int64_t first, int64_t last, int64_t run, const Work& work) {
     std::atomic<int64_t> next{first};
@@ -242,451 +253,420 @@ void parallel(int threads, int64_t first, int64_t last, int64_t run, const Work&
         for (int64_t start; (start = next.fetch_add(run)) < last;)
             for (int64_t i = start; i < std::min(start + run, last); ++i) work(thread, i);
     };
+    int useful = int(std::min<int64_t>(threads, (last - first + run - 1) / run));
     // OpenMP, because torch's threads are OpenMP's too: after its own work they wait in a busy loop for a while,
     // and threads of our own would have to fight them for the processors.
-#pragma omp parallel num_threads(threads)
+#pragma omp parallel num_threads(useful) if (useful > 1)
     loop(omp_get_thread_num());
 }
 
-// ---- The products --------------------------------------------------------------------------------------------
+// ---- Products ---------------------------------------------------------------------------------------------
 
-// [outputs, inputs] weights as [outputs / width][inputs / PACK][width] units, padded with zeros.
-template <class P>
-typename P::Unit* pack(Arena& arena, const float* w, int64_t outputs, int64_t inputs, int64_t stride, int width) {
-    int64_t steps = inputs / P::PACK, panels = (outputs + width - 1) / width;
-    auto* packed = arena.take<typename P::Unit>(panels * width * steps);
-    for (int64_t o = 0; o < panels * width; ++o) {
-        auto* column = packed + o / width * steps * width + o % width;
-        for (int64_t k = 0; k < steps; ++k)
-            column[k * width] = o < outputs ? P::pack(w + o * stride + k * P::PACK) : 0;
-    }
-    return packed;
-}
-
+// Weights as [outputs / width][inputs / PACK][width] units and a bias (0 if NULL), padded to full panels.
+// width: MR where outputs are rows of the tile, NR where they are columns.
 template <class P>
 struct Packed {
     const typename P::Unit* w;
     const float* b;
-    int64_t inputs, outputs;
+    int64_t inputs, outputs, steps;  // steps: of k
 
-    Packed(Arena& arena, const float* weights, const float* bias, int64_t outputs, int64_t inputs, int64_t stride,
-           int width)
-        : w(pack<P>(arena, weights, outputs, inputs, stride, width)), inputs(inputs), outputs(outputs) {
+    Packed(Arena& arena, const float* weights, const float* bias, int64_t outputs, int64_t inputs,
+           int64_t stride, int width)
+        : inputs(inputs), outputs(outputs), steps(inputs / P::PACK) {
         int64_t padded = (outputs + width - 1) / width * width;
-        float* copy = arena.take<float>(padded);
-        for (int64_t o = 0; o < padded; ++o) copy[o] = bias && o < outputs ? bias[o] : 0;
-        b = copy;
+        auto* packed = arena.take<typename P::Unit>(padded * steps);
+        auto* biases = arena.take<float>(padded);
+        for (int64_t o = 0; o < padded; ++o) {
+            auto* column = packed + o / width * steps * width + o % width;
+            for (int64_t k = 0; k < steps; ++k)
+                column[k * width] = o < outputs ? P::pack(weights + o * stride + k * P::PACK) : 0;
+            biases[o] = bias && o < outputs ? bias[o] : 0;
+        }
+        w = packed;
+        b = biases;
     }
 };
 
-typedef Vec Tile[MR][2];
-
-// tile += A B over `steps` of k. A's element (r, k) is a[r*RS + k*KS], a row of B is NR units.
+// tile += A B over `steps` of k. A's element (r, k) is a[r * RS + k * KS]; a row of B is NR units.
 template <class P, int RS, int KS, class Unit>
 INLINE void accumulate(Tile& tile, const Unit* a, const Unit* b, int64_t steps) {
 #pragma GCC unroll 4
     for (int64_t k = 0; k < steps; ++k, a += KS, b += NR) {
-        Vec b0 = read<Vec>(b), b1 = read<Vec>(b + W);
-#pragma GCC unroll 8
-        for (int r = 0; r < MR; ++r) {
-            tile[r][0] = P::multiply_add(tile[r][0], a[r * RS], b0);
-            tile[r][1] = P::multiply_add(tile[r][1], a[r * RS], b1);
-        }
+        Vec row[NV];
+        UNROLL for (int i = 0; i < NV; ++i) row[i] = read<Vec>(b + i * W);
+        EACH(MR) tile[r][i] = P::multiply_add(tile[r][i], a[r * RS], row[i]);
     }
 }
 
-// each(row, v) for every two rows of a tile that begins at `row`.
+// each(row, rows) for every two rows of a tile that begins at `row`.
 template <class Each>
-INLINE void row_pairs(Tile& tile, int64_t row, const Each& each) {
-#pragma GCC unroll 8
-    for (int r = 0; r < MR; r += 2) {
-        Vec v[2][2] = {{tile[r][0], tile[r][1]}, {tile[r + 1][0], tile[r + 1][1]}};
-        each(row + r, v);
+INLINE void two_by_two(const Tile& tile, int64_t row, const Each& each) {
+    UNROLL for (int first = 0; first < MR; first += 2) {
+        Rows v;
+        EACH(2) v[r][i] = tile[first + r][i];
+        each(row + first, v);
     }
 }
 
-// Dense, panel to panel, for outputs [first, last): each(output, v) with two rows of results.
+// Dense, panel to panel: each(output, rows).
 template <class P, class Each>
-INLINE void dense_rows(const Packed<P>& d, const typename P::Unit* panel, int64_t first, int64_t last,
-                       const Each& each) {
-    const int64_t steps = d.inputs / P::PACK;
-    for (int64_t m = first; m < last; m += MR) {
+INLINE void dense_panel(const Packed<P>& d, const typename P::Unit* panel, const Each& each) {
+    for (int64_t m = 0; m < d.outputs; m += MR) {
         Tile tile;
-        for (int r = 0; r < MR; ++r) tile[r][0] = tile[r][1] = broadcast(d.b[m + r]);
-        accumulate<P, 1, MR>(tile, d.w + m * steps, panel, steps);
-        row_pairs(tile, m, each);
+        EACH(MR) tile[r][i] = broadcast(d.b[m + r]);
+        accumulate<P, 1, MR>(tile, d.w + m * d.steps, panel, d.steps);
+        two_by_two(tile, m, each);
     }
 }
 
-// The mix, for the NR tokens from `token`: each(channel, v) with two rows of results.
+// The mix, for the NR tokens from `token`: each(channel, rows).
 template <class P, class Each>
-INLINE void mix_rows(const Packed<P>& mix, const typename P::Unit* operand, int64_t channels, int64_t token,
-                     const Each& each) {
-    constexpr int STEPS = NR / P::PACK;  // of k in a panel of the operand
+INLINE void mix_panel(const Packed<P>& mix, const typename P::Unit* v, int64_t channels, int64_t token,
+                      const Each& each) {
+    constexpr int STEPS = NR / P::PACK;  // of k in one panel of v
     for (int64_t m = 0; m < channels; m += MR) {
         Tile tile;
-        for (int r = 0; r < MR; ++r)
-            for (int i = 0; i < 2; ++i) tile[r][i] = load(mix.b + token + i * W);
-        const auto* a = operand + m * STEPS;
-        const auto* b = mix.w + token * (mix.inputs / P::PACK);
-        for (int64_t k = 0; k < mix.inputs; k += NR, a += channels * STEPS, b += STEPS * NR)
+        EACH(MR) tile[r][i] = load(mix.b + token + i * W);
+        const auto* a = v + m * STEPS;
+        const auto* b = mix.w + token * mix.steps;
+        for (int64_t k = 0; k < mix.steps; k += STEPS, a += channels * STEPS, b += STEPS * NR)
             accumulate<P, STEPS, 1>(tile, a, b, STEPS);
-        row_pairs(tile, m, each);
+        two_by_two(tile, m, each);
     }
 }
 
-// Dense, panel to map: each(token, output, v) with W outputs of a token of the panel.
-template <class P, class Each>
-INLINE void dense_tokens(const Packed<P>& d, const typename P::Unit* panel, const Each& each) {
-    const int64_t steps = d.inputs / P::PACK;
+// Dense, panel to map: put(token, output, add(token, output) + results), W outputs of a token of the panel.
+template <class P, class Add, class Put>
+INLINE void dense_map(const Packed<P>& d, const typename P::Unit* panel, const Add& add, const Put& put) {
     for (int64_t n = 0; n < d.outputs; n += NR)
         for (int m = 0; m < NR; m += MR) {
             Tile tile;
-            for (int r = 0; r < MR; ++r)
-                for (int i = 0; i < 2; ++i) tile[r][i] = load(d.b + n + i * W);
-            accumulate<P, 1, NR>(tile, panel + m, d.w + n * steps, steps);
-#pragma GCC unroll 8
-            for (int r = 0; r < MR; ++r) {
-                each(m + r, n, tile[r][0]);
-                if (n + W < d.outputs) each(m + r, n + W, tile[r][1]);
+            EACH(MR) tile[r][i] = load(d.b + n + i * W);
+            accumulate<P, 1, NR>(tile, panel + m, d.w + n * d.steps, d.steps);
+            UNROLL for (int i = 0; i < NV; ++i) {
+                if (n + i * W >= d.outputs) break;
+                // All that is read first: tokens of a grid may lie multiples of 4096 bytes apart, where a
+                // read waits for the writes before it.
+                UNROLL for (int r = 0; r < MR; ++r) tile[r][i] += add(m + r, n + i * W);
+                UNROLL for (int r = 0; r < MR; ++r) put(m + r, n + i * W, tile[r][i]);
             }
         }
 }
 
-// ---- The other steps, a panel at a time ----------------------------------------------------------------------
+// ---- Steps on a panel -------------------------------------------------------------------------------------
 
-// NR tokens at map + offsets[i] into a panel.
+// NR tokens, at map + offsets[i], into a panel.
 template <class T>
 void gather(const T* map, const int64_t* offsets, int64_t channels, float* panel) {
-    for (int half = 0; half < NR; half += W)
+    for (int part = 0; part < NR; part += W)
         for (int64_t c = 0; c < channels; c += W) {
             Vec v[W];
-#pragma GCC unroll 16
-            for (int i = 0; i < W; ++i) v[i] = load(map + offsets[half + i] + c);
+            UNROLL for (int i = 0; i < W; ++i) v[i] = load(map + offsets[part + i] + c);
             transpose(v);
-#pragma GCC unroll 16
-            for (int i = 0; i < W; ++i) store(panel + (c + i) * NR + half, v[i]);
+            UNROLL for (int i = 0; i < W; ++i) store(panel + (c + i) * NR + part, v[i]);
         }
 }
 
-// LayerNorm over a panel's channels: each(channel, v) with two rows of results.
+// LayerNorm: each(channel, rows).
 template <class Each>
 INLINE void normalise(const float* panel, int64_t channels, const float* gamma, const float* beta,
                       const Each& each) {
-    Vec scale[2], shift[2];
-    for (int i = 0; i < 2; ++i) {
-        const float* p = panel + i * W;
-        Vec s[4] = {};  // four sums at a time, not to wait for the last addition
+    const float inverse = 1 / float(channels);
+    Vec scale[NV], shift[NV];
+    for (int i = 0; i < NV; ++i) {
+        Vec sum[4] = {}, square[4] = {};  // four at a time, not to wait for the last addition
         for (int64_t c = 0; c < channels; c += 4)
-            for (int j = 0; j < 4; ++j) s[j] += load(p + (c + j) * NR);
-        Vec mean = ((s[0] + s[1]) + (s[2] + s[3])) / float(channels);
-        Vec q[4] = {};
+            UNROLL for (int j = 0; j < 4; ++j) sum[j] += load(panel + (c + j) * NR + i * W);
+        Vec mean = (sum[0] + sum[1] + (sum[2] + sum[3])) * inverse;
         for (int64_t c = 0; c < channels; c += 4)
-            for (int j = 0; j < 4; ++j) {
-                Vec d = load(p + (c + j) * NR) - mean;
-                q[j] += d * d;
+            UNROLL for (int j = 0; j < 4; ++j) {
+                Vec d = load(panel + (c + j) * NR + i * W) - mean;
+                square[j] += d * d;
             }
-        scale[i] = inverse_sqrt(((q[0] + q[1]) + (q[2] + q[3])) / float(channels) + 1e-6f);
+        scale[i] = inverse_sqrt((square[0] + square[1] + (square[2] + square[3])) * inverse + 1e-6f);
         shift[i] = -mean * scale[i];
     }
     for (int64_t c = 0; c < channels; c += 2) {
-        Vec v[2][2];
-        for (int r = 0; r < 2; ++r)
-            for (int i = 0; i < 2; ++i)
-                v[r][i] = (load(panel + (c + r) * NR + i * W) * scale[i] + shift[i]) * gamma[c + r] + beta[c + r];
+        Rows v;
+        EACH(2) {
+            Vec unit = load(panel + (c + r) * NR + i * W) * scale[i] + shift[i];
+            v[r][i] = unit * gamma[c + r] + beta[c + r];
+        }
         each(c, v);
     }
 }
 
-INLINE void gelu(Vec (&v)[2][2]) {
-    for (int i = 0; i < 4; ++i) v[i / 2][i % 2] = gelu(v[i / 2][i % 2]);
+// gelu(Dense(LayerNorm(panel))): each(output, rows). `operand` is working space.
+template <class P, class Each>
+INLINE void project(const float* panel, const float* gamma, const float* beta, const Packed<P>& d,
+                    typename P::Unit* operand, const Each& each) {
+    normalise(panel, d.inputs, gamma, beta,
+              [&](int64_t c, Rows& v) ALWAYS_INLINE { P::put_channels(operand, c, v); });
+    dense_panel<P>(d, operand, [&](int64_t c, Rows& v) ALWAYS_INLINE {
+        EACH(2) v[r][i] = gelu(v[r][i]);
+        each(c, v);
+    });
 }
 
-// ---- Windows -------------------------------------------------------------------------------------------------
+// ---- Windows ----------------------------------------------------------------------------------------------
 
-struct Windows {
-    int64_t rows, columns, tokens, channels, count;  // rows x columns windows in an image
-    std::vector<int64_t> offsets;                    // of a window's tokens, from its first, in floats
-    const Sweep& s;
+// A thread's buffers: whole windows (each function uses some of them), then single panels.
+template <class P>
+struct Buffers {
+    float *g, *h, *panel;
+    typename P::Unit *v, *w, *operand, *second;
+
+    Buffers(Arena& arena, int64_t tokens, int64_t channels)
+        : g(arena.take<float>(tokens * channels)), h(arena.take<float>(tokens * channels)),
+          panel(arena.take<float>(NR * channels)), v(units(arena, tokens * channels)),
+          w(units(arena, tokens * channels)), operand(units(arena, NR * channels)),
+          second(units(arena, NR * channels)) {}
+    static auto units(Arena& arena, int64_t count) { return arena.take<typename P::Unit>(count / P::PACK); }
+};
+
+class Windows {
+   public:
+    const int64_t tokens, channels;
 
     explicit Windows(const Sweep& s)
-        : rows(s.height / s.side), columns(s.width / s.side), tokens(s.side * s.side), channels(s.channels),
-          count(s.images * rows * columns), s(s) {
+        : tokens(s.side * s.side), channels(s.channels), s(s), rows(s.height / s.side),
+          columns(s.width / s.side) {
         for (int64_t i = 0; i < s.side; ++i)
             for (int64_t j = 0; j < s.side; ++j)
-                offsets.push_back((s.axis == 0 ? i * s.width + j : i * rows * s.width + j * columns) * channels);
+                offsets.push_back((s.axis ? i * rows * s.width + j * columns : i * s.width + j) * channels);
     }
 
-    // Offset of window w's first token.
+    // Offset of window w's first token in a map, and those of its tokens (from `token` on) from there.
     int64_t origin(int64_t w) const {
         int64_t image = w / (rows * columns), a = w / columns % rows, b = w % columns;
-        int64_t step = s.axis == 0 ? s.side : 1;
+        int64_t step = s.axis ? 1 : s.side;
         return ((image * s.height + a * step) * s.width + b * step) * channels;
     }
+    const int64_t* from(int64_t token) const { return &offsets[size_t(token)]; }
 
-    // Ask for the tokens of a panel ahead of their use: on the grid, each lies in a page of its own, where no
-    // hardware prefetcher looks.
+    // Bring the tokens of a panel near ahead of their use: on the grid no hardware prefetcher does, and whole
+    // windows don't fit the few cache sets that maps of a power of two share. (Inlined by force: GCC takes a
+    // function of prefetches for one without effects, and drops the call.)
     template <class T>
-    void prefetch(const T* map, int64_t w, int64_t token) const {
-        if (w >= s.last || !map) return;
-        const T* first = map + origin(w);
+    INLINE void prefetch(const T* map, int64_t w, int64_t token) const {
+        if (w >= s.last || token >= tokens || !map) return;
+        map += origin(w);
         for (int64_t t = token; t < token + NR; ++t)
-            for (int64_t c = 0; c < channels; c += int64_t(64 / sizeof(T))) __builtin_prefetch(first + offsets[size_t(t)] + c, 0, 2);
+            for (int64_t c = 0; c < channels; c += 64 / int64_t(sizeof(T)))
+                __builtin_prefetch(map + offsets[size_t(t)] + c, 0, 2);
     }
 
-    template <class Work>
-    void run(const Work& work) const {
-        int64_t share = (s.last - s.first) / (4 * s.threads);
-        // Neighbours on the grid share pages: a run of them goes to the same thread.
-        parallel(s.threads, s.first, s.last, std::max<int64_t>(1, std::min<int64_t>(8, share)), work);
+    // work(buffers, w, origin) for all windows. Neighbours on the grid share pages: a run goes to one thread.
+    template <class P, class Work>
+    void run(Arena& arena, const Work& work) const {
+        std::vector<Buffers<P>> buffers;
+        for (int i = 0; i < s.threads; ++i) buffers.emplace_back(arena, tokens, channels);
+        int64_t run = std::clamp<int64_t>((s.last - s.first) / (32 * s.threads), 1, 8);
+        parallel(s.threads, s.first, s.last, run,
+                 [&](int thread, int64_t w) { work(buffers[size_t(thread)], w, origin(w)); });
     }
+
+   private:
+    const Sweep& s;
+    const int64_t rows, columns;  // windows in an image
+    std::vector<int64_t> offsets;
 };
 
 bool valid(const Sweep& s) {
-    if (s.images < 0 || s.height < 0 || s.width < 0 || s.channels < 16 || s.channels % 16 || s.side < 1) return false;
-    if (s.side * s.side % 32 || s.height % s.side || s.width % s.side || s.threads < 1) return false;
-    if (s.axis < 0 || s.axis > 1 || s.precision < 0 || s.precision > 1) return false;
-    int64_t windows = s.images * (s.height / s.side) * (s.width / s.side);
-    return 0 <= s.first && s.first <= s.last && s.last <= windows;
+    if (s.images < 0 || s.height < 0 || s.width < 0 || s.channels < 16 || s.side < 1) return false;
+    if (s.channels % 16 || s.side * s.side % 32 || s.height % s.side || s.width % s.side) return false;
+    if (s.axis < 0 || s.axis > 1 || s.precision < 0 || s.precision > 1 || s.threads < 1) return false;
+    return 0 <= s.first && s.first <= s.last && s.last <= s.images * (s.height / s.side) * (s.width / s.side);
 }
-
-// No exception leaves the library.
-template <class Call>
-int guarded(const Call& call) {
-    try {
-        call();
-        return OK;
-    } catch (...) {
-        return NO_MEMORY;
-    }
-}
-
-// ---- The gated MLP -------------------------------------------------------------------------------------------
 
 template <class P, class Base, class Out>
-void mab(const Sweep& s, const MabWeights& weights, const float* x, const Base* base, Out* out) {
-    using Unit = typename P::Unit;
+void mab(const Sweep& s, const MabWeights& weights, const float* x, const void* base_map, void* out_map) {
     const Windows windows(s);
     const int64_t C = s.channels, T = windows.tokens;
     Arena arena;
     const Packed<P> in(arena, weights.in_w, weights.in_b, C, C, C, MR);
-    const Packed<P> gin(arena, weights.gin_w, weights.gin_b, 2 * C, C, C, MR);
-    const Packed<P> gout(arena, weights.gout_w, weights.gout_b, C, C, C, MR);
+    const Packed<P> gate_in(arena, weights.gin_w, weights.gin_b, 2 * C, C, C, MR);
+    const Packed<P> gate_out(arena, weights.gout_w, weights.gout_b, C, C, C, MR);
     const Packed<P> last(arena, weights.out_w, weights.out_b, C, C, weights.out_stride, NR);
-    std::vector<float> mix_b(weights.mix_b, weights.mix_b + T);
-    for (float& b : mix_b) b += 1;  // the gate is mix + 1
-    const Packed<P> mix(arena, weights.mix_w, mix_b.data(), T, T, T, NR);
+    std::vector<float> bias(weights.mix_b, weights.mix_b + T);
+    for (float& b : bias) b += 1;  // u is multiplied by mix + 1
+    const Packed<P> mix(arena, weights.mix_w, bias.data(), T, T, T, NR);
+    auto* base = static_cast<const Base*>(base_map);
+    auto* out = static_cast<Out*>(out_map);
 
-    struct Buffers {
-        float *h, *u, *panel;
-        Unit *v, *operand, *second;
-    };
-    std::vector<Buffers> buffers;
-    for (int i = 0; i < s.threads; ++i)
-        buffers.push_back({arena.take<float>(T * C), arena.take<float>(T * C), arena.take<float>(NR * C),
-                           arena.take<Unit>(T * C / P::PACK), arena.take<Unit>(NR * C / P::PACK),
-                           arena.take<Unit>(NR * C / P::PACK)});
-
-    windows.run([&](int thread, int64_t w) {
-        const Buffers& b = buffers[size_t(thread)];
-        const int64_t origin = windows.origin(w);
+    windows.run<P>(arena, [&](const Buffers<P>& b, int64_t w, int64_t origin) {
         for (int64_t t = 0; t < T; t += NR) {
-            float *h = b.h + t * C, *u = b.u + t * C;
-            Unit* v = b.v + t * C / P::PACK;
-            windows.prefetch(out, w, t);
-            gather(x + origin, &windows.offsets[size_t(t)], C, b.panel);
-            windows.prefetch(x, w + 1, t);
-            auto to_operand = [&](int64_t c, Vec(&r)[2][2]) INLINE_LAMBDA { P::put_channels(b.operand, c, r); };
-            normalise(b.panel, C, weights.n0_gamma, weights.n0_beta, to_operand);
-            dense_rows<P>(in, b.operand, 0, C, [&](int64_t c, Vec(&r)[2][2]) INLINE_LAMBDA {
-                gelu(r);
-                Full::put_channels(h, c, r);
-            });
-            normalise(h, C, weights.n1_gamma, weights.n1_beta, to_operand);
-            dense_rows<P>(gin, b.operand, 0, C, [&](int64_t c, Vec(&r)[2][2]) INLINE_LAMBDA {
-                gelu(r);
-                Full::put_channels(u, c, r);
-            });
-            dense_rows<P>(gin, b.operand, C, 2 * C, [&](int64_t c, Vec(&r)[2][2]) INLINE_LAMBDA {
-                gelu(r);
-                Full::put_channels(b.panel, c - C, r);
-            });
+            float *h = b.h + t * C, *u = b.g + t * C;
+            auto* mixed = b.v + t * C / P::PACK;
+            gather(x + origin, windows.from(t), C, b.panel);
+            windows.prefetch(x, w, t + NR);
+            project(b.panel, weights.n0_gamma, weights.n0_beta, in, b.operand,
+                    [&](int64_t c, Rows& v) ALWAYS_INLINE { Full::put_channels(h, c, v); });
+            project(h, weights.n1_gamma, weights.n1_beta, gate_in, b.operand,
+                    [&](int64_t c, Rows& v) ALWAYS_INLINE {
+                        Full::put_channels(c < C ? u : b.panel, c < C ? c : c - C, v);
+                    });
             normalise(b.panel, C, weights.n2_gamma, weights.n2_beta,
-                      [&](int64_t c, Vec(&r)[2][2]) INLINE_LAMBDA { P::put_tokens(v, c, r); });
+                      [&](int64_t c, Rows& v) ALWAYS_INLINE { P::put_tokens(mixed, c, v); });
         }
+        windows.prefetch(x, w + 1, 0);
         for (int64_t t = 0; t < T; t += NR) {
-            const float *h = b.h + t * C, *u = b.u + t * C;
-            mix_rows<P>(mix, b.v, C, t, [&](int64_t c, Vec(&r)[2][2]) INLINE_LAMBDA {
-                for (int i = 0; i < 4; ++i) r[i / 2][i % 2] *= load(u + c * NR + i * W);
-                P::put_channels(b.operand, c, r);
+            const float *h = b.h + t * C, *u = b.g + t * C;
+            const int64_t* offsets = windows.from(t);
+            windows.prefetch(out, w, t);
+            mix_panel<P>(mix, b.v, C, t, [&](int64_t c, Rows& v) ALWAYS_INLINE {
+                EACH(2) v[r][i] *= load(u + (c + r) * NR + i * W);
+                P::put_channels(b.operand, c, v);
             });
-            dense_rows<P>(gout, b.operand, 0, C, [&](int64_t c, Vec(&r)[2][2]) INLINE_LAMBDA {
-                for (int i = 0; i < 4; ++i) r[i / 2][i % 2] += load(h + c * NR + i * W);
-                P::put_channels(b.second, c, r);
+            dense_panel<P>(gate_out, b.operand, [&](int64_t c, Rows& v) ALWAYS_INLINE {
+                EACH(2) v[r][i] += load(h + (c + r) * NR + i * W);
+                P::put_channels(b.second, c, v);
             });
-            const int64_t* offsets = &windows.offsets[size_t(t)];
-            dense_tokens<P>(last, b.second, [&](int token, int64_t c, Vec r) INLINE_LAMBDA {
-                int64_t at = origin + offsets[token] + c;
-                store(out + at, base ? load(x + at) + (load(base + at) + r) : r);
-            });
+            dense_map<P>(
+                last, b.second,
+                [&](int token, int64_t c) ALWAYS_INLINE {
+                    int64_t at = origin + offsets[token] + c;
+                    return base ? load(x + at) + load(base + at) : Vec{};
+                },
+                [&](int token, int64_t c, Vec r)
+                    ALWAYS_INLINE { store(out + origin + offsets[token] + c, r); });
         }
     });
 }
 
-// ---- Cross gating --------------------------------------------------------------------------------------------
-
-// One gate's weights, and its steps: `features` for every panel of a window, then `mixed`.
+// A gate's weights, and its steps up to the last Dense.
 template <class P>
 struct Gate {
     using Unit = typename P::Unit;
     const GateWeights& w;
-    Packed<P> project, in, mix, out;
+    const int64_t C;
+    const Packed<P> first, in, mix, out;
 
-    // out_width: MR for a panel of results, NR for results by token.
     Gate(Arena& arena, const GateWeights& w, int64_t C, int64_t T, int out_width)
-        : w(w), project(arena, w.p_w, w.p_b, C, C, C, MR), in(arena, w.in_w, w.in_b, C, C, C, MR),
-          mix(arena, w.mix_w, w.mix_b, T, T, T, NR), out(arena, w.out_w, w.out_b, C, C, w.out_stride, out_width) {}
+        : w(w), C(C), first(arena, w.p_w, w.p_b, C, C, C, MR), in(arena, w.in_w, w.in_b, C, C, C, MR),
+          mix(arena, w.mix_w, w.mix_b, T, T, T, NR),
+          out(arena, w.out_w, w.out_b, C, C, w.out_stride, out_width) {}
 
-    // g = gelu(Dense(LN(tokens))), v = gelu(Dense(LN(g))) as the mix's operand. `g` may be `tokens`.
-    void features(const float* tokens, float* g, Unit* operand, Unit* v) const {
-        const int64_t C = in.inputs;
-        auto to_operand = [&](int64_t c, Vec(&r)[2][2]) INLINE_LAMBDA { P::put_channels(operand, c, r); };
-        normalise(tokens, C, w.n0_gamma, w.n0_beta, to_operand);
-        dense_rows<P>(project, operand, 0, C, [&](int64_t c, Vec(&r)[2][2]) INLINE_LAMBDA {
-            gelu(r);
-            Full::put_channels(g, c, r);
-        });
-        normalise(g, C, w.n1_gamma, w.n1_beta, to_operand);
-        dense_rows<P>(in, operand, 0, C, [&](int64_t c, Vec(&r)[2][2]) INLINE_LAMBDA {
-            gelu(r);
-            P::put_tokens(v, c, r);
-        });
+    // A panel's g, and what is to be mixed, for the mix. `g` may be `panel`.
+    void features(const float* panel, float* g, Unit* operand, Unit* mixed) const {
+        project(panel, w.n0_gamma, w.n0_beta, first, operand,
+                [&](int64_t c, Rows& v) ALWAYS_INLINE { Full::put_channels(g, c, v); });
+        project(g, w.n1_gamma, w.n1_beta, in, operand,
+                [&](int64_t c, Rows& v) ALWAYS_INLINE { P::put_tokens(mixed, c, v); });
     }
 
-    // The mix for the NR tokens from `token`, as `out`'s operand.
+    // The mix of NR tokens, for `out`.
     void mixed(const Unit* v, int64_t token, Unit* operand) const {
-        mix_rows<P>(mix, v, in.inputs, token,
-                    [&](int64_t c, Vec(&r)[2][2]) INLINE_LAMBDA { P::put_channels(operand, c, r); });
+        mix_panel<P>(mix, v, C, token,
+                     [&](int64_t c, Rows& r) ALWAYS_INLINE { P::put_channels(operand, c, r); });
     }
 };
 
 template <class P, class T>
-void gate(const Sweep& s, const GateWeights& weights, const T* x, T* out) {
-    using Unit = typename P::Unit;
+void gate(const Sweep& s, const GateWeights& weights, const void* x_map, void* out_map) {
     const Windows windows(s);
-    const int64_t C = s.channels, tokens = windows.tokens;
+    const int64_t C = s.channels;
     Arena arena;
-    const Gate<P> g(arena, weights, C, tokens, NR);
-    struct Buffers {
-        float* panel;
-        Unit *v, *operand;
-    };
-    std::vector<Buffers> buffers;
-    for (int i = 0; i < s.threads; ++i)
-        buffers.push_back({arena.take<float>(NR * C), arena.take<Unit>(tokens * C / P::PACK),
-                           arena.take<Unit>(NR * C / P::PACK)});
+    const Gate<P> gate(arena, weights, C, windows.tokens, NR);
+    auto* x = static_cast<const T*>(x_map);
+    auto* out = static_cast<T*>(out_map);
 
-    windows.run([&](int thread, int64_t w) {
-        const Buffers& b = buffers[size_t(thread)];
-        const int64_t origin = windows.origin(w);
-        for (int64_t t = 0; t < tokens; t += NR) {
-            windows.prefetch(out, w, t);
-            gather(x + origin, &windows.offsets[size_t(t)], C, b.panel);
-            windows.prefetch(x, w + 1, t);
-            g.features(b.panel, b.panel, b.operand, b.v + t * C / P::PACK);
+    windows.run<P>(arena, [&](const Buffers<P>& b, int64_t w, int64_t origin) {
+        for (int64_t t = 0; t < windows.tokens; t += NR) {
+            gather(x + origin, windows.from(t), C, b.panel);
+            windows.prefetch(x, w, t + NR);
+            gate.features(b.panel, b.panel, b.operand, b.v + t * C / P::PACK);
         }
-        for (int64_t t = 0; t < tokens; t += NR) {
-            const int64_t* offsets = &windows.offsets[size_t(t)];
-            g.mixed(b.v, t, b.operand);
-            dense_tokens<P>(g.out, b.operand, [&](int token, int64_t c, Vec r) INLINE_LAMBDA {
-                int64_t at = origin + offsets[token] + c;
-                store(out + at, r);
-            });
+        windows.prefetch(x, w + 1, 0);
+        for (int64_t t = 0; t < windows.tokens; t += NR) {
+            const int64_t* offsets = windows.from(t);
+            windows.prefetch(out, w, t);
+            gate.mixed(b.v, t, b.operand);
+            dense_map<P>(
+                gate.out, b.operand,
+                [](int, int64_t) ALWAYS_INLINE { return Vec{}; },
+                [&](int token, int64_t c, Vec r)
+                    ALWAYS_INLINE { store(out + origin + offsets[token] + c, r); });
         }
     });
 }
 
 template <class P, class T>
-void cross_gate(const Sweep& s, const CrossWeights& weights, T* x, T* y, const T* gx, const T* gy) {
-    using Unit = typename P::Unit;
+void cross_gate(const Sweep& s, const CrossWeights& weights, void* x_map, void* y_map, const void* gx_map,
+                const void* gy_map) {
     const Windows windows(s);
-    const int64_t C = s.channels, tokens = windows.tokens;
+    const int64_t C = s.channels;
     Arena arena;
-    const Gate<P> gate_x(arena, weights.x, C, tokens, MR), gate_y(arena, weights.y, C, tokens, MR);
+    const Gate<P> gate_x(arena, weights.x, C, windows.tokens, MR);
+    const Gate<P> gate_y(arena, weights.y, C, windows.tokens, MR);
     const Packed<P> out_x(arena, weights.ox_w, weights.ox_b, C, C, C, NR);
     const Packed<P> out_y(arena, weights.oy_w, weights.oy_b, C, C, C, NR);
-    struct Buffers {
-        float *a, *b, *panel;
-        Unit *vx, *vy, *operand, *second;
-    };
-    std::vector<Buffers> buffers;
-    for (int i = 0; i < s.threads; ++i)
-        buffers.push_back({arena.take<float>(tokens * C), arena.take<float>(tokens * C), arena.take<float>(NR * C),
-                           arena.take<Unit>(tokens * C / P::PACK), arena.take<Unit>(tokens * C / P::PACK),
-                           arena.take<Unit>(NR * C / P::PACK), arena.take<Unit>(NR * C / P::PACK)});
+    auto *x = static_cast<T*>(x_map), *y = static_cast<T*>(y_map);
+    auto *gx = static_cast<const T*>(gx_map), *gy = static_cast<const T*>(gy_map);
 
-    windows.run([&](int thread, int64_t w) {
-        const Buffers& b = buffers[size_t(thread)];
-        const int64_t origin = windows.origin(w);
-        for (int64_t t = 0; t < tokens; t += NR) {
-            const int64_t* offsets = &windows.offsets[size_t(t)];
-            gather(x + origin, offsets, C, b.panel);
-            gate_x.features(b.panel, b.a + t * C, b.operand, b.vx + t * C / P::PACK);
-            gather(y + origin, offsets, C, b.panel);
-            gate_y.features(b.panel, b.b + t * C, b.operand, b.vy + t * C / P::PACK);
-            windows.prefetch(gx, w, t);
-            windows.prefetch(gy, w, t);
+    windows.run<P>(arena, [&](const Buffers<P>& b, int64_t w, int64_t origin) {
+        for (int64_t t = 0; t < windows.tokens; t += NR) {
+            gather(x + origin, windows.from(t), C, b.panel);
+            gate_x.features(b.panel, b.g + t * C, b.operand, b.v + t * C / P::PACK);
+            gather(y + origin, windows.from(t), C, b.panel);
+            gate_y.features(b.panel, b.h + t * C, b.operand, b.w + t * C / P::PACK);
+            windows.prefetch(x, w, t + NR);
+            windows.prefetch(y, w, t + NR);
         }
-        // second = other * (map + Dense(mix)): what a gate leaves of the other branch's features.
-        auto gated = [&](const Gate<P>& gate, const Unit* v, const T* map, const float* other, int64_t t) {
+        windows.prefetch(x, w + 1, 0);
+        windows.prefetch(y, w + 1, 0);
+        // second = features * (map + Dense(mix)): one branch's features, weighted by the other's gate.
+        auto weigh = [&](const float* features, const Gate<P>& gate, const auto* v, const T* map, int64_t t) {
             gate.mixed(v, t, b.operand);
-            gather(map + origin, &windows.offsets[size_t(t)], C, b.panel);
-            dense_rows<P>(gate.out, b.operand, 0, C, [&](int64_t c, Vec(&r)[2][2]) INLINE_LAMBDA {
-                for (int i = 0; i < 4; ++i) {
-                    int64_t at = c * NR + i * W;
-                    r[i / 2][i % 2] = (r[i / 2][i % 2] + load(b.panel + at)) * load(other + t * C + at);
+            gather(map + origin, windows.from(t), C, b.panel);
+            dense_panel<P>(gate.out, b.operand, [&](int64_t c, Rows& v) ALWAYS_INLINE {
+                EACH(2) {
+                    int64_t at = (c + r) * NR + i * W;
+                    v[r][i] = (v[r][i] + load(b.panel + at)) * load(features + t * C + at);
                 }
-                P::put_channels(b.second, c, r);
+                P::put_channels(b.second, c, v);
             });
         };
-        for (int64_t t = 0; t < tokens; t += NR) {
-            const int64_t* offsets = &windows.offsets[size_t(t)];
-            gated(gate_x, b.vx, gx, b.b, t);
-            dense_tokens<P>(out_y, b.second, [&](int token, int64_t c, Vec r) INLINE_LAMBDA {
-                T* at = y + origin + offsets[token] + c;
-                store(at, load(at) + r);
-            });
-            gated(gate_y, b.vy, gy, b.a, t);
-            dense_tokens<P>(out_x, b.second, [&](int token, int64_t c, Vec r) INLINE_LAMBDA {
-                int64_t at = origin + offsets[token] + c;
-                store(x + at, load(x + at) + load(y + at) + r);
-            });
-            windows.prefetch(x, w + 1, t);
-            windows.prefetch(y, w + 1, t);
+        for (int64_t t = 0; t < windows.tokens; t += NR) {
+            const int64_t* offsets = windows.from(t);
+            auto at = [&](T* map, int token, int64_t c)
+                          ALWAYS_INLINE { return map + origin + offsets[token] + c; };
+            windows.prefetch(gx, w, t);
+            windows.prefetch(gy, w, t);
+            windows.prefetch(x, w, t);
+            windows.prefetch(y, w, t);
+            weigh(b.h, gate_x, b.v, gx, t);
+            dense_map<P>(
+                out_y, b.second, [&](int token, int64_t c) ALWAYS_INLINE { return load(at(y, token, c)); },
+                [&](int token, int64_t c, Vec r) ALWAYS_INLINE { store(at(y, token, c), r); });
+            weigh(b.g, gate_y, b.w, gy, t);
+            dense_map<P>(
+                out_x, b.second,
+                [&](int token, int64_t c)
+                    ALWAYS_INLINE { return load(at(x, token, c)) + load(at(y, token, c)); },
+                [&](int token, int64_t c, Vec r) ALWAYS_INLINE { store(at(x, token, c), r); });
         }
     });
 }
 
-// ---- Rows ----------------------------------------------------------------------------------------------------
+// ---- Rows without windows ---------------------------------------------------------------------------------
 
-// The sums of W vectors, one per lane.
+// The sums over the lanes of W vectors, one per lane.
 INLINE Vec sums(Vec (&v)[W]) {
     transpose(v);
-#pragma GCC unroll 4
-    for (int n = W / 2; n > 0; n /= 2)
-#pragma GCC unroll 16
-        for (int i = 0; i < n; ++i) v[i] += v[i + n];
+    UNROLL for (int n = W / 2; n > 0; n /= 2)
+        UNROLL for (int i = 0; i < n; ++i) v[i] += v[i + n];
     return v[0];
 }
 
+// LayerNorm of W rows; where fewer are left, the last is read again. (With a panel it takes twice as long.)
 template <class T>
 void norm_rows(const float* x, T* out, const float* gamma, const float* beta, int64_t rows, int64_t C) {
-    const float* row[W];  // rows are taken by W; those that are missing repeat the last
-    for (int i = 0; i < W; ++i) row[i] = x + std::min<int64_t>(i, rows - 1) * C;
-    Vec v[W];
+    const float* row[W];
     float mean[W], scale[W];
+    Vec v[W] = {};
     for (int i = 0; i < W; ++i) {
-        v[i] = Vec{};
+        row[i] = x + std::min<int64_t>(i, rows - 1) * C;
         for (int64_t c = 0; c < C; c += W) v[i] += load(row[i] + c);
     }
     write(mean, sums(v) / float(C));
@@ -699,13 +679,28 @@ void norm_rows(const float* x, T* out, const float* gamma, const float* beta, in
     }
     write(scale, inverse_sqrt(sums(v) / float(C) + 1e-6f));
     for (int64_t i = 0; i < std::min<int64_t>(W, rows); ++i)
-        for (int64_t c = 0; c < C; c += W)
-            store(out + i * C + c, (load(row[i] + c) - mean[i]) * scale[i] * load(gamma + c) + load(beta + c));
+        for (int64_t c = 0; c < C; c += W) {
+            Vec unit = (load(row[i] + c) - mean[i]) * scale[i];
+            store(out + i * C + c, unit * load(gamma + c) + load(beta + c));
+        }
+}
+
+// A panel of rows at a time; where fewer are left, the last is gathered again.
+// No exception leaves the library.
+template <class Call>
+int guarded(bool arguments, const Call& call) {
+    if (!arguments) return BAD_ARGUMENT;
+    try {
+        call();
+        return OK;
+    } catch (...) {
+        return NO_MEMORY;
+    }
 }
 
 }  // namespace
 
-// ---- Exported ------------------------------------------------------------------------------------------------
+// ---- Exported ---------------------------------------------------------------------------------------------
 
 // Whether this processor has the instructions that this build is made of.
 EXPORT int supported(void) {
@@ -721,70 +716,50 @@ EXPORT int supported(void) {
 #endif
 }
 
-// Whether precision 1 differs from precision 0 in this build.
-EXPORT int native_bf16(void) { return Half::PACK == 2; }
-
-// F: the gated MLP of one axis, from the projection in to the one out. Two calls make the block: first
-// out = F(x), `out` a feature map and `base` NULL; then, on the other axis, out = x + base + F(x), `base` that
-// feature map, and `out` float32: x itself, base itself if that is float32, or another.
+// F: the gated MLP of one axis, from its half of the projection in to its half of the projection out. Two calls
+// make the block: first out = F(x), `out` a feature map and `base` NULL; then, on the other axis,
+// out = x + base + F(x), `base` that feature map and `out` float32: x, base if that is float32, or another.
 EXPORT int mab_sweep(const Sweep* s, const MabWeights* weights, const float* x, const void* base, void* out) {
-    if (!valid(*s)) return BAD_ARGUMENT;
-    return guarded([&] {
-        auto* to = static_cast<float*>(out);
-        if (!s->features_bf16) {
-            (s->precision ? mab<Half, float, float> : mab<Full, float, float>)(*s, *weights, x,
-                                                                               static_cast<const float*>(base), to);
-            return;
-        }
-        auto* from = static_cast<const uint16_t*>(base);
-        if (base)
-            (s->precision ? mab<Half, uint16_t, float> : mab<Full, uint16_t, float>)(*s, *weights, x, from, to);
-        else
-            (s->precision ? mab<Half, uint16_t, uint16_t> : mab<Full, uint16_t, uint16_t>)(
-                *s, *weights, x, from, static_cast<uint16_t*>(out));
+    return guarded(valid(*s), [&] {
+        auto* call = s->precision ? mab<Half, float, float> : mab<Full, float, float>;
+        if (s->features_bf16 && base)
+            call = s->precision ? mab<Half, uint16_t, float> : mab<Full, uint16_t, float>;
+        else if (s->features_bf16)
+            call = s->precision ? mab<Half, uint16_t, uint16_t> : mab<Full, uint16_t, uint16_t>;
+        call(*s, *weights, x, base, out);
     });
 }
 
-// out = G(x): one axis' half of a cross gating's gate. Both are feature maps.
+// out = G(x): one axis of a gate, without the other's share. Both are feature maps.
 EXPORT int gate_sweep(const Sweep* s, const GateWeights* weights, const void* x, void* out) {
-    if (!valid(*s)) return BAD_ARGUMENT;
-    return guarded([&] {
-        if (s->features_bf16)
-            (s->precision ? gate<Half, uint16_t> : gate<Full, uint16_t>)(
-                *s, *weights, static_cast<const uint16_t*>(x), static_cast<uint16_t*>(out));
-        else
-            (s->precision ? gate<Half, float> : gate<Full, float>)(*s, *weights, static_cast<const float*>(x),
-                                                                  static_cast<float*>(out));
+    return guarded(valid(*s), [&] {
+        auto* call = s->features_bf16 ? (s->precision ? gate<Half, uint16_t> : gate<Full, uint16_t>)
+                                      : (s->precision ? gate<Half, float> : gate<Full, float>);
+        call(*s, *weights, x, out);
     });
 }
 
-// Cross gating in place, given the other axis' halves of both gates. All are feature maps.
+// In place: y += Dense(b * (gx + G_x(x))), then x += y + Dense(a * (gy + G_y(y of before))); a and b are the
+// features of x and y that their gates begin with. All are feature maps.
 EXPORT int cross_gate_sweep(const Sweep* s, const CrossWeights* weights, void* x, void* y, const void* gx,
                             const void* gy) {
-    if (!valid(*s)) return BAD_ARGUMENT;
-    return guarded([&] {
-        if (s->features_bf16)
-            (s->precision ? cross_gate<Half, uint16_t> : cross_gate<Full, uint16_t>)(
-                *s, *weights, static_cast<uint16_t*>(x), static_cast<uint16_t*>(y),
-                static_cast<const uint16_t*>(gx), static_cast<const uint16_t*>(gy));
-        else
-            (s->precision ? cross_gate<Half, float> : cross_gate<Full, float>)(
-                *s, *weights, static_cast<float*>(x), static_cast<float*>(y), static_cast<const float*>(gx),
-                static_cast<const float*>(gy));
+    return guarded(valid(*s), [&] {
+        auto* call = s->features_bf16 ? (s->precision ? cross_gate<Half, uint16_t> : cross_gate<Full, uint16_t>)
+                                   : (s->precision ? cross_gate<Half, float> : cross_gate<Full, float>);
+        call(*s, *weights, x, y, gx, gy);
     });
 }
 
-// LayerNorm of contiguous rows; out: float32 or bfloat16.
+// LayerNorm of rows; out: float32 or bfloat16.
 EXPORT int layer_norm(const float* x, void* out, const float* gamma, const float* beta, int64_t rows,
                       int64_t channels, int32_t out_is_bf16, int32_t threads) {
-    if (channels < 16 || channels % 16 || rows < 0 || threads < 1) return BAD_ARGUMENT;
-    return guarded([&] {
+    return guarded(channels >= 16 && channels % 16 == 0 && rows >= 0 && threads >= 1, [&] {
         parallel(threads, 0, (rows + W - 1) / W, 64, [&](int, int64_t i) {
-            int64_t at = i * W * channels, count = rows - i * W;
+            int64_t at = i * W * channels, left = rows - i * W;
             if (out_is_bf16)
-                norm_rows(x + at, static_cast<uint16_t*>(out) + at, gamma, beta, count, channels);
+                norm_rows(x + at, static_cast<uint16_t*>(out) + at, gamma, beta, left, channels);
             else
-                norm_rows(x + at, static_cast<float*>(out) + at, gamma, beta, count, channels);
+                norm_rows(x + at, static_cast<float*>(out) + at, gamma, beta, left, channels);
         });
     });
 }
