@@ -284,3 +284,59 @@ def test_no_network(photos, tiny_weights, tmp_path):
     command = [sys.executable, "-c", code, "restore", photos, "-o", tmp_path / "o", "--weights", tiny_weights]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def large(tmp_path):
+    """A photograph that is large for the tiny model's tests, in a folder of its own."""
+    folder = tmp_path / "large"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (800, 900, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "large.png")
+    return folder / "large.png"
+
+
+def test_info_foresees_an_image(tiny_weights, capsys):
+    maximir("info", "--size", "640x480", "--weights", tiny_weights)
+    out = capsys.readouterr().out
+    assert "640 x 480 pixels, fp32, cpu" in out
+    assert "MB (at least" in out and "time    about" in out
+    maximir("info", "--size", "big", "--task", "denoise", expect=2)
+    maximir("info", "--size", "640x480", expect=2)
+    maximir("info", "--size", "6000x4000", "--weights", tiny_weights, "--max-memory", "100MB", expect=1)
+    assert "6000 x 4000 pixels need at least" in capsys.readouterr().err
+
+
+def test_a_budget_that_is_too_small_is_refused_before_the_work(large, tiny_weights, tmp_path, capsys):
+    out = tmp_path / "out"
+    maximir("restore", large, "-o", out, "--weights", tiny_weights, "--max-memory", "100MB", expect=1)
+    assert "900 x 800 pixels need at least" in capsys.readouterr().err
+    assert files(out) == []
+    maximir("restore", large, "-o", out, "--weights", tiny_weights, "--max-memory", "lots", expect=2)
+
+
+def test_a_scratch_folder_that_is_missing_is_named(large, tiny_weights, tmp_path, capsys, monkeypatch):
+    from maximir import memory
+
+    monkeypatch.setattr(memory, "resident", lambda: 0)
+    options = ("--weights", tiny_weights, "--max-memory", "250MB", "--scratch", tmp_path / "missing")
+    maximir("restore", large, "-o", tmp_path / "out", *options, expect=1)
+    assert "missing: no scratch files can be made there" in capsys.readouterr().err
+
+
+def test_interrupted_in_the_middle_of_an_image(large, tiny_weights, tmp_path, monkeypatch, capsys):
+    """No part of a result, no scratch file; the status of an interrupted program."""
+    from maximir import memory
+
+    def interrupt(self, strips):
+        assert list(scratch.iterdir()) == []
+        raise KeyboardInterrupt
+
+    out, scratch = tmp_path / "out", tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(memory, "resident", lambda: 0)
+    monkeypatch.setattr(memory.Shares, "__call__", interrupt)
+    options = ("--weights", tiny_weights, "--max-memory", "250MB", "--scratch", scratch)
+    maximir("restore", large, "-o", out, *options, expect=130)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("maximir: interrupted")
+    assert files(out) == files(scratch) == []

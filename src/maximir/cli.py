@@ -84,23 +84,27 @@ def restore(
     batch.check_writable(output.parent if jobs[0].target == output else output)
     failed, clock = 0, time.monotonic()
     work = {job: job.weight for job in jobs}
-    with WorkProgress(len(jobs), sum(work.values())) as progress, ExitStack() as stack:
-        restorer.progress = progress.part
-        outcomes = batch.restore_files(
-            restorer,
-            jobs,
-            overwrite=overwrite,
-            started=lambda job: progress.begin(job.source.name, work[job]),
-        )
-        for outcome in stack.enter_context(closing(outcomes)):
-            job = outcome.job
-            if outcome.error is None:
-                notes = "".join(f"  [{note}]" for note in outcome.notes)
-                line = f"{job.source} → {job.target}  {outcome.seconds:.1f} s{notes}"
-                progress.succeed(line, work[job], outcome.seconds)
-            else:
-                failed += 1
-                progress.fail(f"{job.source}: {outcome.error}", work[job])
+    try:
+        with WorkProgress(len(jobs), sum(work.values())) as progress, ExitStack() as stack:
+            restorer.progress = progress.part
+            outcomes = batch.restore_files(
+                restorer,
+                jobs,
+                overwrite=overwrite,
+                started=lambda job: progress.begin(job.source.name, work[job]),
+            )
+            for outcome in stack.enter_context(closing(outcomes)):
+                job = outcome.job
+                if outcome.error is None:
+                    notes = "".join(f"  [{note}]" for note in outcome.notes)
+                    line = f"{job.source} → {job.target}  {outcome.seconds:.1f} s{notes}"
+                    progress.succeed(line, work[job], outcome.seconds)
+                else:
+                    failed += 1
+                    progress.fail(f"{job.source}: {outcome.error}", work[job])
+    except KeyboardInterrupt:  # typer would end without a word
+        print("maximir: interrupted; results that are complete stay", file=sys.stderr)
+        raise typer.Exit(130) from None
     print(
         f"{len(jobs) - failed} restored, {failed} failed, {in_words(time.monotonic() - clock)}, in {output}"
     )

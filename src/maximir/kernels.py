@@ -105,16 +105,16 @@ def multi_axis(block: MultiAxisGatedMlp, x: Tensor, into: Tensor | None, running
 def cross_gate(block: CrossGating, x: Tensor, y: Tensor, running: Streaming) -> None:
     """`CrossGating.forward` after its projections, in place."""
     shares = []
-    for which, z in (("x", x), ("y", y)):
+    for weights, z in ((gate_weights(block, "x", "grid"), x), (gate_weights(block, "y", "grid"), y)):
         share = running.store.new(z.shape, running.features, z.device)
-        run("gate_sweep", gate_weights(block, which, "grid"), z, block.size, "grid", running, z, share)
+        run("gate_sweep", weights, z, block.size, "grid", running, z, share)
         shares.append(share)
-    weights = CrossWeights(
+    both = CrossWeights(
         gate_weights(block, "x", "block"),
         gate_weights(block, "y", "block"),
         *addresses(block.project_out_y, block.project_out_x),
     )
-    run("cross_gate_sweep", weights, x, block.size, "block", running, x, y, *shares)
+    run("cross_gate_sweep", both, x, block.size, "block", running, x, y, *shares)
 
 
 def run(
@@ -180,4 +180,6 @@ def gate_weights(block: CrossGating, which: Literal["x", "y"], axis: Axis) -> Ga
 
 def addresses(*modules: nn.Module) -> Iterator[int]:
     """Of each module's weight and bias."""
-    return (parameter.data_ptr() for module in modules for parameter in (module.weight, module.bias))
+    for module in modules:
+        assert isinstance(module.weight, Tensor) and isinstance(module.bias, Tensor)
+        yield from (module.weight.data_ptr(), module.bias.data_ptr())

@@ -8,9 +8,10 @@ s x s pixels that lie H/s rows and W/s columns apart on a grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,22 @@ def lecun_normal_(weight: Tensor, fan_in: int) -> None:
     """flax's default kernel initialiser: truncated normal of variance 1 / fan_in."""
     std = fan_in**-0.5 / TRUNCATED_STD
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Modules(nn.ModuleList, Generic[M]):
+    """A list of modules of one class."""
+
+    def __init__(self, modules: Iterable[M]) -> None:
+        super().__init__(modules)
+
+    def __iter__(self) -> Iterator[M]:
+        return super().__iter__()  # type: ignore[return-value]
+
+    def __getitem__(self, index: int) -> M:  # type: ignore[override]
+        return super().__getitem__(index)  # type: ignore[return-value]
 
 
 class LayerNorm(nn.LayerNorm):
@@ -139,9 +156,10 @@ class SpatialDense(nn.Linear):
 
 
 class Source(Protocol):
-    """A map of `channels` whose rows are made when they are needed."""
+    """A map whose rows are made when they are needed."""
 
-    channels: int
+    @property
+    def channels(self) -> int: ...
 
     def through(self, weight: Tensor) -> Callable[[Rows], Tensor]:
         """Its rows after a product with `weight` [outputs, channels]."""
@@ -197,14 +215,11 @@ class Upsampled:
 
 def project(linear: nn.Linear, *sources: Source) -> Callable[[Rows], Tensor]:
     """Rows of linear(concat(sources)). Each goes through its own columns: nothing is concatenated."""
-    weights = linear.weight.split([source.channels for source in sources], dim=1)
+    weights = torch.split(linear.weight, [source.channels for source in sources], dim=1)
     terms = [source.through(weight) for source, weight in zip(sources, weights, strict=True)]
 
     def rows_of(rows: Rows) -> Tensor:
-        y = linear.bias
-        for term in terms:
-            y = y + term(rows)
-        return y
+        return functools.reduce(torch.add, [linear.bias, *(term(rows) for term in terms)])
 
     return rows_of
 

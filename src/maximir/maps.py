@@ -17,6 +17,9 @@ from torch import Tensor
 from maximir.errors import MaximirError
 from maximir.files import reason
 
+# Memory of this process alone. (Where there is no such flag, on Windows, it is so anyway.)
+PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+
 
 class MapStore:
     """Makes feature maps, and counts them.
@@ -62,7 +65,7 @@ class MapStore:
 
     def strip_done(self) -> None:
         """Hand the pages of scratch files back to the system, which writes them out when it needs to."""
-        for file in self._files:
+        for file in self._files if hasattr(mmap, "MADV_DONTNEED") else ():
             file.madvise(mmap.MADV_DONTNEED)
 
     def _count(self, size: int, on_disk: bool) -> None:
@@ -85,12 +88,15 @@ class MapStore:
         room = self.memory_peak - self.in_memory - size
         while self._spare and sum(map(len, self._spare)) > room:
             self._spare.pop(0)
-        return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        return mmap.mmap(-1, size, **PRIVATE)
 
     def _scratch_file(self, size: int) -> mmap.mmap:
         try:
             with tempfile.TemporaryFile(dir=self.scratch) as file:  # has no name: it cannot be left behind
-                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is noticed here, not in a sweep
+                if hasattr(os, "posix_fallocate"):  # a full disk is noticed here, not in a sweep
+                    os.posix_fallocate(file.fileno(), 0, size)
+                else:
+                    file.truncate(size)
                 mapped = mmap.mmap(file.fileno(), size)
         except OSError as error:
             where = self.scratch or tempfile.gettempdir()

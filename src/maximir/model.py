@@ -29,6 +29,7 @@ from maximir.layers import (
     DenseChannelAttention,
     ImageConv,
     Map,
+    Modules,
     MultiAxisGatedMlp,
     ScaleTo,
     Source,
@@ -151,7 +152,7 @@ class MultiScaleFusion(nn.Module):
     def __init__(self, config: MaximConfig, level: int, order: tuple[int, ...]) -> None:
         super().__init__()
         self.order = order
-        self.scales = nn.ModuleList(
+        self.scales = Modules(
             ScaleTo(config.features << source, config.features << level, 2.0 ** (source - level))
             for source in order
         )
@@ -185,18 +186,18 @@ class Stage(nn.Module):
         channels = [config.features << level for level in FINE_TO_COARSE]
         coarsest = channels[-1]
         self.last = last
-        self.input_convs = nn.ModuleList(ImageConv(3, c) for c in channels)
-        self.input_gates = nn.ModuleList(
+        self.input_convs = Modules(ImageConv(3, c) for c in channels)
+        self.input_gates: Modules[CrossGating] = Modules(
             ()
             if first
             else (CrossGating(c, c, w, config.dropout) for c, w in zip(channels, WINDOWS, strict=True))
         )
-        self.encoders = nn.ModuleList(Encoder(config, level, first_stage=first) for level in FINE_TO_COARSE)
-        self.bottlenecks = nn.ModuleList(Bottleneck(config, coarsest) for _ in range(config.bottlenecks))
-        self.encoder_fusions = nn.ModuleList(
+        self.encoders = Modules(Encoder(config, level, first_stage=first) for level in FINE_TO_COARSE)
+        self.bottlenecks = Modules(Bottleneck(config, coarsest) for _ in range(config.bottlenecks))
+        self.encoder_fusions = Modules(
             MultiScaleFusion(config, level, FINE_TO_COARSE) for level in FINE_TO_COARSE
         )
-        self.skip_gates = nn.ModuleList(
+        self.skip_gates = Modules(
             CrossGating(
                 LEVELS * channels[level],
                 channels[level],
@@ -206,11 +207,11 @@ class Stage(nn.Module):
             )
             for level in FINE_TO_COARSE
         )
-        self.skip_fusions = nn.ModuleList(
+        self.skip_fusions = Modules(
             MultiScaleFusion(config, level, COARSE_TO_FINE) for level in FINE_TO_COARSE
         )
-        self.decoders = nn.ModuleList(Decoder(config, level) for level in FINE_TO_COARSE)
-        self.outputs = nn.ModuleList(ImageConv(c, 3) if last else SupervisedAttention(c) for c in channels)
+        self.decoders = Modules(Decoder(config, level) for level in FINE_TO_COARSE)
+        self.outputs = Modules(ImageConv(c, 3) if last else SupervisedAttention(c) for c in channels)
 
     def forward(
         self, images: list[Tensor], previous: StageFeatures | None
@@ -222,14 +223,14 @@ class Stage(nn.Module):
                 inputs.append(convolve(conv, image, feature=True))
             else:
                 size = previous.attended[0].numel()
-                attended = Map(previous.attended.pop(0))
-                inputs.append(self.input_gates[level](Convolved(conv, image), attended, size)[0])
-                del attended
+                other = Map(previous.attended.pop(0))
+                inputs.append(self.input_gates[level](Convolved(conv, image), other, size)[0])
+                del other
 
         x, encoded = inputs[0], []
         for encoder in self.encoders:
             x = encoder.block(Map(x), Map(inputs[0]), inputs.pop(0).numel())
-            if previous is not None:
+            if encoder.gate is not None and previous is not None:
                 x, _ = encoder.gate(Map(x), Map(previous.gating.pop(0)), x.numel())
             encoded.append(x)
             x = convolve(encoder.down, x, feature=True)
@@ -240,9 +241,11 @@ class Stage(nn.Module):
         skips = list(encoded)
         global_feature = x
         for level in COARSE_TO_FINE:
+            gate = self.skip_gates[level]
+            assert gate.upsample_y is not None
+            brought_up = Upsampled(gate.upsample_y, global_feature)
             fused = Fused(self.encoder_fusions[level], encoded)
-            brought_up = Upsampled(self.skip_gates[level].upsample_y, global_feature)
-            skips[level], global_feature = self.skip_gates[level](fused, brought_up, encoded[level].numel())
+            skips[level], global_feature = gate(fused, brought_up, encoded[level].numel())
         del global_feature, brought_up
 
         restored, gating, attended = list(images), encoded, list(skips)
@@ -270,7 +273,7 @@ class Maxim(nn.Module):
         super().__init__()
         self.config = config
         last = config.stages - 1
-        self.stages = nn.ModuleList(Stage(config, first=s == 0, last=s == last) for s in range(config.stages))
+        self.stages = Modules(Stage(config, first=s == 0, last=s == last) for s in range(config.stages))
 
     def forward(self, image: Tensor) -> list[list[Tensor]]:
         """Restore images at every stage and scale.

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from maximir.files import printable
 
+GUESSWORK = 0.03  # part of an image, before which its remaining time is anyone's guess
 PLAIN_EVERY = 15.0  # seconds between lines about one step, where there is no terminal
 
 
@@ -74,7 +75,8 @@ class WorkProgress:
         elif time.monotonic() - self.told > PLAIN_EVERY and 0 < done < 1:
             self.told = time.monotonic()
             left = in_words((self.told - self.step_began) * (1 / done - 1))
-            self._print(f"[{self.begun_count}/{self.count}] {self.name}: {done:.0%}, {left} left")
+            rest = f", {left} left" if done > GUESSWORK else ""
+            self._print(f"[{self.begun_count}/{self.count}] {self.name}: {done:.0%}{rest}")
 
     def succeed(self, line: str, weight: int, seconds: float) -> None:
         """One step is done, in so many seconds of work."""
