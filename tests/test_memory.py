@@ -120,15 +120,18 @@ def test_the_store_counts_what_lives():
 
 def test_memory_is_used_again_but_never_raises_the_peak():
     store = MapStore()
-    big = store.new((1, 64, 64, 16), torch.float32, CPU)
-    address = big.data_ptr()
-    del big
-    again = store.new((1, 64, 64, 16), torch.float32, CPU)
-    assert again.data_ptr() == address
-    del again
-    small = store.new((1, 8, 64, 16), torch.float32, CPU)
-    assert sum(map(len, store._spare)) + store.live <= store.peak
+    with store.reuse():
+        big = store.new((1, 64, 64, 16), torch.float32, CPU)
+        address = big.data_ptr()
+        del big
+        again = store.new((1, 64, 64, 16), torch.float32, CPU)
+        assert again.data_ptr() == address
+        del again
+        small = store.new((1, 8, 64, 16), torch.float32, CPU)
+        assert sum(map(len, store._spare)) + store.live <= store.peak
+    assert store._spare == []  # nothing is held when the pass is over
     del small
+    assert store._spare == [] and store.live == 0
 
 
 def test_progress_goes_from_nothing_to_all(tiny_weights):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 import os
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,8 @@ PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP
 class MapStore:
     """Makes feature maps, and counts them.
 
-    The memory of a map that is gone serves the next one of its size: fresh pages cost more time than most
-    sweeps. It goes back to the system before it would raise the peak.
+    Within `reuse`, the memory of a map that is gone serves the next one of its size: fresh pages cost more
+    time than most sweeps. It goes back to the system before it would raise the peak.
 
     Args:
         memory: bytes of maps to keep in memory; None: all.
@@ -42,6 +43,7 @@ class MapStore:
         self.live = self.in_memory = 0
         self.peak = self.memory_peak = self.scratch_peak = 0
         self._spare: list[mmap.mmap] = []
+        self._reusing = False
         self._files: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
     def new(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -63,6 +65,16 @@ class MapStore:
         weakref.finalize(view, self._take_back, buffer, on_disk).atexit = False
         return torch.from_numpy(view).view(dtype).view(*shape)
 
+    @contextlib.contextmanager
+    def reuse(self) -> Iterator[None]:
+        """For one pass over an image: afterwards no memory waits to be used again."""
+        self._reusing = True
+        try:
+            yield
+        finally:
+            self._reusing = False
+            self._spare.clear()
+
     def strip_done(self) -> None:
         """Hand the pages of scratch files back to the system, which writes them out when it needs to."""
         for file in self._files if hasattr(mmap, "MADV_DONTNEED") else ():
@@ -77,7 +89,7 @@ class MapStore:
 
     def _take_back(self, buffer: mmap.mmap, on_disk: bool) -> None:
         self._count(-len(buffer), on_disk)
-        if not on_disk:
+        if self._reusing and not on_disk:
             self._spare.append(buffer)
 
     def _memory(self, size: int) -> mmap.mmap:

@@ -64,7 +64,7 @@ class Streaming:
                 break
 
 
-_chosen: contextvars.ContextVar[Streaming] = contextvars.ContextVar("chosen", default=Streaming())  # noqa: B039
+_chosen: contextvars.ContextVar[Streaming | None] = contextvars.ContextVar("chosen", default=None)
 _active: contextvars.ContextVar[tuple[Streaming, int] | None] = contextvars.ContextVar("active", default=None)
 
 
@@ -81,11 +81,12 @@ def use(streaming: Streaming) -> Iterator[None]:
 @contextlib.contextmanager
 def image(height: int) -> Iterator[None]:
     """Sweeps in this context are over an image of this height, in strips unless gradients are recorded."""
-    streaming = _chosen.get()
+    streaming = _chosen.get() or Streaming()
     whole = torch.is_grad_enabled() or streaming.strip_bytes is None
     token = _active.set(None if whole else (streaming, height // UNIT))
     try:
-        yield
+        with streaming.store.reuse():
+            yield
     finally:
         _active.reset(token)
 
