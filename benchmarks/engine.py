@@ -5,8 +5,9 @@ python benchmarks/engine.py --official CHECKOUT --jax-python ENV/bin/python
 python benchmarks/engine.py --profile 1024x1024                # where the time goes
 
 CHECKOUT is a clone of github.com/google-research/maxim, ENV an environment with jax, flax and einops.
-Every figure comes from a process of its own, one after the other; ratios are what to read, on a quiet machine.
-"first" is the first image of a size in a process that has done another size before, "warm" the best of the next.
+Every figure comes from a process of its own, one after the other; ratios are what to read, on a quiet
+machine. "first" is the first image of a size in a process that has done another size, "warm" the best of
+those that follow.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def measure(way: str, variant: str, size: str, batch: int, device: str) -> None:
     model = Maxim(VARIANTS[variant]).eval().to(device)
     restore(way, model, torch.rand(1, 3, 64, 64, device=device))  # what is made once: threads, kernels
     image = torch.rand(batch, 3, height, width, device=device)
-    repeats = max(1, min(5, round(2e6 / (height * width * batch))))
+    repeats = max(1, min(5, round(1e6 / (height * width * batch))))
     first, *warm = (restore(way, model, image) for _ in range(1 + repeats))
     if device.startswith("cuda"):
         peak = torch.cuda.max_memory_allocated() / 1e9
@@ -91,9 +92,9 @@ def table(args: argparse.Namespace) -> None:
     peaks = {half: convolution_peak(torch.bfloat16 if half else torch.float32) for half in (False, True)}
     library = kernels.library()
     console.print(
-        f"{args.variant}, {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, kernels: "
-        f"{Path(library._name).stem if library else 'none'}; convolutions reach {peaks[False] / 1e9:.0f} (fp32) "
-        f"and {peaks[True] / 1e9:.0f} (bf16) GFLOP/s"
+        f"{args.variant}, {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"{Path(library._name).stem if library else 'no kernels'}; "
+        f"convolutions reach {peaks[False] / 1e9:.0f} (fp32) and {peaks[True] / 1e9:.0f} (bf16) GFLOP/s"
     )
     for size in args.sizes:
         width, height = map(int, size.split("x"))
@@ -134,7 +135,7 @@ def child(command: list[object]) -> dict[str, float]:
 
 
 def profile(size: str, variant: str) -> None:
-    """Seconds by kind of work, fp32 and bf16. Kernels are timed by the sweep, the rest by torch's profiler."""
+    """Seconds by kind of work, fp32 and bf16."""
     width, height = map(int, size.split("x"))
     model = Maxim(VARIANTS[variant]).eval()
     image = torch.rand(1, 3, height, width)

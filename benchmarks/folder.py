@@ -1,4 +1,4 @@
-"""A folder of small images: the rate of `restore_files` in relation to computing alone, and what batches gain.
+"""A folder of small images: its rate in relation to computing alone, and what batches gain.
 
 python benchmarks/folder.py [--count 30] [--size 512x384]
 """

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-REPEATS_PER_MEGAPIXEL = 2
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 checkout, variant, *sizes = sys.argv[1:]
@@ -25,19 +24,17 @@ sys.path.insert(0, str(Path(checkout)))
 from maxim.models import maxim  # noqa: E402
 
 model = maxim.Model(variant=variant, num_supervision_scales=3, use_bias=True, num_outputs=3, dropout_rate=0.0)
-variables = None
+shapes = jax.eval_shape(model.init, jax.random.PRNGKey(0), jnp.zeros((1, 64, 64, 3)))
+rng = np.random.default_rng(0)
+variables = jax.tree_util.tree_map(
+    lambda leaf: jnp.asarray(rng.normal(0, 0.02, leaf.shape).astype(np.float32)), shapes
+)
+restore = jax.jit(lambda image: model.apply(variables, image)[-1][-1])
 for size in sizes:
     width, height = map(int, size.split("x"))
-    image = jnp.asarray(np.random.default_rng(0).random((1, height, width, 3), dtype=np.float32))
-    if variables is None:
-        shapes = jax.eval_shape(model.init, jax.random.PRNGKey(0), jnp.zeros((1, 64, 64, 3)))
-        rng = np.random.default_rng(0)
-        variables = jax.tree_util.tree_map(
-            lambda leaf: jnp.asarray(rng.normal(0, 0.02, leaf.shape).astype(np.float32)), shapes
-        )
-    restore = jax.jit(lambda image: model.apply(variables, image)[-1][-1])
+    image = jnp.asarray(rng.random((1, height, width, 3), dtype=np.float32))
     seconds = []
-    for _ in range(1 + max(2, min(8, round(REPEATS_PER_MEGAPIXEL * 1e6 / (height * width))))):
+    for _ in range(1 + max(1, min(5, round(1e6 / (height * width))))):
         start = time.perf_counter()
         restore(image).block_until_ready()
         seconds.append(time.perf_counter() - start)
