@@ -64,7 +64,7 @@ def test_multi_axis_block(library, chosen, channels, size, shape):
     block.float()
     kept = x.clone()
     with streaming.image(8):
-        assert kernels.usable(x, torch.float32)
+        assert kernels.usable(block, x, dtype=torch.float32)
         close(block(x), exact, chosen[1])
         assert torch.equal(x, kept)
         close(block(x, x), exact, chosen[1])  # into itself
@@ -105,16 +105,24 @@ def test_values_far_out_stay_finite():
 
 @NEEDS_KERNELS
 def test_where_they_do_not_fit():
-    norm = LayerNorm(8)
-    with torch.inference_mode(), streaming.image(8):
-        assert kernels.usable(torch.zeros(1, 8, 8, 32), torch.float32)
-        assert not kernels.usable(torch.zeros(1, 8, 8, 8), torch.float32)  # channels
-        assert not kernels.usable(torch.zeros(1, 8, 8, 32, dtype=torch.double), torch.float32)
-        assert not kernels.usable(torch.zeros(1, 8, 32, 8).transpose(2, 3), torch.float32)
-        norm(torch.zeros(1, 8, 8, 8))
-    assert not kernels.usable(torch.zeros(1, 8, 8, 32), torch.float32)  # outside of an image
+    block, x = randomised(MultiAxisGatedMlp(32, 8, 0.5)), torch.zeros(1, 8, 8, 32)
+
+    def usable(x, block=block):
+        return kernels.usable(block, x, dtype=torch.float32) is not None
+
+    assert not usable(x)  # outside of an image
     with streaming.image(8):
-        assert not kernels.usable(torch.zeros(1, 8, 8, 32), torch.float32)  # gradients are recorded
+        assert not usable(x)  # gradients are recorded
+    with torch.inference_mode(), streaming.image(8):
+        assert usable(x)
+        assert not usable(torch.zeros(1, 8, 8, 8))  # channels
+        assert not usable(x.double())
+        assert not usable(torch.zeros(1, 8, 32, 8).transpose(2, 3))
+        assert not usable(x, randomised(MultiAxisGatedMlp(32, 8, 0.0)).bfloat16())
+        assert not usable(x, block.train())  # dropout
+        block.eval()
+    with torch.inference_mode(), streaming.use(Streaming(kernels=False)), streaming.image(8):
+        assert not usable(x)
 
 
 def test_without_a_library_the_result_is_the_same(tmp_path):

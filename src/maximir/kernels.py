@@ -69,13 +69,25 @@ def library() -> ctypes.CDLL | None:
     return None
 
 
-def usable(x: Tensor, dtype: torch.dtype | None = None) -> Streaming | None:
-    """The streaming in force, if the kernels can do it for this map (float32, or a feature map)."""
+def usable(module: nn.Module, *maps: Tensor, dtype: torch.dtype | None = None) -> Streaming | None:
+    """The streaming in force, if the kernels can do this layer for these maps.
+
+    Args:
+        dtype: of the maps; None: of feature maps.
+    """
     running = streaming.active()
-    if running is None or not running.kernels or x.device.type != "cpu":
+    if running is None or not running.kernels or library() is None:
         return None
-    fits = x.dtype == (dtype or running.features) and x.shape[-1] % CHANNELS == 0 and x.is_contiguous()
-    return running if fits and library() is not None else None
+    dropping = module.training and any(m.p > 0 for m in module.modules() if isinstance(m, nn.Dropout))
+    fits = all(
+        x.device.type == "cpu"
+        and x.dtype == (dtype or running.features)
+        and x.shape[-1] % CHANNELS == 0
+        and x.is_contiguous()
+        for x in maps
+    )
+    plain = all(p.dtype == torch.float32 and p.is_contiguous() for p in module.parameters())
+    return running if fits and plain and not dropping else None
 
 
 def layer_norm(norm: LayerNorm, x: Tensor) -> Tensor:

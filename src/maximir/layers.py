@@ -57,7 +57,9 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(channels, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        return kernels.layer_norm(self, x) if kernels.usable(x, torch.float32) else super().forward(x)
+        if kernels.usable(self, x, dtype=torch.float32):
+            return kernels.layer_norm(self, x)
+        return super().forward(x)
 
 
 class Dense(nn.Linear):
@@ -263,7 +265,7 @@ class MultiAxisGatedMlp(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, into: Tensor | None = None) -> Tensor:
-        if (running := kernels.usable(x, torch.float32)) and not (self.training and self.dropout.p):
+        if running := kernels.usable(self, x, dtype=torch.float32):
             return kernels.multi_axis(self, x, into, running)
         (block,) = sweep_windows(
             lambda x: (self.branch(x, "block"),), [x], [None], self.size, "block", feature=True
@@ -402,7 +404,7 @@ class CrossGating(nn.Module):
     def forward(self, from_x: Source, from_y: Source, size: int) -> tuple[Tensor, Tensor]:
         y = sweep_rows(project(self.input_y, from_y), size, feature=True)
         x = sweep_rows(project(self.input_x, from_x), size, feature=True)
-        if (running := kernels.usable(x)) and kernels.usable(y) and not (self.training and self.dropout.p):
+        if running := kernels.usable(self, x, y):
             kernels.cross_gate(self, x, y, running)
             return x, y
         (grid_x,) = sweep_windows(
