@@ -6,6 +6,7 @@ Without a C++ compiler the package is pure Python: the same results, slower.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shutil
@@ -36,22 +37,23 @@ INSTRUCTION_SETS = (
 )
 
 
-def build(force: bool = False) -> list[Path]:
+def build() -> list[Path]:
     """The compiled libraries; empty if there is no compiler that can."""
     compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++", "c++")), None)
     if compiler is None or sys.platform == "win32":
         print("maximir: no C++ compiler, going on without native kernels", file=sys.stderr)
         return []
+    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]  # `kernels.library` asks for it
     built = []
     for name, flags in INSTRUCTION_SETS.items():
         library = SOURCE.with_name(f"kernels-{name}.so")
-        command = [*compiler.split(), *FLAGS, *flags.split(), str(SOURCE), "-o", str(library)]
-        if not force and library.exists() and library.stat().st_mtime > SOURCE.stat().st_mtime:
-            built.append(library)
-            continue
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            print(f"maximir: no native kernels for {name}: {done.stderr.strip()[-300:]}", file=sys.stderr)
+        define = f'-DSOURCE_DIGEST="{digest}"'
+        command = [*compiler.split(), *FLAGS, define, *flags.split(), str(SOURCE), "-o", str(library)]
+        try:
+            subprocess.run(command, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            why = getattr(error, "stderr", "") or str(error)
+            print(f"maximir: no native kernels for {name}: {why.strip()[-300:]}", file=sys.stderr)
             library.unlink(missing_ok=True)
         else:
             built.append(library)
@@ -80,4 +82,4 @@ class KernelsHook(BuildHookInterface):  # type: ignore[misc]
 
 
 if __name__ == "__main__":
-    print(*build(force=True), sep="\n")
+    print(*build(), sep="\n")

@@ -102,7 +102,7 @@ def table(args: argparse.Namespace) -> None:
         for way in WAYS:
             if way not in args.skip:
                 rows[way] = child([sys.executable, __file__, "--child", way, size, *common(args)])
-        if args.official:
+        if args.official and args.batch == 1 and args.device == "cpu":
             script = [args.jax_python, HERE / "official_jax.py", args.official, args.variant, size]
             rows[OFFICIAL] = child(script)
         reference = rows.get(OFFICIAL, rows.get("plain PyTorch, fp32", next(iter(rows.values()))))

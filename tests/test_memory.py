@@ -26,13 +26,20 @@ def plan(limit, shape=MEGAPIXEL, features=torch.float32, **options):
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("4GB", 4_000_000_000), ("512 MiB", 512 << 20), ("1.5gb", 1_500_000_000), (123, 123), ("7", 7)],
+    [
+        ("4GB", 4_000_000_000),
+        ("4G", 4_000_000_000),
+        ("512 MiB", 512 << 20),
+        ("1.5gb", 1_500_000_000),
+        (123, 123),
+        ("7", 7),
+    ],
 )
 def test_amounts_of_memory(text, size):
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "GB", "4 parsecs", "-1GB", "1e9", "4GB please"])
+@pytest.mark.parametrize("text", ["", "GB", "4 parsecs", "-1GB", "1e9", "4GB please", "9" * 400])
 def test_what_is_no_amount_of_memory(text, tiny_weights):
     with pytest.raises(UsageError, match="not an amount of memory"):
         Restorer(tiny_weights, max_memory=text)
@@ -92,7 +99,10 @@ def test_scratch_folders_that_cannot_be_used(tmp_path, monkeypatch):
         plan(10**9, scratch=tmp_path / "missing")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**6))
-    with pytest.raises(MaximirError, match=r"scratch files need \d+ MB, but only 1 MB are free"):
+    with pytest.raises(MaximirError, match=r"scratch files need \S+ .B, but only 1 MB are free"):
+        plan(10**9, scratch=tmp_path)
+    monkeypatch.setattr(memory, "in_memory", lambda folder: True)
+    with pytest.raises(MaximirError, match="is in memory, not on a disk"):
         plan(10**9, scratch=tmp_path)
 
 

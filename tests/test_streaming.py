@@ -110,6 +110,21 @@ def test_a_dry_pass_counts_what_a_real_one_takes(model):
     assert dry.store.peak == pytest.approx(real.store.peak, rel=0.03)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_types_are_one_strip(dtype):
+    torch.manual_seed(0)
+    model = Maxim(SMALL).eval().to(dtype)
+    image = torch.rand(1, 3, 64, 64, dtype=dtype)
+    recorded = model(image)[-1][-1]
+    assert recorded.dtype == dtype
+    with torch.no_grad():
+        assert torch.equal(model(image)[-1][-1], recorded)
+
+
+def test_nothing_gives_nothing(model):
+    assert outputs(model, torch.rand(0, 3, 64, 64), Streaming(1))[-1].shape == (0, 3, 64, 64)
+
+
 def test_gradients_are_those_of_the_whole_image(model):
     """While gradients are recorded there is one strip, whatever is chosen: nothing is overwritten."""
     image = torch.rand(1, 3, 64, 64)

@@ -188,6 +188,7 @@ def restore_files(
     Raises:
         Exception: anything but the `MaximirError` of one file, also from the threads.
     """
+    restorer.reserve = 2 * WAITING_BYTES if len(jobs) > 1 else 0
     writer = ThreadPoolExecutor(1, "maximir-writer")
     writing: deque[tuple[Work, Future[Outcome]]] = deque()
     with closing(read_ahead(jobs, overwrite)) as works:

@@ -28,6 +28,7 @@ app = typer.Typer(
 TASK = "denoise, deblur, derain, dehaze or enhance: the embedded model for it."
 PRECISION = "fp32 (exact), or bf16: faster, half the memory."
 MAX_MEMORY = "Hold at most this much, e.g. 4GB; the rest goes to scratch files, with the same result."
+SCRATCH = "Folder for scratch files (default: the system's for temporary files)."
 DEVICE = "auto, cpu, cuda, cuda:1, …"
 
 
@@ -60,10 +61,7 @@ def restore(
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
     precision: Annotated[str, typer.Option(help=PRECISION)] = "fp32",
     max_memory: Annotated[str | None, typer.Option(metavar="SIZE", help=MAX_MEMORY)] = None,
-    scratch: Annotated[
-        Path | None,
-        typer.Option(help="Folder for scratch files (default: the system's for temporary files)."),
-    ] = None,
+    scratch: Annotated[Path | None, typer.Option(help=SCRATCH)] = None,
 ) -> None:
     """Restore photographs. Results keep name, format, bit depth, metadata and place in the folder."""
     from maximir import batch, catalogue
@@ -162,19 +160,22 @@ def info(
         typer.Option(metavar="WIDTHxHEIGHT", help="Foresee memory and time for images of this size."),
     ] = None,
     task: Annotated[str | None, typer.Option(help=TASK)] = None,
-    weights: Annotated[str | None, typer.Option(help="Weights instead, or a variant such as S-2.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights instead of a task.")] = None,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
     precision: Annotated[str, typer.Option(help=PRECISION)] = "fp32",
     max_memory: Annotated[str | None, typer.Option(metavar="SIZE", help=MAX_MEMORY)] = None,
+    scratch: Annotated[Path | None, typer.Option(help=SCRATCH)] = None,
 ) -> None:
     """List models and variants; with --size, foresee what an image takes on this machine."""
     if size is not None:
-        foresee(size, task, weights, device, precision, max_memory)
+        foresee(size, task, weights, device, precision, max_memory, scratch)
         return
+    if task or weights or max_memory or scratch:
+        raise UsageError("give --size WIDTHxHEIGHT to foresee what an image takes")
     from rich.console import Console
     from rich.table import Table
 
-    from maximir import catalogue
+    from maximir import catalogue, kernels
     from maximir.config import VARIANTS
 
     console = Console()
@@ -187,10 +188,18 @@ def info(
     for name, config in VARIANTS.items():
         variants.add_row(name, str(config.features), str(config.stages))
     console.print(variants)
+    library = kernels.library()
+    console.print(f"native kernels: {Path(library._name).stem if library else 'none, torch does it all'}")
 
 
 def foresee(
-    size: str, task: str | None, weights: str | None, device: str, precision: str, max_memory: str | None
+    size: str,
+    task: str | None,
+    weights: str | None,
+    device: str,
+    precision: str,
+    max_memory: str | None,
+    scratch: Path | None,
 ) -> None:
     """Print what `maximir restore` will take for an image of this size."""
     from maximir import catalogue, memory, sizes
@@ -205,12 +214,12 @@ def foresee(
     from maximir import images  # noqa: F401  as `restore` does: part of what the process holds
     from maximir.restore import Restorer
 
-    restorer = Restorer(name, device, precision, max_memory)
+    restorer = Restorer(name, device, precision, max_memory, scratch=scratch)
     foreseen = memory.foresee(restorer, height, width)
     print(f"{name}, {width} x {height} pixels, {precision}, {restorer.device}")
     print(f"memory  {sizes.in_words(foreseen.peak)}", end="")
     if foreseen.scratch:
-        print(f", and {sizes.in_words(foreseen.scratch)} in scratch files", end="")
+        print(f", and up to {sizes.in_words(foreseen.scratch)} in scratch files", end="")
     print(f" (at least {sizes.in_words(foreseen.least)})")
     print(f"time    about {in_words(foreseen.seconds)}, reckoned from {foreseen.sample} on this machine")
 

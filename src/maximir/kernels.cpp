@@ -685,7 +685,6 @@ void norm_rows(const float* x, T* out, const float* gamma, const float* beta, in
         }
 }
 
-// A panel of rows at a time; where fewer are left, the last is gathered again.
 // No exception leaves the library.
 template <class Call>
 int guarded(bool arguments, const Call& call) {
@@ -701,6 +700,12 @@ int guarded(bool arguments, const Call& call) {
 }  // namespace
 
 // ---- Exported ---------------------------------------------------------------------------------------------
+
+// Which source this was compiled from.
+#ifndef SOURCE_DIGEST
+#define SOURCE_DIGEST "unknown"
+#endif
+EXPORT const char* source_digest(void) { return SOURCE_DIGEST; }
 
 // Whether this processor has the instructions that this build is made of.
 EXPORT int supported(void) {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 import os
 from collections.abc import Iterator
 from ctypes import Structure, c_int32, c_int64, c_void_p
@@ -18,14 +19,18 @@ import torch
 from torch import Tensor, nn
 
 from maximir import streaming
+from maximir.errors import UsageError
 from maximir.streaming import Axis, Streaming, half
 
 if TYPE_CHECKING:
     from maximir.layers import CrossGating, LayerNorm, MultiAxisGatedMlp
 
-SWITCH = "MAXIMIR_KERNELS"  # environment: the library to use, by its name; "off" for none
+SWITCH = "MAXIMIR_KERNELS"  # environment: the library to use, by its name
+OFF = "off"
+SOURCE = Path(__file__).with_name("kernels.cpp")  # a library of another version would misread its arguments
 LIBRARIES = ("avx512bf16", "avx512", "avx2", "baseline")  # the best first
 CHANNELS = 16  # they do multiples of
+FEATURES = (torch.float32, torch.bfloat16)
 WINDOW_STRIPS = 4  # windows at a time, in strips: their inner maps are small, and the threads start anew
 
 
@@ -53,17 +58,26 @@ class CrossWeights(Structure):
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The best library for this processor."""
+    """The best library for this processor.
+
+    Raises:
+        UsageError: the environment asks for one that is unknown.
+    """
     chosen = os.environ.get(SWITCH)
+    if chosen not in (None, OFF, *LIBRARIES):
+        raise UsageError(f"{SWITCH}={chosen}: must be {OFF} or one of {', '.join(LIBRARIES)}")
+    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
     for name in LIBRARIES:
         path = Path(__file__).with_name(f"kernels-{name}.so")
         if chosen not in (None, name) or not path.exists():
             continue
         try:
             loaded = ctypes.CDLL(str(path))
-        except OSError:  # built for another system, or without its OpenMP library
+            loaded.source_digest.restype = ctypes.c_char_p
+            current = loaded.source_digest().decode() == digest
+        except (OSError, AttributeError):  # of another system or version, or without its OpenMP library
             continue
-        if loaded.supported():
+        if current and loaded.supported():
             loaded.layer_norm.argtypes = [*[c_void_p] * 4, c_int64, c_int64, c_int32, c_int32]
             return loaded
     return None
@@ -76,7 +90,7 @@ def usable(module: nn.Module, *maps: Tensor, dtype: torch.dtype | None = None) -
         dtype: of the maps; None: of feature maps.
     """
     running = streaming.active()
-    if running is None or not running.kernels or library() is None:
+    if running is None or not running.kernels or running.features not in FEATURES or library() is None:
         return None
     dropping = module.training and any(m.p > 0 for m in module.modules() if isinstance(m, nn.Dropout))
     fits = all(
@@ -157,7 +171,8 @@ def run(
 def check(status: int) -> None:
     if status == 2:
         raise MemoryError
-    assert status == 0, "the native kernels refused their arguments"
+    if status:
+        raise RuntimeError("the native kernels refused their arguments")
 
 
 def mab_weights(block: MultiAxisGatedMlp, axis: Axis) -> MabWeights:

@@ -309,12 +309,12 @@ class ResidualChannelAttention(nn.Module):
 
         def transform(rows: Rows) -> Tensor:
             y = self.transform(x, rows)
-            totals.append(y.sum(dim=(1, 2), dtype=torch.float32))
+            totals.append(y.sum(dim=(1, 2), dtype=torch.promote_types(y.dtype, torch.float32)))
             return y
 
         y = sweep_rows(transform, x.numel(), feature=True)
         mean = torch.stack(totals).sum(dim=0) / (x.shape[1] * x.shape[2])
-        weight = self.attention(mean)[:, None, None]
+        weight = self.attention(mean.to(self.attention.squeeze.weight.dtype))[:, None, None]
         return sweep_rows(
             lambda rows: rows.of(x) + rows.of(y) * weight, x.numel(), y if into is None else into
         )

@@ -21,6 +21,8 @@ from maximir.files import reason
 # Memory of this process alone. (Where there is no such flag, on Windows, it is so anyway.)
 PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
+ZEROS = bytes(1 << 20)
+
 
 class MapStore:
     """Makes feature maps, and counts them.
@@ -100,7 +102,10 @@ class MapStore:
         room = self.memory_peak - self.in_memory - size
         while self._spare and sum(map(len, self._spare)) > room:
             self._spare.pop(0)
-        return mmap.mmap(-1, size, **PRIVATE)
+        try:
+            return mmap.mmap(-1, size, **PRIVATE)
+        except OSError as error:
+            raise MemoryError from error
 
     def _scratch_file(self, size: int) -> mmap.mmap:
         try:
@@ -108,7 +113,9 @@ class MapStore:
                 if hasattr(os, "posix_fallocate"):  # a full disk is noticed here, not in a sweep
                     os.posix_fallocate(file.fileno(), 0, size)
                 else:
-                    file.truncate(size)
+                    for start in range(0, size, len(ZEROS)):
+                        file.write(ZEROS[: size - start])
+                    file.flush()
                 mapped = mmap.mmap(file.fileno(), size)
         except OSError as error:
             where = self.scratch or tempfile.gettempdir()

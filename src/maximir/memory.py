@@ -11,7 +11,7 @@ import functools
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,6 +42,9 @@ OVERHEAD = 60 << 20  # threads, allocators, oneDNN's kernels
 GPU_STRIPS = 16  # times as long as on a processor; not measured yet
 SAMPLES = (64, 256, 512)  # sides of images that time is reckoned from; the first one warms up
 LONG_SAMPLE = 1.0  # seconds; a larger sample would be no better
+ON_DISK = Path("/var/tmp")  # by the conventions of Unix
+CGROUPS = Path("/sys/fs/cgroup")
+UNFILLED = 0.15  # of all maps, that scratch files hold besides what has no room: measured, 9 to 13%
 SHARE = 0.8  # of the free memory that a pass takes when no budget is given
 
 
@@ -117,7 +120,7 @@ def plan(
     """
     maps = round(needs(config, features).map_bytes * shape[0] * padded_size(shape[1]) * padded_size(shape[2]))
     if device.type != "cpu":
-        return plan_on_gpu(config, shape, features, maps, max_memory)
+        return plan_on_gpu(config, shape, features, maps, device, max_memory)
     limit = max_memory if max_memory is not None else resident() + int(SHARE * available())
     least = fixed(config, shape, more, SMALLEST_STRIP)
     for strip_bytes in (STRIP_BYTES, SMALLEST_STRIP):
@@ -126,9 +129,10 @@ def plan(
         if room >= maps:
             return Plan(Streaming(strip_bytes, features), besides + maps, 0, least)
         if room > maps / 4 or (strip_bytes == SMALLEST_STRIP and room >= 0):
-            check_room(scratch, maps - room)
-            store = MapStore(room, scratch)
-            return Plan(Streaming(strip_bytes, features, store), limit, maps - room, least)
+            # A map is in memory or in a file as a whole: some room stays empty.
+            on_disk = min(maps, round(maps * (1 + UNFILLED) - room))
+            store = MapStore(room, scratch_folder(scratch, on_disk))
+            return Plan(Streaming(strip_bytes, features, store), limit, on_disk, least)
     source = "the memory budget is" if max_memory is not None else "this machine has room for"
     raise MaximirError(
         f"{shape[2]} x {shape[1]} pixels need at least {in_words(least)} with this model, "
@@ -141,16 +145,19 @@ def plan_on_gpu(
     shape: tuple[int, int, int],
     features: torch.dtype,
     maps: int,
+    device: torch.device,
     max_memory: int | None,
 ) -> Plan:
     """Long strips keep a GPU busy; what it cannot hold is refused before it starts."""
     strip_bytes = GPU_STRIPS * STRIP_BYTES
     peak = fixed(config, shape, -resident(), strip_bytes) + maps
-    limit = max_memory if max_memory is not None else torch.cuda.mem_get_info()[0]
-    if peak > limit:
+    if max_memory is None:  # what torch holds and does not use counts as free
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        max_memory = torch.cuda.mem_get_info(device)[0] + unused
+    if peak > max_memory:
         raise MaximirError(
             f"{shape[2]} x {shape[1]} pixels need {in_words(peak)} on the GPU with this model, "
-            f"but there are {in_words(limit)}; use --device cpu, which needs less"
+            f"but there are {in_words(max_memory)}; use --device cpu, which needs less"
         )
     return Plan(Streaming(strip_bytes, features), peak, 0, peak)
 
@@ -164,23 +171,35 @@ def is_small(config: MaximConfig, shape: tuple[int, int, int], max_memory: int |
     )
 
 
-def check_room(scratch: Path | None, size: int) -> None:
-    """Whether the scratch folder will hold `size` bytes.
+def scratch_folder(chosen: Path | None, size: int = 0) -> Path:
+    """The folder for scratch files: `chosen`, or the system's, if that is on a disk.
 
     Raises:
-        MaximirError: it is missing, not writable or too full.
+        MaximirError: it is missing, not writable, in memory itself, or has no room for `size` bytes.
     """
-    folder = scratch or Path(tempfile.gettempdir())
+    folder = chosen or Path(tempfile.gettempdir())
+    if chosen is None and in_memory(folder) and ON_DISK.is_dir():
+        folder = ON_DISK
     try:
         with tempfile.TemporaryFile(dir=folder):
             free = shutil.disk_usage(folder).free
     except OSError as error:
         raise MaximirError(f"{folder}: no scratch files can be made there ({reason(error)})") from error
+    if in_memory(folder):
+        raise MaximirError(f"{folder}: is in memory, not on a disk; choose another scratch folder")
     if free < size:
         raise MaximirError(
             f"{folder}: scratch files need {in_words(size)}, but only {in_words(free)} are free; "
             "choose another scratch folder or allow more memory"
         )
+    return folder
+
+
+def in_memory(folder: Path) -> bool:
+    """Whether files there are in memory (tmpfs), as in some systems' /tmp."""
+    place = folder.resolve()
+    mounts = [m for m in psutil.disk_partitions(all=True) if place.is_relative_to(m.mountpoint)]
+    return bool(mounts) and max(mounts, key=lambda m: len(m.mountpoint)).fstype in ("tmpfs", "ramfs")
 
 
 def resident() -> int:
@@ -191,11 +210,32 @@ def resident() -> int:
 def available() -> int:
     """Bytes that this process can still take: of the machine, or of its container."""
     free = psutil.virtual_memory().available
-    with contextlib.suppress(OSError, ValueError):  # "max", or no control groups
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())
-        free = min(free, limit - int((group / "memory.current").read_text()))
+    for group, limit, used, caches in control_groups():
+        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            taken = int((group / used).read_text()) - sum(int(stat.get(cache, 0)) for cache in caches)
+            free = min(free, int((group / limit).read_text()) - taken)
     return max(0, free)
+
+
+def control_groups() -> Iterator[tuple[Path, str, str, tuple[str, ...]]]:
+    """Folders of the process's control groups (Linux): limit, use, and what of that is only cache."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                group, names = CGROUPS, ("memory.max", "memory.current", ("inactive_file", "active_file"))
+            elif "memory" in controllers.split(","):
+                group = CGROUPS / "memory"
+                names = (
+                    "memory.limit_in_bytes",
+                    "memory.usage_in_bytes",
+                    ("total_inactive_file", "total_active_file"),
+                )
+            else:
+                continue
+            for place in {group, group / path.lstrip("/")}:
+                yield place, *names
 
 
 class Foreseen(NamedTuple):
@@ -221,7 +261,7 @@ def foresee(restorer: Restorer, height: int, width: int) -> Foreseen:
         device=restorer.device,
         max_memory=restorer.max_memory,
         scratch=restorer.scratch,
-        more=2 * 3 * height * width,  # the photograph and its result
+        more=4 * 3 * height * width,  # the photograph, and what `Restorer` counts besides
     )
     for side in SAMPLES:
         image = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)

@@ -302,7 +302,8 @@ class Maxim(nn.Module):
         images = [level.permute(0, 2, 3, 1) for level in images]
         outputs = []
         features = None
-        with streaming.image(image.shape[2]):
+        # Maps are float32 or a feature type; and of nothing there are no strips.
+        with streaming.image(image.shape[2], strips=dtype == torch.float32 and image.shape[0] > 0):
             for stage in self.stages:
                 restored, features = stage(images, features)
                 outputs.append([restored[level].permute(0, 3, 1, 2) for level in COARSE_TO_FINE])

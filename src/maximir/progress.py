@@ -29,7 +29,7 @@ class WorkProgress:
     def __init__(self, count: int, weight: int) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self.count, self.weight = count, weight
-        self.begun_count, self.begun_weight = 0, 0
+        self.begun_count, self.begun_weight, self.step_weight = 0, 0, 0
         self.done_count, self.done_weight, self.done_seconds = 0, 0, 0.0
         self.name = ""
         self.step_began = self.told = time.monotonic()
@@ -59,6 +59,7 @@ class WorkProgress:
         """A step begins; several may be under way."""
         self.begun_count += 1
         self.begun_weight += weight
+        self.step_weight = weight
         self.name = name
         self.step_began = self.told = time.monotonic()
         if self.bar is not None:
@@ -67,11 +68,10 @@ class WorkProgress:
             )
 
     def part(self, done: float) -> None:
-        """Of the steps under way, this part (0 … 1) is done."""
+        """Of the step that began last, this part (0 … 1) is done."""
         if self.bar is not None:
-            self.bar.update(
-                self.task, completed=self.done_weight + done * max(0, self.begun_weight - self.done_weight)
-            )
+            before = self.begun_weight - self.step_weight
+            self.bar.update(self.task, completed=max(self.done_weight, before + done * self.step_weight))
         elif time.monotonic() - self.told > PLAIN_EVERY and 0 < done < 1:
             self.told = time.monotonic()
             left = in_words((self.told - self.step_began) * (1 / done - 1))

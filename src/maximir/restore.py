@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # training restores arrays, and must not need libvips
 AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray)
 
 BAND = 256  # rows
-BATCH_PIXELS = {"cpu": 1 << 14, "cuda": 1 << 21}  # more pixels at once are not faster, measured on CPU only
+BATCH_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 21}  # padded; what is faster, measured on CPU only
 
 
 @torch.inference_mode()
@@ -67,8 +67,9 @@ class Restorer:
         if precision not in ("fp32", "bf16"):
             raise UsageError(f'precision must be "fp32" or "bf16", not {precision!r}')
         self.max_memory = None if max_memory is None else parse_size(max_memory)
-        self.scratch = None if scratch is None else Path(scratch)
+        self.scratch = None if scratch is None else scratch_folder(scratch)
         self.progress = progress
+        self.reserve = 0  # bytes that others in this process may take meanwhile
         self.precision = precision
         self.features = torch.bfloat16 if precision == "bf16" else torch.float32
         self.device = choose_device(device)
@@ -106,7 +107,7 @@ class Restorer:
 
     def batch_size(self, height: int, width: int) -> int:
         """How many images of this size are best restored together."""
-        return max(1, BATCH_PIXELS[self.device.type] // (padded_size(height) * padded_size(width)))
+        return max(1, BATCH_PIXELS.get(self.device.type, 0) // (padded_size(height) * padded_size(width)))
 
     def _restore_rgb(self, images: Sequence[np.ndarray], grey: Sequence[bool]) -> list[np.ndarray]:
         """`[H, W, 3]` each, of one size → the same shapes and types; grey: three equal channels again."""
@@ -146,8 +147,8 @@ class Restorer:
             device=self.device,
             max_memory=self.max_memory,
             scratch=self.scratch,
-            # The results; and in a folder, one photograph read ahead and one being written.
-            more=3 * sum(image.nbytes for image in images),
+            # The results; and in a folder, photographs read ahead and being written.
+            more=3 * sum(image.nbytes for image in images) + self.reserve,
         ).streaming
         if self.progress is not None:
             chosen.strip_done = memory.Shares(config, self.features, self.progress)
@@ -202,6 +203,12 @@ def choose_device(name: str) -> torch.device:
         reason = (str(error).splitlines() or [""])[0]
         raise UsageError(f"device {name!r} cannot be used ({reason})") from error
     return device
+
+
+def scratch_folder(folder: str | os.PathLike[str]) -> Path:
+    from maximir import memory
+
+    return memory.scratch_folder(Path(folder))
 
 
 def out_of_memory(height: int, width: int) -> MaximirError:

@@ -6,7 +6,11 @@ import re
 
 from maximir.errors import UsageError
 
-UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+UNITS = {"": 1, "b": 1}
+UNITS |= {
+    prefix + end: 10**power for prefix, power in zip("kmgt", (3, 6, 9, 12), strict=True) for end in ("", "b")
+}
+UNITS |= {f"{prefix}ib": 2**power for prefix, power in zip("kmgt", (10, 20, 30, 40), strict=True)}
 
 
 def parse_size(text: str | int) -> int:
@@ -15,7 +19,7 @@ def parse_size(text: str | int) -> int:
     Raises:
         UsageError: it is none.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(text).strip().lower())
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d+)?)\s*([a-z]*)", str(text).strip().lower())
     if match is None or match[2] not in UNITS:
         raise UsageError(f"{text!r} is not an amount of memory: write 4GB or 512MiB")
     return int(float(match[1]) * UNITS[match[2]])
@@ -32,7 +36,7 @@ def parse_pixels(text: str) -> tuple[int, int]:
     Raises:
         UsageError: it is none.
     """
-    match = re.fullmatch(r"(\d+)\s*[x×]\s*(\d+)", text.strip().lower())
+    match = re.fullmatch(r"(\d{1,7})\s*[x×]\s*(\d{1,7})", text.strip().lower())
     if match is None or not int(match[1]) or not int(match[2]):
         raise UsageError(f"{text!r} is not the size of an image: write WIDTHxHEIGHT, such as 6000x4000")
     return int(match[2]), int(match[1])

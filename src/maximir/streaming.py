@@ -79,10 +79,10 @@ def use(streaming: Streaming) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def image(height: int) -> Iterator[None]:
+def image(height: int, *, strips: bool = True) -> Iterator[None]:
     """Sweeps in this context are over an image of this height, in strips unless gradients are recorded."""
     streaming = _chosen.get() or Streaming()
-    whole = torch.is_grad_enabled() or streaming.strip_bytes is None
+    whole = not strips or torch.is_grad_enabled() or streaming.strip_bytes is None
     token = _active.set(None if whole else (streaming, height // UNIT))
     try:
         with streaming.store.reuse():
