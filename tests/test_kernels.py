@@ -1,6 +1,8 @@
 """Each native library that this processor can run does what torch does, and callers manage without."""
 
 import os
+import platform
+import shutil
 import subprocess
 import sys
 
@@ -123,6 +125,15 @@ def test_where_they_do_not_fit():
         block.eval()
     with torch.inference_mode(), streaming.use(Streaming(kernels=False)), streaming.image(8):
         assert not usable(x)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64" or shutil.which("g++") is None,
+    reason="no compiler that the kernels are known to build with",
+)
+def test_kernels_were_built():
+    """Else a broken build would only skip the tests above."""
+    assert kernels.library() is not None
 
 
 def test_without_a_library_the_result_is_the_same(tmp_path):

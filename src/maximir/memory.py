@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import shutil
 import tempfile
 import time
@@ -83,15 +84,14 @@ def needs(config: MaximConfig, features: torch.dtype) -> Needs:
     dry = Streaming(features=features, strip_done=lambda strips: flops.append(counter.get_total_flops()))
     with torch.no_grad(), streaming.use(dry), counter:
         model(image)
-    each = [after - before for before, after in zip([0.0, *flops], flops, strict=False)]
+    each = [after - before for before, after in itertools.pairwise([0.0, *flops])]
     return Needs(dry.store.peak / pixels, tuple(flop / pixels for flop in each))
 
 
 def fixed(config: MaximConfig, shape: tuple[int, int, int], more: int, strip_bytes: int) -> int:
     """Bytes that a pass holds besides feature maps: what the process has now, images, and a strip."""
-    n, height, width = shape[0], padded_size(shape[1]), padded_size(shape[2])
-    smallest = UNIT * n * width * config.features * 4
-    images = IMAGE_BYTES * n * height * width
+    smallest = UNIT * shape[0] * padded_size(shape[2]) * config.features * 4
+    images = IMAGE_BYTES * padded_pixels(shape)
     return resident() + OVERHEAD + more + images + STRIPS_AT_ONCE * max(strip_bytes, smallest)
 
 
@@ -118,10 +118,10 @@ def plan(
     Raises:
         MaximirError: even that needs more, or the scratch folder has not enough room; says how much.
     """
-    maps = round(needs(config, features).map_bytes * shape[0] * padded_size(shape[1]) * padded_size(shape[2]))
+    maps = round(needs(config, features).map_bytes * padded_pixels(shape))
     if device.type != "cpu":
         return plan_on_gpu(config, shape, features, maps, device, max_memory)
-    limit = max_memory if max_memory is not None else resident() + int(SHARE * available())
+    limit = budget(max_memory)
     least = fixed(config, shape, more, SMALLEST_STRIP)
     for strip_bytes in (STRIP_BYTES, SMALLEST_STRIP):
         besides = fixed(config, shape, more, strip_bytes)
@@ -162,13 +162,21 @@ def plan_on_gpu(
     return Plan(Streaming(strip_bytes, features), peak, 0, peak)
 
 
+def padded_pixels(shape: tuple[int, int, int]) -> int:
+    """Of a batch: images, height, width."""
+    return shape[0] * padded_size(shape[1]) * padded_size(shape[2])
+
+
+def budget(max_memory: int | None) -> int:
+    """Bytes that the process may hold: what was asked for, or most of what is free."""
+    return max_memory if max_memory is not None else resident() + int(SHARE * available())
+
+
 def is_small(config: MaximConfig, shape: tuple[int, int, int], max_memory: int | None) -> bool:
     """Whether an image surely fits and is soon done: it needs no plan, which takes a second to reckon."""
-    limit = max_memory if max_memory is not None else resident() + int(SHARE * available())
-    pixels = shape[0] * padded_size(shape[1]) * padded_size(shape[2])
-    return (
-        pixels <= SMALL_PIXELS and resident() + OVERHEAD + AMPLE_MAPS * 4 * config.features * pixels < limit
-    )
+    pixels = padded_pixels(shape)
+    ample = resident() + OVERHEAD + AMPLE_MAPS * 4 * config.features * pixels
+    return pixels <= SMALL_PIXELS and ample < budget(max_memory)
 
 
 def scratch_folder(chosen: Path | None, size: int = 0) -> Path:
@@ -270,7 +278,7 @@ def foresee(restorer: Restorer, height: int, width: int) -> Foreseen:
         seconds = time.perf_counter() - start
         if side > SAMPLES[0] and seconds > LONG_SAMPLE:
             break
-    pixels = padded_size(height) * padded_size(width)
+    pixels = padded_pixels((1, height, width))
     return Foreseen(*needed[1:], seconds * pixels / side**2, f"{side} x {side} pixels in {seconds:.1f} s")
 
 

@@ -122,8 +122,8 @@ class Restorer:
                 outputs: Tensor = self.model(padded.to(self.device))[-1][-1]
                 del padded
                 return [
-                    to_array(window.crop(output), image.dtype, grey=is_grey)
-                    for output, image, is_grey in zip(outputs, images, grey, strict=True)
+                    to_array(window.crop(output), image.dtype, grey=flag)
+                    for output, image, flag in zip(outputs, images, grey, strict=True)
                 ]
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise out_of_memory(h, w) from error
