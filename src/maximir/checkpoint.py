@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -23,6 +24,7 @@ from maximir.files import reason, write_atomically
 from maximir.model import Maxim
 
 FORMAT = "maximir-1"
+DIGEST = "sha256"  # key of the metadata
 MAX_OFFICIAL_BYTES = 4 * 2**30  # M-3, the largest, has 0.27 GB
 
 
@@ -91,12 +93,29 @@ def read_safetensors(path: Path) -> tuple[MaximConfig, dict[str, Tensor]]:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a safetensors file."""
+    """Metadata and tensors of a safetensors file, checked against the digest that ours hold.
+
+    Raises:
+        MaximirError: not such a file, or a damaged one.
+    """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, NotImplementedError) as error:
         raise MaximirError(f"not a whole safetensors file ({error})") from error
+    if DIGEST in metadata and metadata.pop(DIGEST) != digest(tensors):
+        raise MaximirError("the values are not those that were written: the file is damaged")
+    return metadata, tensors
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names and values; safetensors itself has no checksum."""
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        sha.update(name.encode())
+        sha.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
 
 
 def read_official(path: Path) -> tuple[MaximConfig, dict[str, Tensor]]:
@@ -165,6 +184,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         MaximirError: the folder is missing or cannot be written to, or the disk is full.
     """
     try:
-        write_atomically(path, safetensors.torch.save(dict(tensors), dict(metadata)))
+        facts = {**metadata, DIGEST: digest(tensors)}
+        write_atomically(path, safetensors.torch.save(dict(tensors), facts))
     except OSError as error:
         raise MaximirError(f"{path}: cannot be written ({reason(error)})") from error

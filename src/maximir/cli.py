@@ -133,24 +133,92 @@ def convert(
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name, or a .toml file.")],
-    data: Annotated[list[Path], typer.Option(help="Folder of clean photographs; may be repeated.")],
-    out: Annotated[Path, typer.Option(help="The run's folder. An unfinished run there goes on.")],
+    out: Annotated[Path, typer.Option(help="The run's folder. An unfinished run there goes on.")] = Path(
+        "run"
+    ),
+    data: Annotated[
+        list[Path] | None, typer.Option(help="Clean photographs: a folder or a .tar shard; may be repeated.")
+    ] = None,
+    pairs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Pairs: a folder with input/ and target/, a .tar shard or a .txt list; may be repeated."
+        ),
+    ] = None,
     validation: Annotated[
-        Path | None, typer.Option(help="Folder of clean images to measure on while training.")
+        list[Path] | None, typer.Option(help="Clean images to measure on while training; may be repeated.")
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="Start from these weights: .safetensors, official .npz, or a model's name."),
     ] = None,
     override: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the recipe (value in TOML)."),
     ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Do not train: foresee memory, speed and hours on this machine.")
+    ] = False,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
-    workers: Annotated[int, typer.Option(help="Processes that prepare samples.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare samples.")] = 0,
+    accumulate: Annotated[int, typer.Option(min=1, help="Parts in which a batch is computed.")] = 1,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Less memory: compute activations again for the gradients.")
+    ] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
+    shard: Annotated[bool, typer.Option("--shard", help="Under torchrun: FSDP2 instead of DDP.")] = False,
 ) -> None:
-    """Train a model; see the recipes in src/maximir/recipes."""
+    """Train a model by a recipe (docs/training.md). With several processes: torchrun … -m maximir train …"""
     from maximir.recipe import load_recipe
+    from maximir.run import Execution
+
+    changes = dict(parse_override(item) for item in override or [])
+    if init is not None:
+        changes["init"] = init
+    chosen = load_recipe(recipe, changes)
+    execution = Execution(device, workers, accumulate, recompute, compile, shard)
+    if plan:
+        from maximir.plan import print_plan
+
+        print_plan(chosen, data or [], pairs or [], execution)
+        return
+
     from maximir.train import train as run
 
-    chosen = load_recipe(recipe, dict(parse_override(item) for item in override or []))
-    print(f"wrote {run(chosen, data, out, validation=validation, device=device, workers=workers)}")
+    run(chosen, data or [], out, pairs=pairs or [], validation=validation or [], execution=execution)
+
+
+@app.command()
+def degrade(
+    inputs: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders of clean photographs.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A .png contact sheet; or a folder for pairs.")
+    ],
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="Degradation (default: all); may be repeated. See docs/training.md."),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Versions of a photograph on the sheet.")] = 6,
+    side: Annotated[int, typer.Option(min=64, help="Pixels of a photograph that the sheet shows.")] = 256,
+    rows: Annotated[int, typer.Option(min=1, help="Photographs on the sheet, spread over the folders.")] = 6,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+) -> None:
+    """Spoil clean photographs as in training: a contact sheet to look at, or pairs to test with."""
+    from maximir.data import find_scenes
+    from maximir.degradations import DEGRADATIONS
+    from maximir.sheet import contact_sheet, save_png, write_pairs
+
+    chosen = names or list(DEGRADATIONS)
+    if unknown := [name for name in chosen if name not in DEGRADATIONS]:
+        raise UsageError(f"unknown degradation {unknown[0]!r}: choose of {', '.join(DEGRADATIONS)}")
+    scenes = find_scenes(inputs)
+    if output.suffix.lower() == ".png":
+        scenes = scenes[:: max(1, len(scenes) // rows)][:rows]
+        save_png(contact_sheet(scenes, chosen, count, side, seed), output)
+        print(f"{output}: {len(scenes)} photographs, clean and {count} times degraded: {', '.join(chosen)}")
+    else:
+        written = write_pairs(scenes, chosen, output, seed)
+        print(f"{output}: {written} pairs in input/ and target/")
 
 
 @app.command()

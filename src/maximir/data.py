@@ -1,139 +1,274 @@
-"""Training samples: crops of clean photographs, augmented and degraded on the fly.
+"""Training photographs on disk: clean ones, pairs of degraded and clean, loose in folders or in tar shards.
 
-Everything random about sample number i of a run comes from a generator seeded with (seed, i). So the
-samples do not depend on the number of loader workers, and a resumed run sees exactly what an undisturbed
-one would have seen, without any state to store.
+Names say what belongs together. In a folder or a shard of pairs, `input/NAME` and `target/NAME`, or
+`NAME_input` and `NAME_target`, or (as WebDataset names the parts of a sample) `NAME.input.png` and
+`NAME.target.png`; several inputs may share a target: `NAME_light_input`, `NAME_strong_input`. A `NAME_depth`
+beside is the scene's depth. Read as clean photographs, such a folder gives its targets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import io
+import re
+import tarfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from torch import Tensor
-from torch.utils.data import Dataset, Sampler
 
 from maximir.errors import MaximirError
 from maximir.pixels import UINT8, from_unit, to_unit
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
+SHARD = ".tar"
+ROLE = re.compile(r"(?:^|(.*)[._])(input|target|depth)$", re.IGNORECASE)
 
-Degradation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image on disk: a file, or a member of a tar shard.
+
+    Attributes:
+        path: the file or the shard.
+        member: name, first byte and length in the shard.
+    """
+
+    path: Path
+    member: tuple[str, int, int] | None = None
+
+    def __str__(self) -> str:
+        return str(self.path) if self.member is None else f"{self.path}:{self.member[0]}"
+
+    def open(self) -> Image.Image:
+        """The image, its pixels not yet read."""
+        if self.member is None:
+            return Image.open(self.path)
+        _, start, length = self.member
+        with self.path.open("rb") as shard:
+            shard.seek(start)
+            return Image.open(io.BytesIO(shard.read(length)))
+
+    def size(self) -> tuple[int, int]:
+        """Height and width, upright, from the header alone.
+
+        Raises:
+            MaximirError: the file cannot be read as an image.
+        """
+        try:
+            with self.open() as image:
+                width, height = image.size
+                turned = image.getexif().get(0x0112, 1) >= 5
+        except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more for bad files
+            raise MaximirError(f"{self}: cannot be read as an image ({error})") from error
+        return (width, height) if turned else (height, width)
+
+    def load(self) -> np.ndarray:
+        """The image as uint8 [H, W, 3]. Pillow only, so that training needs nothing else.
+
+        Raises:
+            MaximirError: the file cannot be read as an image.
+        """
+        try:
+            with self.open() as image:
+                upright = ImageOps.exif_transpose(image)
+                if upright.mode.startswith("I;16"):  # Pillow would clip it to 8 bits
+                    grey = from_unit(to_unit(np.asarray(upright).astype(np.uint16)), UINT8)
+                    return np.repeat(grey[..., None], 3, axis=-1)
+                return np.asarray(upright.convert("RGB"))
+        except Exception as error:
+            raise MaximirError(f"{self}: cannot be read as an image ({error})") from error
+
+    def load_depth(self) -> np.ndarray:
+        """A grey image as float32 [H, W] in [0, 1]."""
+        try:
+            with self.open() as image:
+                depth = np.asarray(image)
+                return to_unit(depth.astype(np.uint16) if depth.dtype.kind == "i" else depth)
+        except Exception as error:
+            raise MaximirError(f"{self}: cannot be read as a depth map ({error})") from error
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is known of one view: the clean photograph, degraded versions of it and its depth.
+
+    Attributes:
+        name: for `hold_out` and for messages.
+    """
+
+    name: str
+    target: ImageFile
+    inputs: tuple[ImageFile, ...] = ()
+    depth: ImageFile | None = None
 
 
 def load_rgb(path: Path) -> np.ndarray:
-    """An image file as uint8 [H, W, 3]. Pillow only, so that training needs nothing else.
+    """An image file as uint8 [H, W, 3]; see `ImageFile.load`."""
+    return ImageFile(path).load()
+
+
+def list_images(place: Path) -> list[tuple[str, ImageFile]]:
+    """Names (without suffix, `/` between folders) and files of all images in a folder or tar shard, sorted.
+
+    Shards below a folder count with what is in them.
 
     Raises:
-        MaximirError: the file cannot be read as an image.
+        MaximirError: the place is missing, a shard is damaged, or there is no image.
     """
+    if place.is_file() and place.suffix == SHARD:
+        found = list_shard(place)
+    elif place.is_dir():
+        found = []
+        for path in place.rglob("*"):
+            if path.suffix.lower() in SUFFIXES:
+                found.append((path.relative_to(place).with_suffix("").as_posix(), ImageFile(path)))
+            elif path.suffix == SHARD:
+                found.extend(list_shard(path))
+    else:
+        raise MaximirError(f"{place}: no such folder (or .tar shard) of training images")
+    if not found:
+        raise MaximirError(f"{place}: no images in it ({', '.join(sorted(SUFFIXES))})")
+    return sorted(found, key=lambda item: (item[0], str(item[1])))
+
+
+def list_shard(path: Path) -> list[tuple[str, ImageFile]]:
     try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):  # Pillow would clip it to 8 bits
-                grey = from_unit(to_unit(np.asarray(upright).astype(np.uint16)), UINT8)
-                return np.repeat(grey[..., None], 3, axis=-1)
-            return np.asarray(upright.convert("RGB"))
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more for bad files
-        raise MaximirError(f"{path}: cannot be read as an image ({error})") from error
+        with tarfile.open(path, "r:") as shard:
+            return [
+                (
+                    member.name.rsplit(".", 1)[0],
+                    ImageFile(path, (member.name, member.offset_data, member.size)),
+                )
+                for member in shard
+                if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES
+            ]
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise MaximirError(f"{path}: cannot be read as an uncompressed tar shard ({error})") from error
 
 
-def find_images(folders: Sequence[Path]) -> list[Path]:
-    """All image files below the folders, sorted by path.
+def role(name: str) -> tuple[str, str]:
+    """The scene's name and the part that an image plays in it: "input", "target", "depth" or ""."""
+    folder, _, last = name.rpartition("/")
+    if match := ROLE.match(last):
+        return "/".join(filter(None, (folder, match[1]))), match[2].lower()
+    parent, _, inner = folder.rpartition("/")
+    if inner.lower() in ("input", "target", "depth"):
+        return "/".join(filter(None, (parent, last))), inner.lower()
+    return name, ""
+
+
+def find_scenes(places: Sequence[Path]) -> list[Scene]:
+    """The clean photographs in folders and shards, with depth where it lies beside."""
+    scenes = []
+    for place in places:
+        images = [(*role(name), image) for name, image in list_images(place)]
+        depths = {name: image for name, part, image in images if part == "depth"}
+        scenes += [
+            Scene(name, image, depth=depths.get(name))
+            for name, part, image in images
+            if part in ("", "target")
+        ]
+        if not any(part in ("", "target") for _, part, _ in images):
+            raise MaximirError(f"{place}: holds inputs only, no clean photographs")
+    return scenes
+
+
+def find_pairs(places: Sequence[Path]) -> list[Scene]:
+    """The pairs in folders, shards and lists, by scene.
+
+    Args:
+        places: folders or `.tar` shards named as the module says; or `.txt` lists of two paths a line,
+            degraded and clean, separated by a tab (relative ones: to the list's folder).
 
     Raises:
-        MaximirError: a folder is missing, or there is no image.
+        MaximirError: naming the first file without a partner, or a line that is no pair.
     """
-    for folder in folders:
-        if not folder.is_dir():
-            raise MaximirError(f"{folder}: no such folder of training images")
-    paths = sorted(p for folder in folders for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise MaximirError(f"{', '.join(map(str, folders))}: no images ({', '.join(sorted(SUFFIXES))})")
-    return paths
+    return [
+        scene
+        for place in places
+        for scene in (listed_pairs(place) if place.suffix == ".txt" else named_pairs(place))
+    ]
 
 
-def load_photographs(
-    folders: Sequence[Path], scales: Sequence[float], smallest: int, report: Callable[[str], None]
-) -> list[np.ndarray]:
-    """Decode all photographs into memory, each also shrunk by `scales` (sharper, cleaner detail).
+def listed_pairs(path: Path) -> list[Scene]:
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise MaximirError(f"{path}: the list of pairs cannot be read ({error})") from error
+    scenes = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        files = [path.parent / name for name in line.split("\t")]
+        if len(files) != 2:
+            raise MaximirError(f"{path}, line {number}: must be two paths with a tab between them")
+        for file in files:
+            if not file.is_file():
+                raise MaximirError(f"{path}, line {number}: {file} does not exist")
+        scenes.append(Scene(files[0].stem, ImageFile(files[1]), (ImageFile(files[0]),)))
+    if not scenes:
+        raise MaximirError(f"{path}: the list of pairs is empty")
+    return scenes
 
-    Images with a side below `smallest` are left out; unreadable ones are reported and left out.
+
+def named_pairs(place: Path) -> list[Scene]:
+    parts: dict[str, dict[str, ImageFile]] = {"input": {}, "target": {}, "depth": {}, "": {}}
+    for name, image in list_images(place):
+        scene, part = role(name)
+        parts[part][scene] = image
+    inputs: dict[str, list[ImageFile]] = {name: [] for name in parts["target"]}
+    for name, image in parts["input"].items():
+        owner = name
+        while owner not in inputs:  # 1400_light_input belongs to 1400_target
+            owner, separator, _ = owner.rpartition("_")
+            if not separator:
+                raise MaximirError(f"{image}: has no partner, a target of the same name")
+        inputs[owner].append(image)
+    for name, found in inputs.items():
+        if not found:
+            raise MaximirError(f"{parts['target'][name]}: has no partner, an input of the same name")
+    if not inputs:
+        raise MaximirError(
+            f"{place}: holds no pairs; they are input/NAME and target/NAME, or NAME_input and NAME_target"
+        )
+    return [
+        Scene(name, parts["target"][name], tuple(found), parts["depth"].get(name))
+        for name, found in inputs.items()
+    ]
+
+
+def split(scenes: Iterable[Scene], hold_out: Sequence[str]) -> tuple[list[Scene], list[Scene]]:
+    """Scenes to train on, and the others: names that match a pattern, as of a shell."""
+    train: list[Scene] = []
+    held_out: list[Scene] = []
+    for scene in scenes:
+        name = scene.name.rsplit("/", 1)[-1]
+        (held_out if any(fnmatch(name, pattern) for pattern in hold_out) else train).append(scene)
+    return train, held_out
+
+
+def check_pairs(scenes: Sequence[Scene], report: Callable[[str], None]) -> list[Scene]:
+    """The scenes that can be used; an unreadable file is reported and left out.
 
     Raises:
-        MaximirError: nothing is left.
+        MaximirError: the sizes within a pair differ: the pairing is wrong, and so may be others.
     """
-    photographs: list[np.ndarray] = []
-    for path in find_images(folders):
+    usable = []
+    for scene in scenes:
         try:
-            photograph = load_rgb(path)
+            height, width = scene.target.size()
+            sizes = [(image, image.size()) for image in scene.inputs]
         except MaximirError as error:
             report(f"skipped {error}")
             continue
-        for scale in scales:
-            h, w = (round(side * scale) for side in photograph.shape[:2])
-            if min(h, w) < smallest:
-                continue
-            if scale == 1:
-                photographs.append(photograph)
-            else:
-                smaller = Image.fromarray(photograph).resize((w, h), Image.Resampling.LANCZOS)
-                photographs.append(np.asarray(smaller))
-    if not photographs:
-        raise MaximirError(
-            f"{', '.join(map(str, folders))}: no readable image has both sides of at least {smallest} pixels"
-        )
-    return photographs
-
-
-def augment(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One of the eight flips and quarter turns."""
-    image = np.rot90(image, int(rng.integers(4)))
-    return image[:, ::-1] if rng.integers(2) else image
-
-
-class DegradedCrops(Dataset[tuple[Tensor, Tensor]]):
-    """Sample (number, patch) → (degraded, clean), float32 `[3, patch, patch]`, the clean one in [0, 1]."""
-
-    def __init__(self, photographs: list[np.ndarray], degrade: Degradation, seed: int) -> None:
-        self.photographs = photographs
-        self.degrade = degrade
-        self.seed = seed
-        areas = np.array([p.shape[0] * p.shape[1] for p in photographs], dtype=np.float64)
-        self.cumulative = np.cumsum(areas / areas.sum())  # every pixel is equally likely
-
-    def __getitem__(self, index: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        number, patch = index
-        rng = np.random.default_rng([self.seed, number])
-        chosen = min(int(np.searchsorted(self.cumulative, rng.random())), len(self.photographs) - 1)
-        photograph = self.photographs[chosen]
-        top = int(rng.integers(photograph.shape[0] - patch + 1))
-        left = int(rng.integers(photograph.shape[1] - patch + 1))
-        crop = augment(photograph[top : top + patch, left : left + patch], rng)
-        clean = crop.astype(np.float32) / np.float32(255)
-        degraded = self.degrade(clean, rng).astype(np.float32)
-        return to_tensor(degraded), to_tensor(clean)
-
-
-def to_tensor(image: np.ndarray) -> Tensor:
-    """[H, W, 3] → [3, H, W]."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-
-
-class RunSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of (sample number, patch) from step `start` on. `phase(step)` gives (batch, patch)."""
-
-    def __init__(self, start: int, steps: int, phase: Callable[[int], tuple[int, int]]) -> None:
-        self.start, self.steps, self.phase = start, steps, phase
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for step in range(self.start, self.steps):
-            batch, patch = self.phase(step)
-            # Numbers are spaced by a fixed stride, so they never repeat when the batch size changes.
-            yield [(step * 2**16 + k, patch) for k in range(batch)]
-
-    def __len__(self) -> int:
-        return self.steps - self.start
+        for image, size in sizes:
+            if size != (height, width):
+                raise MaximirError(
+                    f"{image}: is {size[1]} x {size[0]} pixels, but its target {scene.target} is "
+                    f"{width} x {height}"
+                )
+        usable.append(scene)
+    return usable

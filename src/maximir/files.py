@@ -6,6 +6,8 @@ import os
 import secrets
 from pathlib import Path
 
+PART = ".maximir-"  # files that are not whole yet begin with it
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write beside, sync, rename: an older file at `path` is replaced at once, or stays as it was.
@@ -13,7 +15,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: the folder is missing or cannot be written to, or the disk is full. Nothing is left behind.
     """
-    part = path.with_name(f".maximir-{secrets.token_hex(6)}{path.suffix}")
+    part = path.with_name(f"{PART}{secrets.token_hex(6)}{path.suffix}")
     try:
         with part.open("xb") as file:
             file.write(data)

@@ -7,7 +7,7 @@ Inside, maps are channels-last `[N, H, W, C]`; images at the border are `[N, 3, 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from maximir import streaming
 from maximir.config import BOTTLENECK_WINDOW, LEVELS, SIZE_MULTIPLE, WINDOWS, MaximConfig
@@ -67,13 +68,20 @@ def groups(
     )
 
 
-def with_shortcut(groups: nn.Sequential, x: Tensor) -> Tensor:
-    """x + groups(x), the long shortcut. May overwrite x."""
+def with_shortcut(groups: nn.Sequential, x: Tensor, recompute: bool) -> Tensor:
+    """x + groups(x), the long shortcut. May overwrite x.
+
+    Args:
+        recompute: for gradients, keep each layer's input only, and run the layer again when it is needed.
+    """
     shortcut = keep(x)
     into = None if shortcut is x else x
     for group in groups:
         for layer in group:  # type: ignore[attr-defined]
-            into = x = layer(x, into)
+            if recompute and torch.is_grad_enabled():
+                x = checkpoint(layer, x, use_reentrant=False)
+            else:
+                into = x = layer(x, into)
     return add(shortcut, x)
 
 
@@ -94,6 +102,8 @@ def convolve(conv: Conv, x: Tensor, *, feature: bool = False) -> Tensor:
 class Bottleneck(nn.Module):
     """Official `BottleneckBlock`."""
 
+    recompute = False
+
     def __init__(self, config: MaximConfig, channels: int) -> None:
         super().__init__()
         self.project = Conv1x1(channels, channels)
@@ -101,11 +111,13 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = sweep_rows(project(self.project, Map(x)), x.numel())
-        return with_shortcut(self.groups, x)
+        return with_shortcut(self.groups, x, self.recompute)
 
 
 class EncoderDecoderBlock(nn.Module):
     """What encoders and decoders share: project, then groups of MAB and RCAB, long shortcut."""
+
+    recompute = False
 
     def __init__(self, config: MaximConfig, inputs: int, channels: int, window: int) -> None:
         super().__init__()
@@ -114,7 +126,7 @@ class EncoderDecoderBlock(nn.Module):
 
     def forward(self, from_x: Source, other: Source, size: int) -> Tensor:
         x = sweep_rows(project(self.project, from_x, other), size)
-        return with_shortcut(self.groups, x)
+        return with_shortcut(self.groups, x, self.recompute)
 
 
 class Encoder(nn.Module):
@@ -309,15 +321,24 @@ class Maxim(nn.Module):
                 outputs.append([restored[level].permute(0, 3, 1, 2) for level in COARSE_TO_FINE])
         return outputs
 
+    def recompute(self, on: bool) -> None:
+        """In training, compute the blocks again for their gradients instead of keeping what is in them."""
+        for module in self.modules():
+            if isinstance(module, EncoderDecoderBlock | Bottleneck):
+                module.recompute = on
+
+    def heads(self) -> Iterator[ImageConv]:
+        """The convolutions that make the images."""
+        for stage in self.stages:
+            for output in stage.outputs:
+                yield output.to_image if isinstance(output, SupervisedAttention) else output
+
     @torch.no_grad()
     def zero_outputs_(self) -> None:
         """Set the convolutions that make the images to zero: every output is then the input."""
-        for stage in self.stages:
-            assert isinstance(stage, Stage)
-            for output in stage.outputs:
-                conv = output.to_image if isinstance(output, SupervisedAttention) else output
-                for parameter in conv.parameters():
-                    parameter.zero_()
+        for head in self.heads():
+            for parameter in head.parameters():
+                parameter.zero_()
 
 
 def check_image(image: Tensor) -> None:

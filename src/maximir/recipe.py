@@ -16,6 +16,8 @@ from maximir.degradations import DEGRADATIONS
 from maximir.errors import UsageError
 from maximir.optimizers import OPTIMIZERS
 
+PAIRS = "pairs"  # in a mixture: not a degradation, but pairs of photographs
+
 RECIPES = resources.files("maximir") / "recipes"
 
 
@@ -52,10 +54,35 @@ def between_0_and_1(value: float) -> bool:
 
 
 NUMBER = (int, float)
+WHOLE_TABLES = ("mixture",)  # that an override replaces, not merges
+MIXABLE = (PAIRS, *DEGRADATIONS)
+
+
+def is_mixture(value: dict[str, Any]) -> bool:
+    return bool(value) and all(
+        name in MIXABLE and isinstance(share, NUMBER) and share > 0 for name, share in value.items()
+    )
+
+
 # field → type, condition, both in words
 FIELDS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
     "task": (str, TASKS.__contains__, f"one of {', '.join(TASKS)}"),
-    "degradation": (str, DEGRADATIONS.__contains__, f"one of {', '.join(DEGRADATIONS)}"),
+    "mixture": (dict, is_mixture, f"a table of positive shares of {', '.join(MIXABLE)}"),
+    "validate_with": (
+        tuple,
+        lambda value: all(name in DEGRADATIONS for name in value),
+        f"a list of {', '.join(DEGRADATIONS)}",
+    ),
+    "hold_out": (
+        tuple,
+        lambda value: all(isinstance(item, str) for item in value),
+        "a list of name patterns",
+    ),
+    "mixup": (NUMBER, lambda value: 0 <= value <= 1, "a number in [0, 1]"),
+    "rotate": (bool, lambda value: True, "true or false"),
+    "init": (str, lambda value: True, "weights: a file, or an embedded model's name"),
+    "reset_head": (bool, lambda value: True, "true or false"),
+    "start_at": (NUMBER, between_0_and_1, "a number in [0, 1)"),
     "steps": (int, positive, "a positive integer"),
     "optimizer": (str, OPTIMIZERS.__contains__, f"one of {', '.join(OPTIMIZERS)}"),
     "learning_rate": (NUMBER, positive, "a positive number"),
@@ -67,6 +94,11 @@ FIELDS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
     "ema": (NUMBER, between_0_and_1, "a number in [0, 1)"),
     "start_as_identity": (bool, lambda value: True, "true or false"),
     "scales": (tuple, lambda value: value and all(0 < scale <= 1 for scale in value), "numbers in (0, 1]"),
+    "pair_scales": (
+        tuple,
+        lambda value: value and all(0 < scale <= 1 for scale in value),
+        "numbers in (0, 1]",
+    ),
     "precision": (str, ("fp32", "bf16").__contains__, '"fp32" or "bf16"'),
     "seed": (int, lambda value: value >= 0, "an integer of at least 0"),
 }
@@ -78,7 +110,8 @@ class Recipe:
 
     Attributes:
         task: what the model is for: denoise, deblur, derain, dehaze or enhance.
-        degradation: name in `maximir.degradations.DEGRADATIONS`.
+        mixture: where samples come from, with their shares: "pairs" (folders of pairs), and names in
+            `maximir.degradations.DEGRADATIONS` (clean photographs, degraded on the fly).
         model: fields of `MaximConfig`.
         steps: optimiser steps.
         phases: crops, by fraction of the steps.
@@ -92,12 +125,21 @@ class Recipe:
         start_as_identity: the last convolutions start at zero, so that the untrained network returns its
             input instead of something far from an image (not in the paper; see docs/experiments.md).
         scales: each photograph is also seen shrunk by these factors.
+        pair_scales: each pair is.
+        rotate: augment by quarter turns too, not by flips alone (up and down matter to rain and haze).
+        mixup: probability that a sample is blended with another one (the paper: 0.5).
+        hold_out: patterns of names of scenes that are not trained on, but validated with.
+        validate_with: degradations of the clean validation images; none: those of the mixture.
+        init: weights to start from, a file or an embedded model's name; "": random ones.
+        reset_head: of those weights, the last convolutions start anew.
+        start_at: the learning rates start where the schedule is after this part of a run; to go on gently
+            from weights that were trained before.
         precision: "fp32", or "bf16" for autocast.
         seed: of everything random.
     """
 
     task: str
-    degradation: str
+    mixture: dict[str, float]
     steps: int
     phases: tuple[Phase, ...]
     model: MaximConfig = field(default_factory=MaximConfig)
@@ -111,6 +153,14 @@ class Recipe:
     ema: float = 0.999
     start_as_identity: bool = False
     scales: tuple[float, ...] = (1.0,)
+    pair_scales: tuple[float, ...] = (1.0,)
+    rotate: bool = True
+    mixup: float = 0.0
+    hold_out: tuple[str, ...] = ()
+    validate_with: tuple[str, ...] = ()
+    init: str = ""
+    reset_head: bool = False
+    start_at: float = 0.0
     precision: str = "bf16"
     seed: int = 0
 
@@ -132,9 +182,14 @@ class Recipe:
         phase = self.phase(step)
         return phase.batch, phase.patch
 
+    def pixels(self, step: int) -> int:
+        """What a step sees, of all processes."""
+        phase = self.phase(step)
+        return phase.batch * phase.patch**2
+
     def pixels_left(self, step: int) -> int:
         """What the steps from `step` on will see: a measure of the work left."""
-        return sum(phase.batch * phase.patch**2 for phase in map(self.phase, range(step, self.steps)))
+        return sum(map(self.pixels, range(step, self.steps)))
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -157,7 +212,7 @@ class Recipe:
         try:
             values["phases"] = tuple(Phase(**phase) for phase in values["phases"])
             values["model"] = MaximConfig.from_dict(values.get("model", {}))
-            for name in ("betas", "scales"):
+            for name in ("betas", "scales", "pair_scales", "hold_out", "validate_with"):
                 if name in values:
                     values[name] = tuple(values[name])
             return cls(**values)
@@ -166,10 +221,14 @@ class Recipe:
 
 
 def available() -> list[str]:
-    """Names of the recipes that come with maximir."""
-    return sorted(
-        entry.name.removesuffix(".toml") for entry in RECIPES.iterdir() if entry.name.endswith(".toml")
-    )
+    """Names of the recipes that come with maximir. A file with a table of sets holds one for each."""
+    names = []
+    for entry in RECIPES.iterdir():
+        if entry.name.endswith(".toml"):
+            name = entry.name.removesuffix(".toml")
+            sets = tomllib.loads(entry.read_text()).get("sets")
+            names += [name] if sets is None else [f"{name}/{item}" for item in sets]
+    return sorted(names)
 
 
 def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> Recipe:
@@ -177,15 +236,20 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
 
     Args:
         overrides: keys that replace the file's; in a table, such as `model`, only those that are given.
+
+    Raises:
+        UsageError: unknown name, a file that cannot be read, or what `Recipe.from_dict` says.
     """
     path = Path(name_or_path)
+    chosen = ""
     if path.suffix == ".toml":
         try:
             text = path.read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{path}: the recipe cannot be read ({error})") from error
     elif name_or_path in available():
-        text = (RECIPES / f"{name_or_path}.toml").read_text()
+        file, _, chosen = name_or_path.partition("/")
+        text = (RECIPES / f"{file}.toml").read_text()
     else:
         raise UsageError(
             f"unknown recipe {name_or_path!r}: give a .toml file or one of {', '.join(available())}"
@@ -194,7 +258,10 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{name_or_path}: not valid TOML ({error})") from error
+    if chosen:
+        values |= values.pop("sets")[chosen]
     for key, value in (overrides or {}).items():
         old = values.get(key)
-        values[key] = old | value if isinstance(old, dict) and isinstance(value, dict) else value
+        merge = isinstance(old, dict) and isinstance(value, dict) and key not in WHOLE_TABLES
+        values[key] = old | value if merge else value
     return Recipe.from_dict(values)

@@ -2,53 +2,118 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from maximir import checkpoint
+from maximir import checkpoint, sizes
+from maximir.distributed import Processes, accumulating, as_parts, spread, whole
 from maximir.errors import MaximirError, UsageError
-from maximir.files import write_atomically
+from maximir.files import PART, write_atomically
 from maximir.losses import restoration_loss
 from maximir.model import Maxim
 from maximir.optimizers import make_optimizers
 from maximir.recipe import Recipe
 
 KEPT_STATES = 2
+NAMED_IMAGES = 8  # of a batch, in a message
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a run is carried out. Its result does not depend on that, but for the order of sums.
+
+    Attributes:
+        device: "auto", "cpu" or "cuda".
+        workers: loader processes; 0: samples are made between the steps.
+        accumulate: a batch goes through the network in this many parts.
+        recompute: blocks keep their inputs only, and are computed again for the gradients.
+        compile: by `torch.compile`. It does not help on processors (docs/experiments.md, 1).
+        shard: FSDP2 instead of DDP, under torchrun.
+    """
+
+    device: str = "auto"
+    workers: int = 0
+    accumulate: int = 1
+    recompute: bool = False
+    compile: bool = False
+    shard: bool = False
+
+
+DEFAULT = Execution()
 
 
 def schedule(recipe: Recipe, step: int) -> float:
-    """Factor on the learning rates: linear warm-up from 0, then cosine decay to the final one."""
+    """Factor on the learning rates: linear warm-up from 0, then cosine decay to the final one.
+
+    With `start_at`, as if that part of the run had been done before.
+    """
     if step < recipe.warmup:
         return (step + 1) / recipe.warmup
     done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    done = recipe.start_at + (1 - recipe.start_at) * done
     final = recipe.final_learning_rate / recipe.learning_rate
     return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
+
+
+def first_weights(recipe: Recipe) -> Maxim:
+    """The network at the start of a run: random, or the recipe's `init`.
+
+    Raises:
+        MaximirError: `init` cannot be loaded, or is a network of another shape.
+    """
+    torch.manual_seed(recipe.seed)
+    model = Maxim(recipe.model)
+    if recipe.init:
+        loaded = checkpoint.load_model(recipe.init)
+        if loaded.config != dataclasses.replace(recipe.model, dropout=loaded.config.dropout):
+            raise UsageError(
+                f"recipe: init = {recipe.init!r} has another shape than the recipe's model: "
+                f"{loaded.config} and {recipe.model}"
+            )
+        heads = [{k: v.clone() for k, v in head.state_dict().items()} for head in model.heads()]
+        model.load_state_dict(loaded.state_dict())
+        if recipe.reset_head:
+            for head, fresh in zip(model.heads(), heads, strict=True):
+                head.load_state_dict(fresh)
+    if recipe.start_as_identity and (recipe.reset_head or not recipe.init):
+        model.zero_outputs_()
+    return model
 
 
 class Run:
     """A network in training: weights, their moving average, optimisers, and how many steps were done."""
 
-    def __init__(self, recipe: Recipe, folder: Path, device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, folder: Path, processes: Processes, execution: Execution = DEFAULT
+    ) -> None:
         """A new run in `folder`, which is made.
 
         Raises:
-            MaximirError: the folder holds a run of another recipe.
+            MaximirError: the folder holds a run of another recipe, or batches cannot be shared out.
             OSError: the folder cannot be made or written to.
         """
-        self.recipe, self.folder, self.device = recipe, folder, device
-        (folder / "states").mkdir(parents=True, exist_ok=True)
-        check_same_recipe(recipe, folder / "recipe.json")
-        torch.manual_seed(recipe.seed)
-        self.model = Maxim(recipe.model).to(device).train()
-        if recipe.start_as_identity:
-            self.model.zero_outputs_()
-        self.average = Maxim(recipe.model).to(device).eval().requires_grad_(False)
-        self.average.load_state_dict(self.model.state_dict())
+        check_parts(recipe, processes, execution)
+        model = first_weights(recipe).to(processes.device).train()
+        if processes.first:
+            (folder / "states").mkdir(parents=True, exist_ok=True)
+            check_room(folder, sum(parameter.numel() for parameter in model.parameters()))
+            check_same_recipe(recipe, folder / "recipe.json")
+        processes.wait()
+        self.recipe, self.folder, self.processes, self.execution = recipe, folder, processes, execution
+        self.model = model
+        self.model.recompute(execution.recompute)
+        self.network: nn.Module = spread(model, processes, shard=execution.shard)
+        if execution.compile:
+            self.network = torch.compile(self.network)  # type: ignore[assignment]
+        self.average = {name: value.detach().clone() for name, value in model.named_parameters()}
         self.optimizers = make_optimizers(
             self.model, recipe.optimizer, recipe.learning_rate, recipe.betas, recipe.muon_learning_rate
         )
@@ -57,35 +122,65 @@ class Run:
                 group["initial_lr"] = group["lr"]
         self.step = 0
 
+    @property
+    def device(self) -> torch.device:
+        return self.processes.device
+
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
 
-    def train_step(self, degraded: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
-        """One optimiser step; loss and gradient norm before clipping."""
-        recipe = self.recipe
-        torch.manual_seed(recipe.seed * 1_000_003 + self.step)
+    def train_step(
+        self, degraded: Tensor, clean: Tensor, origins: Sequence[str] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """One optimiser step; loss and gradient norm before clipping, over the batches of all processes.
+
+        Args:
+            degraded, clean: `[N, 3, H, W]`, this process's part of the batch.
+            origins: what they were made from, for the message.
+
+        Raises:
+            MaximirError: the gradient is not finite. Weights and states are as before.
+        """
+        recipe, parts = self.recipe, self.execution.accumulate
+        torch.manual_seed((self.processes.rank << 48) + recipe.seed * 1_000_003 + self.step)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * schedule(recipe, self.step)
-        with self.autocast():
-            outputs = self.model(degraded)
-        loss = restoration_loss(outputs, clean)
         self.model.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
+        losses = []
+        for number, (part, target) in enumerate(
+            zip(degraded.chunk(parts), clean.chunk(parts), strict=True), 1
+        ):
+            with accumulating(self.network, last=number == parts):
+                with self.autocast():
+                    outputs = self.network(part)
+                loss = restoration_loss(outputs, target) / parts
+                loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        loss = self.processes.mean(torch.stack(losses).sum())
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm))
         if not torch.isfinite(norm):
+            images = ", ".join(origins[:NAMED_IMAGES]) + (" …" if len(origins) > NAMED_IMAGES else "")
             raise MaximirError(
-                f"step {self.step}: the loss is {loss.item()} and the gradient's norm {norm.item()}. The "
-                f"states in {self.folder / 'states'} are from before; a new run with a lower learning rate "
-                "may do better"
+                f"step {self.step}: the loss is {loss.item()} and the gradient's norm {norm.item()}, on a "
+                f"batch of {images or 'unknown images'}. The states in {self.folder / 'states'} are from "
+                "before; a new run with a lower learning rate may do better"
             )
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
         decay = min(recipe.ema, self.step / (self.step + 10))  # a young average forgets quickly
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
-        return loss.detach(), norm
+            torch._foreach_lerp_(list(self.average.values()), list(self.model.parameters()), 1 - decay)
+        return loss, norm
+
+    def averaged(self) -> Maxim:
+        """The network with the moving average of the weights, to validate and to keep. For all processes."""
+        with torch.device("meta"):
+            model = Maxim(self.recipe.model)
+        state = {name: whole(value) for name, value in self.average.items()}
+        model.load_state_dict(state, assign=True)
+        return model.eval().requires_grad_(False)
 
     # --- states -------------------------------------------------------------------------------------
 
@@ -94,26 +189,39 @@ class Run:
 
     def save(self) -> None:
         """Write a state, then drop all but the newest ones."""
-        tensors: dict[str, Tensor] = {f"model.{name}": value for name, value in self.model.named_parameters()}
-        tensors |= {f"average.{name}": value for name, value in self.average.named_parameters()}
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
+        tensors: dict[str, Tensor] = {f"model.{name}": parameter for parameter, name in names.items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.items()}
         for optimizer in self.optimizers:
             for parameter, moments in optimizer.state.items():
                 tensors |= {f"{key}.{names[parameter]}": value for key, value in moments.items()}
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        metadata = {"step": str(self.step), "recipe": json.dumps(self.recipe.to_dict())}
-        checkpoint.write_tensors(self.state_path(self.step), tensors, metadata)
-        for path in self.states()[:-KEPT_STATES]:
-            path.unlink()
+        tensors = {name: whole(tensor.detach()).cpu().contiguous() for name, tensor in tensors.items()}
+        if self.processes.first:
+            metadata = {"step": str(self.step), "recipe": json.dumps(self.recipe.to_dict())}
+            checkpoint.write_tensors(self.state_path(self.step), tensors, metadata)
+            for path in self.states()[:-KEPT_STATES]:
+                path.unlink()
+        self.processes.wait()
 
     def states(self) -> list[Path]:
         return sorted((self.folder / "states").glob("step-*.safetensors"))
 
     def resume(self, report: Callable[[str], None]) -> None:
         """Continue from the newest whole state; a damaged one is reported and the one before taken."""
+        found = self._newest_whole_state(report) if self.processes.first else -1
+        step = self.processes.agree(found)
+        if step >= 0:
+            self._restore(checkpoint.read_tensors(self.state_path(step))[1])
+            self.step = step
+            report(f"resumed from {self.state_path(step)}")
+
+    def _newest_whole_state(self, report: Callable[[str], None]) -> int:
+        """Its step; -1: there is none."""
+        for part in (self.folder / "states").glob(f"{PART}*"):
+            part.unlink()  # a save that was cut off
         for path in reversed(self.states()):
             try:
-                metadata, tensors = checkpoint.read_tensors(path)
+                metadata, _ = checkpoint.read_tensors(path)
                 step = int(metadata["step"])
                 same = json.loads(metadata["recipe"]) == json.loads(json.dumps(self.recipe.to_dict()))
             except (MaximirError, KeyError, ValueError, OSError) as error:
@@ -122,23 +230,49 @@ class Run:
                 continue
             if not same:
                 raise MaximirError(f"{path}: is of another recipe; use a new folder")
-            self._restore(tensors)
-            self.step = step
-            report(f"resumed from {path}")
-            return
+            return step
+        return -1
 
     @torch.no_grad()
     def _restore(self, tensors: dict[str, Tensor]) -> None:
-        for name, parameter in self.average.named_parameters():
-            parameter.copy_(tensors.pop(f"average.{name}"))
         parameters = dict(self.model.named_parameters())
-        for name, parameter in parameters.items():
-            parameter.copy_(tensors.pop(f"model.{name}"))
         owners = {p: o for o in self.optimizers for group in o.param_groups for p in group["params"]}
         for label, value in tensors.items():
             key, name = label.split(".", 1)
             parameter = parameters[name]
-            owners[parameter].state[parameter][key] = value.to(parameter.device)
+            if key == "model":
+                parameter.copy_(as_parts(value, parameter))
+            elif key == "average":
+                self.average[name].copy_(as_parts(value, parameter))
+            else:
+                moment = (
+                    as_parts(value, parameter) if value.shape == parameter.shape else value.to(self.device)
+                )
+                owners[parameter].state[parameter][key] = moment
+
+
+def check_room(folder: Path, parameters: int) -> None:
+    """Before work: do the states fit on the disk?"""
+    needed = (KEPT_STATES + 1) * 16 * parameters  # weights, average, two moments
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise MaximirError(
+            f"{folder}: the states of this run take {sizes.in_words(needed)}, but only "
+            f"{sizes.in_words(free)} are free on the disk"
+        )
+
+
+def check_parts(recipe: Recipe, processes: Processes, execution: Execution) -> None:
+    """Before work: can every batch be shared out?"""
+    parts = processes.count * execution.accumulate
+    for phase in recipe.phases:
+        if phase.batch % parts:
+            raise UsageError(
+                f"recipe: a batch of {phase.batch} cannot be shared out evenly among {processes.count} "
+                f"process(es) in {execution.accumulate} part(s) each"
+            )
+    if execution.shard and recipe.optimizer != "adam":
+        raise UsageError('--shard needs optimizer = "adam": Muon takes whole matrices')
 
 
 def check_same_recipe(recipe: Recipe, path: Path) -> None:

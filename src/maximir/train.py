@@ -3,7 +3,7 @@
 A run folder holds `recipe.json`, `log.jsonl`, `tensorboard/`, `samples/`, `states/` (everything needed to go
 on, the two newest) and, when done, `model.safetensors` (the moving average of the weights).
 
-Exact resumption: samples depend on the step only (see `data`), the random numbers of dropout are seeded by
+Exact resumption: samples depend on the step only (see `samples`), the random numbers of dropout are seeded by
 the step, and a state holds weights, moving average and the optimisers' moments (see `run`).
 """
 
@@ -23,17 +23,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from maximir import checkpoint
-from maximir.data import DegradedCrops, RunSampler, find_images, load_photographs, load_rgb, to_tensor
-from maximir.degradations import DEGRADATIONS, gaussian_noise
-from maximir.errors import MaximirError
+from maximir.data import Scene, check_pairs, find_pairs, find_scenes, split
+from maximir.distributed import join
+from maximir.errors import MaximirError, UsageError
 from maximir.files import reason, write_atomically
-from maximir.metrics import psnr
-from maximir.pixels import UINT8, from_unit, to_unit
-from maximir.recipe import Recipe
-from maximir.restore import choose_device, restore_batch
-from maximir.run import Run, schedule
-
-VALIDATION_SIGMA = 25.0
+from maximir.recipe import PAIRS, Recipe
+from maximir.run import DEFAULT, Execution, Run, schedule
+from maximir.samples import CLEAN, DEPTH, RunSampler, Sample, Samples, Views, collate, kind_of, views
+from maximir.validation import Trial, make_trials, validate
 
 
 @dataclass(frozen=True)
@@ -41,8 +38,8 @@ class Every:
     """How often, in steps."""
 
     log: int = 50
-    validate: int = 1000
-    save: int = 500
+    validate: int = 500
+    save: int = 250
 
 
 class Log:
@@ -76,7 +73,7 @@ class Log:
         samples.mkdir(exist_ok=True)
         Image.fromarray(picture).save(samples / f"step-{step:08d}.png")
         if self.board is not None:
-            self.board.add_image("noisy, restored, clean", picture, step, dataformats="HWC")
+            self.board.add_image("degraded, restored, clean", picture, step, dataformats="HWC")
 
     def close(self) -> None:
         self.file.close()
@@ -84,23 +81,54 @@ class Log:
             self.board.close()
 
 
-def validate(run: Run, images: list[np.ndarray]) -> tuple[float, np.ndarray]:
-    """How the averaged weights do on clean images with float noise, not clipped, seeded.
+def load_sources(
+    recipe: Recipe, data: Sequence[Path], pairs: Sequence[Path], report: Callable[[str], None]
+) -> tuple[dict[str, Views], list[Scene]]:
+    """What the recipe's mixture is drawn from, by kind; and the pairs that are held out.
 
-    Returns:
-        The mean RGB PSNR of the rounded results, and a picture of the first: noisy, restored, clean.
+    Raises:
+        MaximirError: what the mixture needs is not given, or what is given is not in the mixture.
     """
-    scores: list[float] = []
-    for number, clean in enumerate(images):
-        rng = np.random.default_rng([int(VALIDATION_SIGMA), number])
-        noisy = gaussian_noise(to_unit(clean), VALIDATION_SIGMA, rng)
-        with run.autocast():
-            output = restore_batch(run.average, to_tensor(noisy)[None].to(run.device))[0]
-        restored = from_unit(output.permute(1, 2, 0).cpu().numpy(), UINT8)
-        scores.append(psnr(restored, clean))
-        if number == 0:
-            picture = np.concatenate([from_unit(noisy, UINT8), restored, clean], axis=1)
-    return float(np.mean(scores)), picture
+    kinds = {kind_of(name) for name in recipe.mixture}
+    for given, wanted, option in ((data, kinds - {PAIRS}, "--data"), (pairs, kinds & {PAIRS}, "--pairs")):
+        if wanted and not given:
+            raise UsageError(f"the recipe's mixture ({', '.join(recipe.mixture)}) needs {option}")
+        if given and not wanted:
+            raise UsageError(f"the recipe's mixture ({', '.join(recipe.mixture)}) does not use {option}")
+    smallest = max(phase.patch for phase in recipe.phases)
+    clean, _ = split(find_scenes(data), recipe.hold_out)
+    paired, held_out = split(check_pairs(find_pairs(pairs), report), recipe.hold_out)
+    memory = available_memory() // 2
+    sources = {}
+    for kind in sorted(kinds):
+        scenes = {CLEAN: clean, DEPTH: [scene for scene in clean if scene.depth], PAIRS: paired}[kind]
+        scales = recipe.pair_scales if kind == PAIRS else recipe.scales
+        sources[kind] = Views(views(scenes, scales, smallest, report, kind=kind), memory, report)
+        memory -= sources[kind].bytes
+    return sources, held_out
+
+
+def available_memory() -> int:
+    """Bytes; without psutil (training needs torch, numpy, safetensors and Pillow only), 4 GB."""
+    try:
+        import psutil
+    except ImportError:
+        return 4 << 30
+    return int(psutil.virtual_memory().available)
+
+
+def make_loader(recipe: Recipe, sources: dict[str, Views], run: Run) -> DataLoader[Sample]:
+    """Batches from the run's step to its end."""
+    processes = run.processes
+    return DataLoader(
+        Samples(recipe.mixture, sources, recipe.seed, mixup=recipe.mixup, rotate=recipe.rotate),
+        batch_sampler=RunSampler(
+            run.step, recipe.steps, recipe.batch_and_patch, processes.rank, processes.count
+        ),
+        collate_fn=collate,
+        num_workers=run.execution.workers,
+        pin_memory=run.device.type == "cuda",
+    )
 
 
 def train(
@@ -108,9 +136,9 @@ def train(
     data: Sequence[Path],
     out: Path,
     *,
-    validation: Path | None = None,
-    device: str = "auto",
-    workers: int = 0,
+    pairs: Sequence[Path] = (),
+    validation: Sequence[Path] = (),
+    execution: Execution = DEFAULT,
     every: Every = Every(),
     report: Callable[[str], None] = print,
 ) -> Path:
@@ -118,73 +146,84 @@ def train(
 
     Args:
         recipe: what to do. A run that is resumed must have been started with the same.
-        data: folders of clean photographs.
+        data: folders or tar shards of clean photographs; see `maximir.data`.
+        pairs: folders, shards or lists of pairs.
         out: the run's folder, made if missing.
-        validation: folder of clean images to measure on while training (sigma 25).
-        device: "auto", "cpu" or "cuda".
-        workers: processes that prepare samples; the result does not depend on it.
+        validation: folders of clean images to measure on while training, beside the held-out pairs.
+        execution: how; may differ when a run is resumed.
 
     Raises:
         MaximirError: no data, a recipe other than the run's, a loss that is not finite, a full disk.
     """
-    place = choose_device(device)
-    largest = max(phase.patch for phase in recipe.phases)
-    photographs = load_photographs(data, recipe.scales, largest, report)
-    held_out = [] if validation is None else [load_rgb(path) for path in find_images([validation])]
-    report(f"{len(photographs)} training images, {len(held_out)} validation images, {place}")
-    try:
-        run = Run(recipe, out, place)
-        run.resume(report)
-        batches = DataLoader(
-            DegradedCrops(photographs, DEGRADATIONS[recipe.degradation], recipe.seed),
-            batch_sampler=RunSampler(run.step, recipe.steps, recipe.batch_and_patch),
-            num_workers=workers,
-            pin_memory=place.type == "cuda",
+    finished = out / "model.safetensors"
+    with join(execution.device) as processes:
+        tell = report if processes.first else lambda line: None
+        sources, held_out = load_sources(recipe, data, pairs, tell)
+        trials = make_trials(recipe, held_out, validation)
+        counts = ", ".join(f"{len(source)} {kind}" for kind, source in sources.items())
+        tell(
+            f"training images: {counts}; {len(trials)} to validate with; "
+            f"{processes.count} x {processes.device}"
         )
-        log = Log(out, run.step, report)
         try:
-            fit(run, batches, held_out, log, every)
-        finally:
-            log.close()
-        finished = out / "model.safetensors"
-        checkpoint.save_model(run.average, finished, metadata={"recipe": recipe.to_dict(), "steps": run.step})
-        return finished
-    except OSError as error:
-        raise MaximirError(f"{error.filename or out}: {reason(error)}") from error
+            run = Run(recipe, out, processes, execution)
+            run.resume(tell)
+            log = Log(out, run.step, tell) if processes.first else None
+            try:
+                fit(run, make_loader(recipe, sources, run), trials, log, every)
+            finally:
+                if log is not None:
+                    log.close()
+            model = run.averaged()
+            if processes.first:
+                facts = {"recipe": recipe.to_dict(), "steps": run.step}
+                checkpoint.save_model(model, finished, metadata=facts)
+            tell(f"wrote {finished}")
+            processes.wait()
+        except OSError as error:
+            raise MaximirError(f"{error.filename or out}: {reason(error)}") from error
+    return finished
 
 
-def fit(
-    run: Run, batches: Iterable[tuple[Tensor, Tensor]], held_out: list[np.ndarray], log: Log, every: Every
-) -> None:
-    """Step through the batches; log, save and validate on the way and at the end."""
+def fit(run: Run, batches: Iterable[Sample], trials: Sequence[Trial], log: Log | None, every: Every) -> None:
+    """Step through the batches; log, save and validate on the way and at the end.
+
+    Args:
+        log: None for all processes but the first.
+    """
     recipe = run.recipe
     losses: list[Tensor] = []
+    skipped: set[str] = set()
     seconds, pixels = 0.0, 0
     clock = time.monotonic()
-    for degraded, clean in batches:
+    for degraded, clean, origins, unreadable in batches:
+        if log is not None:
+            for message in set(unreadable) - skipped:
+                log.report(f"skipped {message}")
+            skipped.update(unreadable)
         loss, norm = run.train_step(
-            degraded.to(run.device, non_blocking=True), clean.to(run.device, non_blocking=True)
+            degraded.to(run.device, non_blocking=True), clean.to(run.device, non_blocking=True), origins
         )
         losses.append(loss)
         seconds += time.monotonic() - clock
-        pixels += degraded.shape[0] * degraded.shape[2] * degraded.shape[3]
+        pixels += recipe.pixels(run.step - 1)
         last = run.step == recipe.steps
-        if last or run.step % every.log == 0:
-            log.scalars(
-                run.step,
-                {
-                    "loss": torch.stack(losses).mean().item(),
-                    "gradient_norm": norm.item(),
-                    "learning_rate": recipe.learning_rate * schedule(recipe, run.step - 1),
-                    "seconds_per_step": seconds / len(losses),
-                    "hours_left": seconds / pixels * recipe.pixels_left(run.step) / 3600,
-                },
-            )
+        if log is not None and (last or run.step % every.log == 0):
+            values = {
+                "loss": torch.stack(losses).mean().item(),
+                "gradient_norm": norm.item(),
+                "learning_rate": recipe.learning_rate * schedule(recipe, run.step - 1),
+                "seconds_per_step": seconds / len(losses),
+                "hours_left": seconds / pixels * recipe.pixels_left(run.step) / 3600,
+            }
+            log.scalars(run.step, values | ({"skipped_images": len(skipped)} if skipped else {}))
             losses, seconds, pixels = [], 0.0, 0
         if last or run.step % every.save == 0:
             run.save()
-        if held_out and (last or run.step % every.validate == 0):
-            score, picture = validate(run, held_out)
-            log.scalars(run.step, {"psnr_sigma25": score})
-            log.picture(run.step, picture)
+        if trials and (last or run.step % every.validate == 0):
+            model = run.averaged()
+            if log is not None:
+                scores, picture = validate(model, trials, run.autocast(), run.device)
+                log.scalars(run.step, scores)
+                log.picture(run.step, picture)
         clock = time.monotonic()

@@ -1,15 +1,10 @@
-"""What spoils a clean photograph, seeded: the same generator state gives the same damage."""
+"""White Gaussian noise."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from maximir.pixels import UINT8, from_unit, to_unit
-
-
-def quantise(image: np.ndarray) -> np.ndarray:
-    """Clip to [0, 1] and round to 8 bits, as in a file: float32 in, float32 out."""
-    return to_unit(from_unit(image, UINT8))
+from maximir.degradations.files import quantise
 
 
 def gaussian_noise(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
@@ -22,6 +17,11 @@ def gaussian_noise(image: np.ndarray, sigma: float, rng: np.random.Generator) ->
     return image + np.float32(sigma / 255) * rng.standard_normal(image.shape, dtype=np.float32)
 
 
+def gaussian_25(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Sigma 25, the middle of the field's tables."""
+    return gaussian_noise(image, 25.0, rng)
+
+
 def blind_gaussian(
     image: np.ndarray, rng: np.random.Generator, *, sigma_max: float = 55.0, file_fraction: float = 0.5
 ) -> np.ndarray:
@@ -32,6 +32,3 @@ def blind_gaussian(
     """
     noisy = gaussian_noise(image, rng.uniform(0, sigma_max), rng)
     return quantise(noisy) if rng.random() < file_fraction else noisy
-
-
-DEGRADATIONS = {"blind-gaussian": blind_gaussian}

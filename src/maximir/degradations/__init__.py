@@ -1,0 +1,60 @@
+"""What spoils a clean photograph, by name. Seeded: the same generator state gives the same damage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from maximir.degradations import blur, camera, haze, lowlight, noise, rain
+from maximir.pixels import to_unit
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """A way to spoil a photograph.
+
+    Attributes:
+        function: clean float32 [H, W, 3] in [0, 1] and a generator → degraded, of the same shape and type.
+            With `needs_depth`, the scene's depth [H, W] comes third.
+        margin: pixels beyond each border that it needs; what it makes of them is worthless.
+        needs_depth: applies to photographs with a depth map only.
+    """
+
+    function: Callable[..., np.ndarray]
+    margin: int = 0
+    needs_depth: bool = False
+
+    def __call__(
+        self, image: np.ndarray, rng: np.random.Generator, depth: np.ndarray | None = None
+    ) -> np.ndarray:
+        degraded = self.function(image, rng, depth) if self.needs_depth else self.function(image, rng)
+        return degraded.astype(np.float32, copy=False)
+
+
+DEGRADATIONS = {
+    "gaussian": Degradation(noise.blind_gaussian),
+    "gaussian-25": Degradation(noise.gaussian_25),
+    "camera-noise": Degradation(camera.camera_noise),
+    "motion-blur": Degradation(blur.motion_blur, margin=blur.MARGIN),
+    "rain": Degradation(rain.rain),
+    "haze": Degradation(haze.haze),
+    "depth-haze": Degradation(haze.haze, needs_depth=True),
+    "low-light": Degradation(lowlight.low_light),
+}
+
+
+def degrade_photograph(
+    clean: np.ndarray, name: str, seed: Sequence[int], depth: np.ndarray | None = None
+) -> np.ndarray:
+    """A whole photograph, uint8 [H, W, 3], through the degradation `name`: float32.
+
+    Args:
+        seed: of everything random.
+        depth: float32 [H, W], for those that need it.
+    """
+    m = DEGRADATIONS[name].margin
+    padded = np.pad(to_unit(clean), [(m, m), (m, m), (0, 0)], mode="reflect")
+    degraded = DEGRADATIONS[name](padded, np.random.default_rng(seed), depth)
+    return degraded[m : m + clean.shape[0], m : m + clean.shape[1]]

@@ -1,0 +1,135 @@
+"""Blur by a shaken camera, seeded: random hand movements during the exposure, then noise and a file."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from maximir.degradations.camera import to_encoded, to_linear
+from maximir.degradations.files import as_file
+
+KERNEL_SIZE = 33  # pixels; a path of 27 still fits when its centre of mass lies near one end
+MARGIN = KERNEL_SIZE // 2  # what a crop needs around it
+EXTENT = (2.0, 25.0)  # longer side of a path in pixels; splatting and softening add about two
+MOMENTS = 400  # at which the exposure is sampled
+
+
+def wander(rng: np.random.Generator, roughness: int) -> np.ndarray:
+    """A smooth random curve over the exposure, [MOMENTS], of about unit deviation.
+
+    Args:
+        roughness: how many half-waves, each weaker than the one before.
+    """
+    waves = np.arange(1, roughness + 1)
+    time = np.linspace(0, np.pi, MOMENTS)
+    weights = rng.standard_normal(roughness) / waves
+    phases = rng.uniform(0, 2 * np.pi, roughness)
+    return np.cos(waves * time[:, None] + phases) @ weights * np.sqrt(2 / (1 / waves**2).sum())
+
+
+def hand_path(rng: np.random.Generator) -> np.ndarray:
+    """Where the picture of a point moves on the sensor: complex [MOMENTS], in pixels, mean 0.
+
+    The hand has inertia: heading and speed change smoothly, except for a few jerks that turn the heading
+    at once. It is slowest around a jerk and may rest anywhere, which leaves the bright spots of a kernel.
+    """
+    time = np.linspace(0, 1, MOMENTS)
+    heading = rng.uniform(0, 2 * np.pi) + rng.choice([0.2, 0.7, 1.4]) * wander(rng, 4)
+    speed = np.exp(rng.uniform(0.3, 1.3) * wander(rng, 12))
+    for moment in rng.random(rng.choice(4, p=[0.25, 0.3, 0.25, 0.2])):
+        heading += rng.uniform(0.5, np.pi) * rng.choice([-1, 1]) * (time > moment)
+        rest = rng.uniform(0.6, 1.0) * np.exp(-(((time - moment) / rng.uniform(0.02, 0.1)) ** 2))
+        speed *= 1 - rest
+    path = np.cumsum(speed * np.exp(1j * heading))
+    tremor = rng.uniform(0, 0.3) * (wander(rng, 24) + 1j * wander(rng, 24))  # pixels
+    extent = rng.uniform(*EXTENT)
+    path = path * (extent / max(np.ptp(path.real), np.ptp(path.imag))) + tremor
+    return path - path.mean()
+
+
+def rasterise(path: np.ndarray, size: int, softness: float) -> np.ndarray:
+    """A path as a kernel: float32 [size, size], non-negative, sum 1, centre of mass in the centre.
+
+    Args:
+        path: complex positions in pixels relative to the centre; mean 0; shrunk if they do not fit.
+        size: odd.
+        softness: sigma of the Gaussian around each position, in pixels.
+    """
+    radius = size // 2
+    reach = max(np.abs(path.real).max(), np.abs(path.imag).max())
+    path = path * min(1.0, (radius - 1) / max(reach, 1e-6)) + radius * (1 + 1j)
+    row, column = np.floor(path.imag).astype(int), np.floor(path.real).astype(int)
+    down, right = path.imag - row, path.real - column
+    kernel = np.zeros((size, size))
+    for dy, dx in np.ndindex(2, 2):  # bilinear: a position lights the four pixels around it
+        share = np.abs(1 - dy - down) * np.abs(1 - dx - right)
+        np.add.at(kernel, (row + dy, column + dx), share)
+    offsets = np.subtract.outer(np.arange(size), np.arange(size))
+    gaussian = np.exp(-0.5 * (offsets / max(softness, 1e-3)) ** 2)
+    kernel = gaussian @ kernel @ gaussian.T
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def random_softness(rng: np.random.Generator) -> float:
+    """Sigma of lens and sensor in pixels; now and then the picture is a little out of focus, too."""
+    return float(rng.uniform(0.6, 1.2) if rng.random() < 0.15 else rng.uniform(0.2, 0.6))
+
+
+def camera_shake_kernel(rng: np.random.Generator, size: int = KERNEL_SIZE) -> np.ndarray:
+    """A random kernel of camera shake, 3–27 pixels wide if `size` allows: see `rasterise`."""
+    return rasterise(hand_path(rng), size, random_softness(rng))
+
+
+def convolve(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Periodic convolution of [H, W, 3] with an odd kernel no larger than the image."""
+    h, w = image.shape[:2]
+    wide = np.zeros((h, w), np.float32)
+    wide[: kernel.shape[0], : kernel.shape[1]] = kernel
+    wide = np.roll(wide, (-(kernel.shape[0] // 2), -(kernel.shape[1] // 2)), axis=(0, 1))
+    planes = np.ascontiguousarray(image.transpose(2, 0, 1))
+    blurred = np.fft.irfft2(np.fft.rfft2(planes) * np.fft.rfft2(wide), s=(h, w))
+    return np.ascontiguousarray(blurred.transpose(1, 2, 0), dtype=np.float32)
+
+
+def soft_mask(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """[H, W, 1] in (0, 1): one side of a random line, or the inside of a disc; the border is smooth."""
+    h, w = shape
+    y, x = np.mgrid[-0.5 : 0.5 : h * 1j, -0.5 : 0.5 : w * 1j] - rng.uniform(-0.3, 0.3, (2, 1, 1))
+    angle = rng.uniform(0, 2 * np.pi)
+    line = y * np.sin(angle) + x * np.cos(angle)
+    distance = line if rng.random() < 0.5 else rng.uniform(0.2, 0.4) - np.hypot(y, x)
+    return (1 / (1 + np.exp(-distance / rng.uniform(0.03, 0.2))))[..., None].astype(np.float32)
+
+
+def shake(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Blur with one kernel, or seldom with two related ones in different parts of the image.
+
+    A camera that also rolls turns and stretches the path from place to place; so does a moving object.
+    """
+    path, softness = hand_path(rng), random_softness(rng)
+    blurred = convolve(image, rasterise(path, KERNEL_SIZE, softness))
+    if rng.random() < 0.15:
+        related = path * rng.uniform(0.5, 1.1) * np.exp(1j * rng.normal(0, 0.3))
+        mask = soft_mask(image.shape[:2], rng)
+        blurred += mask * (convolve(image, rasterise(related, KERNEL_SIZE, softness)) - blurred)
+    return blurred
+
+
+def motion_blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Camera shake, then noise of 0–3 %, then perhaps a file.
+
+    A quarter is blurred in linear light as in a camera, the rest in encoded values as in the test sets of
+    the field (Levin et al. 2009 and its successors). One image in twenty is sharp: leave such ones alone.
+
+    Args:
+        image: float32 [H, W, 3] in [0, 1], sRGB-encoded, both sides at least `KERNEL_SIZE`. The outer
+            `MARGIN` pixels are blurred as if the image were periodic: cut them off.
+    """
+    if rng.random() < 0.05:
+        blurred = image
+    elif rng.random() < 0.25:
+        blurred = to_encoded(np.clip(shake(to_linear(image), rng), 0, 1))
+    else:
+        blurred = shake(image, rng)
+    sigma = rng.uniform(0.005, 0.015) if rng.random() < 0.5 else rng.uniform(0, 0.03)
+    noisy = blurred + np.float32(sigma) * rng.standard_normal(image.shape, dtype=np.float32)
+    return as_file(noisy, rng, jpegs=0.3) if rng.random() < 0.6 else noisy

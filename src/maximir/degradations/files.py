@@ -1,0 +1,48 @@
+"""What saving as a file does: rounding to 8 bits, JPEG."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from maximir.pixels import UINT8, from_unit, to_unit
+
+
+def quantise(image: np.ndarray) -> np.ndarray:
+    """Clip to [0, 1] and round to 8 bits, as in a file: float32 in, float32 out."""
+    return to_unit(from_unit(image, UINT8))
+
+
+def jpeg(
+    image: np.ndarray, quality: int, *, subsample: bool = False, corner: tuple[int, int] = (0, 0)
+) -> np.ndarray:
+    """Through a JPEG file in memory: float32 [H, W, 3] in and out.
+
+    Args:
+        quality: 1–95 and above, as Pillow counts.
+        subsample: store colour at half the resolution (4:2:0) rather than at the full one (4:4:4).
+        corner: (row, column) of the image's first pixel within the first block. Crops begin anywhere in a
+            photograph's grid of blocks, 8 or with subsampling 16 pixels wide.
+    """
+    row, column = corner
+    framed = np.pad(from_unit(image, UINT8), ((row, 0), (column, 0), (0, 0)), mode="symmetric")
+    file = io.BytesIO()
+    Image.fromarray(framed).save(file, "JPEG", quality=quality, subsampling="4:2:0" if subsample else "4:4:4")
+    with Image.open(file) as stored:
+        return to_unit(np.asarray(stored)[row:, column:])
+
+
+def as_file(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    jpegs: float = 0.25,
+    qualities: tuple[int, int] = (75, 98),
+) -> np.ndarray:
+    """What a file keeps: 8 bits; a share `jpegs` of the images went through a JPEG of either kind."""
+    if rng.random() >= jpegs:
+        return quantise(image)
+    quality, row, column = (int(n) for n in rng.integers((qualities[0], 0, 0), (qualities[1] + 1, 16, 16)))
+    return jpeg(image, quality, subsample=bool(rng.random() < 0.5), corner=(row, column))
