@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from maximir import Restorer
-from maximir.data import find_images, load_rgb
-from maximir.degradations import gaussian_noise
+from maximir.data import find_scenes
+from maximir.degradations.noise import gaussian_noise
 from maximir.pixels import to_unit
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -23,7 +23,7 @@ args = parser.parse_args()
 
 exact, half = (Restorer(args.weights, precision=precision) for precision in ("fp32", "bf16"))
 scores = []
-for number, path in enumerate(find_images([args.folder])):
-    noisy = gaussian_noise(to_unit(load_rgb(path)), args.sigma, np.random.default_rng(number))
+for number, scene in enumerate(find_scenes([args.folder])):
+    noisy = gaussian_noise(to_unit(scene.target.load()), args.sigma, np.random.default_rng(number))
     scores.append(-10 * np.log10(np.square(exact(noisy) - half(noisy)).mean()))
 print(f"{len(scores)} images: {min(scores):.1f} dB at least, {np.mean(scores):.1f} dB on average")

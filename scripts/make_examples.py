@@ -12,7 +12,7 @@ import numpy as np
 import skimage
 from PIL import Image
 
-from maximir.degradations import gaussian_noise
+from maximir.degradations.noise import gaussian_noise
 from maximir.pixels import UINT8, from_unit, to_unit
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -1,6 +1,8 @@
 """Curves of training runs: loss and validation PSNR over steps. Needs matplotlib (pip install '.[docs]').
 
-python scripts/plot_runs.py docs/images/denoise.png NAME=runs/a/log.jsonl NAME=runs/b/log.jsonl
+python scripts/plot_runs.py docs/images/denoise.png NAME=runs/a NAME=runs/b/log.jsonl
+
+One panel for the loss, and one for each group of validation images that a run has measured.
 """
 
 import argparse
@@ -8,6 +10,15 @@ import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+
+LOSS, PSNR = "loss", "psnr_"
+RENAMED = {"psnr_sigma25": "psnr_gaussian-25"}  # in older logs
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The lines of a run's log; `path` is the log or the run's folder."""
+    lines = (path / "log.jsonl" if path.is_dir() else path).read_text().splitlines()
+    return [{RENAMED.get(key, key): value for key, value in json.loads(line).items()} for line in lines]
 
 
 def main() -> None:
@@ -18,17 +29,22 @@ def main() -> None:
     parser.add_argument("logs", nargs="+", metavar="NAME=LOG")
     args = parser.parse_args()
 
-    figure, panels = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    for name, log in (item.split("=", 1) for item in args.logs):
-        lines = [json.loads(line) for line in Path(log).read_text().splitlines()]
-        for panel, key in zip(panels, ("loss", "psnr_sigma25"), strict=True):
+    runs = {name: read_log(Path(log)) for name, log in (item.split("=", 1) for item in args.logs)}
+    scores = {key for lines in runs.values() for line in lines for key in line if key.startswith(PSNR)}
+    keys = [LOSS, *sorted(scores)]
+    figure, panels = plt.subplots(
+        1, len(keys), figsize=(5 * len(keys), 3.6), layout="constrained", squeeze=False
+    )
+    for panel, key in zip(panels[0], keys, strict=True):
+        for name, lines in runs.items():
             points = [(line["step"], line[key]) for line in lines if key in line]
-            panel.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 30 else None)
-    for panel, title in zip(panels, ("training loss", "validation PSNR, sigma 25 (dB)"), strict=True):
+            if points:
+                panel.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 30 else None)
+        title = "training loss" if key == LOSS else f"validation PSNR, {key.removeprefix(PSNR)} (dB)"
         panel.set(title=title, xlabel="step")
         panel.grid(alpha=0.3)
         panel.legend()
-    panels[0].set_yscale("log")
+    panels[0, 0].set_yscale("log")
     figure.savefig(args.picture, dpi=110)
     print(args.picture)
 

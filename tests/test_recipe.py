@@ -1,11 +1,11 @@
 import pytest
 
-from maximir import MaximirError
+from maximir import VARIANTS, MaximirError
 from maximir.recipe import Recipe, available, load_recipe
 
 GOOD = {
     "task": "denoise",
-    "degradation": "blind-gaussian",
+    "mixture": {"gaussian": 1.0},
     "steps": 10,
     "phases": [{"until": 0.5, "patch": 64, "batch": 8}, {"until": 1.0, "patch": 128, "batch": 4}],
 }
@@ -36,8 +36,15 @@ def test_phases():
         ({"phases": [{"until": 1.0, "patch": 64.0, "batch": 1}]}, "multiple of 64"),
         ({"phases": [{"until": 1.0, "patch": 64, "batch": 0}]}, "positive integer"),
         ({"phases": [GOOD["phases"][0], GOOD["phases"][0], GOOD["phases"][1]]}, "must grow"),
-        ({"degradation": "fog"}, "degradation must be one of blind-gaussian"),
-        ({"degradation": [1]}, "degradation"),
+        ({"mixture": {"fog": 1.0}}, "mixture must be a table of positive shares of pairs, gaussian"),
+        ({"mixture": {"rain": 0}}, "mixture"),
+        ({"mixture": {}}, "mixture"),
+        ({"mixture": "rain"}, "mixture"),
+        ({"validate_with": ["fog"]}, "validate_with must be a list of gaussian"),
+        ({"hold_out": [3]}, "hold_out"),
+        ({"mixup": 1.5}, "mixup"),
+        ({"pair_scales": [2.0]}, "pair_scales"),
+        ({"start_at": 1.0}, "start_at"),
         ({"task": "paint"}, "task must be one of denoise"),
         ({"learning_rate": 0}, "learning_rate"),
         ({"learning_rate": "x"}, "learning_rate"),
@@ -79,6 +86,38 @@ def test_bad_files(tmp_path):
 
 
 def test_overrides_keep_the_rest_of_a_table():
-    recipe = load_recipe("denoise-small", {"model": {"features": 8}, "steps": 3})
+    recipe = load_recipe("denoise-gaussian", {"model": {"features": 8}, "steps": 3})
     assert recipe.steps == 3
     assert (recipe.model.features, recipe.model.stages, recipe.model.groups) == (8, 1, 1)
+
+
+def test_an_override_replaces_the_mixture():
+    assert load_recipe("derain-small", {"mixture": {"rain": 1.0}}).mixture == {"rain": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "variant"),
+    [
+        ("sidd", "denoise", "S-3"),
+        ("gopro", "deblur", "S-3"),
+        ("reds", "deblur", "S-3"),
+        ("realblur-r", "deblur", "S-3"),
+        ("realblur-j", "deblur", "S-3"),
+        ("rain13k", "derain", "S-2"),
+        ("raindrop", "derain", "S-2"),
+        ("sots-indoor", "dehaze", "S-2"),
+        ("sots-outdoor", "dehaze", "S-2"),
+        ("lol", "enhance", "S-2"),
+        ("fivek", "enhance", "S-2"),
+    ],
+)
+def test_the_released_sets_have_their_recipes(name, task, variant):
+    recipe = load_recipe(f"official/{name}")
+    assert (recipe.task, recipe.model) == (task, VARIANTS[variant])
+    assert (recipe.optimizer, recipe.learning_rate, recipe.final_learning_rate) == ("adam", 2e-4, 1e-7)
+    assert (recipe.mixture, recipe.mixup) == ({"pairs": 1.0}, 0.5)
+    assert [phase.patch for phase in recipe.phases] == [256]
+
+
+def test_there_are_eleven_released_sets():
+    assert sum(name.startswith("official/") for name in available()) == 11

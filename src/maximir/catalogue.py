@@ -14,11 +14,23 @@ TASKS = ("denoise", "deblur", "derain", "dehaze", "enhance")
 
 @dataclass(frozen=True)
 class EmbeddedModel:
-    """A model in the box. Its card, `weights/NAME.md`, says how it was trained and what it reaches."""
+    """A model in the box. Its card, `weights/NAME.md`, says more.
+
+    Attributes:
+        summary: what it is for.
+        data: what it was trained on.
+        hours: for how long, on what.
+        results: input and output PSNR on images that it was not trained on, from the card.
+        licence: of the weights.
+    """
 
     name: str
     task: str
     summary: str
+    data: str
+    hours: str
+    results: str
+    licence: str = "Apache-2.0"
 
     @property
     def path(self) -> Path:
@@ -29,7 +41,9 @@ class EmbeddedModel:
         return WEIGHTS / f"{self.name}.md"
 
 
-MODELS = (EmbeddedModel("denoise-gaussian", "denoise", "blind colour Gaussian noise, sigma 0 to 55"),)
+MODELS = (
+    EmbeddedModel("denoise-gaussian", "denoise", "blind colour Gaussian noise, sigma 0 to 55", "", "", ""),
+)
 BY_NAME = {model.name: model for model in MODELS}
 DEFAULTS = {model.task: model for model in reversed(MODELS)}  # a task's first model
 

@@ -167,6 +167,9 @@ def train(
     ] = False,
     compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
     shard: Annotated[bool, typer.Option("--shard", help="Under torchrun: FSDP2 instead of DDP.")] = False,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between states to go on from.")] = 250,
+    log_every: Annotated[int, typer.Option(min=1, help="Steps between lines of the log.")] = 50,
+    validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations.")] = 500,
 ) -> None:
     """Train a model by a recipe (docs/training.md). With several processes: torchrun … -m maximir train …"""
     from maximir.recipe import load_recipe
@@ -183,9 +186,18 @@ def train(
         print_plan(chosen, data or [], pairs or [], execution)
         return
 
+    from maximir.train import Every
     from maximir.train import train as run
 
-    run(chosen, data or [], out, pairs=pairs or [], validation=validation or [], execution=execution)
+    run(
+        chosen,
+        data or [],
+        out,
+        pairs=pairs or [],
+        validation=validation or [],
+        execution=execution,
+        every=Every(log_every, validate_every, save_every),
+    )
 
 
 @app.command()
@@ -247,10 +259,15 @@ def info(
     from maximir.config import VARIANTS
 
     console = Console()
-    models = Table("model", "task", "for", "MB", title="embedded models", title_justify="left")
+    models = Table(
+        *("task", "for", "trained on", "hours", "PSNR (dB), held-out images", "MB", "licence"),
+        title="embedded models (cards: docs/models.md)",
+        title_justify="left",
+        show_lines=True,
+    )
     for model in catalogue.MODELS:
-        megabytes = f"{model.path.stat().st_size / 1e6:.1f}" if model.path.exists() else "missing"
-        models.add_row(model.name, model.task, model.summary, megabytes)
+        size = f"{model.path.stat().st_size / 1e6:.1f}" if model.path.exists() else "missing"
+        models.add_row(model.task, model.summary, model.data, model.hours, model.results, size, model.licence)
     console.print(models)
     variants = Table("variant", "features", "stages", title="official variants", title_justify="left")
     for name, config in VARIANTS.items():

@@ -12,8 +12,8 @@ import io
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatch
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,10 @@ class ImageFile:
         try:
             with self.open() as image:
                 width, height = image.size
-                turned = image.getexif().get(0x0112, 1) >= 5
+                # Of a PNG without EXIF before its pixels, Pillow would decode them all to look behind.
+                known = image.format != "PNG" or "exif" in image.info
+                known = known and image.format != "TIFF"  # which Pillow turns by itself
+                turned = known and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more for bad files
             raise MaximirError(f"{self}: cannot be read as an image ({error})") from error
         return (width, height) if turned else (height, width)
@@ -86,6 +89,8 @@ class ImageFile:
         try:
             with self.open() as image:
                 depth = np.asarray(image)
+                if depth.ndim != 2:
+                    raise MaximirError("it must be grey")
                 return to_unit(depth.astype(np.uint16) if depth.dtype.kind == "i" else depth)
         except Exception as error:
             raise MaximirError(f"{self}: cannot be read as a depth map ({error})") from error
@@ -123,6 +128,8 @@ def list_images(place: Path) -> list[tuple[str, ImageFile]]:
     elif place.is_dir():
         found = []
         for path in place.rglob("*"):
+            if path.name.startswith("."):  # such as what macOS leaves beside each file
+                continue
             if path.suffix.lower() in SUFFIXES:
                 found.append((path.relative_to(place).with_suffix("").as_posix(), ImageFile(path)))
             elif path.suffix == SHARD:
@@ -137,27 +144,35 @@ def list_images(place: Path) -> list[tuple[str, ImageFile]]:
 def list_shard(path: Path) -> list[tuple[str, ImageFile]]:
     try:
         with tarfile.open(path, "r:") as shard:
-            return [
+            found = [
                 (
-                    member.name.rsplit(".", 1)[0],
+                    member.name.removeprefix("./").rsplit(".", 1)[0],
                     ImageFile(path, (member.name, member.offset_data, member.size)),
                 )
                 for member in shard
                 if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES
             ]
+            end = shard.offset
+        with path.open("rb") as file:
+            file.seek(end)
+            if file.read(512) != bytes(512):  # tarfile takes any broken header but the first for the end
+                raise tarfile.ReadError(f"broken off or damaged at byte {end}")
+        return found
     except (tarfile.TarError, OSError, EOFError) as error:
         raise MaximirError(f"{path}: cannot be read as an uncompressed tar shard ({error})") from error
 
 
 def role(name: str) -> tuple[str, str]:
     """The scene's name and the part that an image plays in it: "input", "target", "depth" or ""."""
-    folder, _, last = name.rpartition("/")
+    *folders, last = name.split("/")
+    part = ""
     if match := ROLE.match(last):
-        return "/".join(filter(None, (folder, match[1]))), match[2].lower()
-    parent, _, inner = folder.rpartition("/")
-    if inner.lower() in ("input", "target", "depth"):
-        return "/".join(filter(None, (parent, last))), inner.lower()
-    return name, ""
+        last, part = match[1] or "", match[2].lower()
+    for k in reversed(range(len(folders))):
+        if folders[k].lower() in (part or "input", part or "target", part or "depth"):
+            part = folders.pop(k).lower()
+            break
+    return "/".join(filter(None, (*folders, last))), part
 
 
 def find_scenes(places: Sequence[Path]) -> list[Scene]:
@@ -195,37 +210,40 @@ def find_pairs(places: Sequence[Path]) -> list[Scene]:
 
 def listed_pairs(path: Path) -> list[Scene]:
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise MaximirError(f"{path}: the list of pairs cannot be read ({error})") from error
-    scenes = []
+    inputs: dict[Path, list[ImageFile]] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        files = [path.parent / name for name in line.split("\t")]
+        files = [path.parent / name for name in map(str.strip, line.split("\t"))]
         if len(files) != 2:
             raise MaximirError(f"{path}, line {number}: must be two paths with a tab between them")
         for file in files:
             if not file.is_file():
                 raise MaximirError(f"{path}, line {number}: {file} does not exist")
-        scenes.append(Scene(files[0].stem, ImageFile(files[1]), (ImageFile(files[0]),)))
-    if not scenes:
+        inputs.setdefault(files[1], []).append(ImageFile(files[0]))
+    if not inputs:
         raise MaximirError(f"{path}: the list of pairs is empty")
-    return scenes
+    return [
+        Scene(role(target.stem)[0], ImageFile(target), tuple(images)) for target, images in inputs.items()
+    ]
 
 
 def named_pairs(place: Path) -> list[Scene]:
     parts: dict[str, dict[str, ImageFile]] = {"input": {}, "target": {}, "depth": {}, "": {}}
     for name, image in list_images(place):
         scene, part = role(name)
-        parts[part][scene] = image
+        if part and (other := parts[part].setdefault(scene, image)) is not image:
+            raise MaximirError(f"{other} and {image}: both are the {part} of one scene, {scene}")
     inputs: dict[str, list[ImageFile]] = {name: [] for name in parts["target"]}
     for name, image in parts["input"].items():
         owner = name
         while owner not in inputs:  # 1400_light_input belongs to 1400_target
-            owner, separator, _ = owner.rpartition("_")
-            if not separator:
+            if "_" not in owner.rpartition("/")[2]:
                 raise MaximirError(f"{image}: has no partner, a target of the same name")
+            owner = owner.rpartition("_")[0]
         inputs[owner].append(image)
     for name, found in inputs.items():
         if not found:
@@ -246,7 +264,7 @@ def split(scenes: Iterable[Scene], hold_out: Sequence[str]) -> tuple[list[Scene]
     held_out: list[Scene] = []
     for scene in scenes:
         name = scene.name.rsplit("/", 1)[-1]
-        (held_out if any(fnmatch(name, pattern) for pattern in hold_out) else train).append(scene)
+        (held_out if any(fnmatchcase(name, pattern) for pattern in hold_out) else train).append(scene)
     return train, held_out
 
 
@@ -258,17 +276,24 @@ def check_pairs(scenes: Sequence[Scene], report: Callable[[str], None]) -> list[
     """
     usable = []
     for scene in scenes:
-        try:
-            height, width = scene.target.size()
-            sizes = [(image, image.size()) for image in scene.inputs]
-        except MaximirError as error:
-            report(f"skipped {error}")
+        sizes = {image: readable_size(image, report) for image in (scene.target, *scene.inputs)}
+        target = sizes.pop(scene.target)
+        inputs = tuple(image for image, size in sizes.items() if size is not None)
+        if target is None or not inputs:
             continue
-        for image, size in sizes:
-            if size != (height, width):
+        for image in inputs:
+            if (size := sizes[image]) is not None and size != target:
                 raise MaximirError(
                     f"{image}: is {size[1]} x {size[0]} pixels, but its target {scene.target} is "
-                    f"{width} x {height}"
+                    f"{target[1]} x {target[0]}"
                 )
-        usable.append(scene)
+        usable.append(replace(scene, inputs=inputs))
     return usable
+
+
+def readable_size(image: ImageFile, report: Callable[[str], None]) -> tuple[int, int] | None:
+    try:
+        return image.size()
+    except MaximirError as error:
+        report(f"skipped {error}")
+        return None

@@ -63,6 +63,9 @@ class View:
     def load(self) -> list[np.ndarray]:
         """Clean, degraded (uint8 [H, W, 3]) and depth (float32 [H, W]), where they are known."""
         images = [file.load() for file in self.files]
+        for file, image in zip(self.files, images, strict=True):
+            if self.scale == 1 and image.shape[:2] != (self.height, self.width):
+                raise MaximirError(f"{file}: its pixels are not of the size that its header says")
         if self.scale != 1:
             size = (self.width, self.height)
             images = [
@@ -111,10 +114,13 @@ def views(
         raise MaximirError(
             f"none of the {len(scenes)} training images, the first of them {scenes[0].target}, can be read "
             f"and has both sides of at least {smallest} pixels, the recipe's largest crop"
-            if scenes
-            else "all training images are held out"
         )
     return found
+
+
+@lru_cache(DECODED_AT_ONCE)
+def load_again(view: View) -> list[np.ndarray]:
+    return view.load()
 
 
 class Views:
@@ -128,7 +134,7 @@ class Views:
     """
 
     def __init__(self, views: Sequence[View], in_memory: int, report: Callable[[str], None]) -> None:
-        kept = []
+        damaged = 0  # stays in the draw, so that samples do not depend on how much fits into memory
         self.bytes = 0
         self.decoded: list[list[np.ndarray] | None] = []
         for view in views:
@@ -139,16 +145,15 @@ class Views:
                 try:
                     images = view.load()
                 except MaximirError as error:
+                    self.bytes -= size
+                    damaged += 1
                     report(f"skipped {error}")
-                    continue
-            kept.append(view)
             self.decoded.append(images)
-        if not kept:
+        if damaged == len(views):
             raise MaximirError("no training image can be read")
-        self.views = kept
-        areas = np.array([view.height * view.width for view in kept], dtype=np.float64)
+        self.views = views
+        areas = np.array([view.height * view.width for view in views], dtype=np.float64)
         self.cumulative = np.cumsum(areas / areas.sum())
-        self.load_again = lru_cache(DECODED_AT_ONCE)(lambda index: self.views[index].load())
 
     def __len__(self) -> int:
         return len(self.views)
@@ -158,7 +163,7 @@ class Views:
         for _ in range(TRIES):
             index = min(int(np.searchsorted(self.cumulative, rng.random())), len(self.views) - 1)
             try:
-                return self.views[index], self.decoded[index] or self.load_again(index)
+                return self.views[index], self.decoded[index] or load_again(self.views[index])
             except MaximirError as error:
                 skipped.append(str(error))
         raise MaximirError(f"{TRIES} training images in a row cannot be read; the last: {skipped[-1]}")

@@ -96,16 +96,27 @@ def load_sources(
         if given and not wanted:
             raise UsageError(f"the recipe's mixture ({', '.join(recipe.mixture)}) does not use {option}")
     smallest = max(phase.patch for phase in recipe.phases)
-    clean, _ = split(find_scenes(data), recipe.hold_out)
+    clean, set_aside = split(find_scenes(data), recipe.hold_out)
     paired, held_out = split(check_pairs(find_pairs(pairs), report), recipe.hold_out)
+    if recipe.hold_out and not set_aside and not held_out:
+        report(f"nothing is held out: no name matches {', '.join(recipe.hold_out)}")
     memory = available_memory() // 2
     sources = {}
     for kind in sorted(kinds):
         scenes = {CLEAN: clean, DEPTH: [scene for scene in clean if scene.depth], PAIRS: paired}[kind]
+        if not scenes:
+            why = "all of them are held out"
+            if kind == DEPTH and clean:
+                why = "they need depth maps, NAME_depth.png beside NAME.png or NAME_target.png"
+            raise MaximirError(f"no training images for {kind_names(recipe, kind)}: {why}")
         scales = recipe.pair_scales if kind == PAIRS else recipe.scales
         sources[kind] = Views(views(scenes, scales, smallest, report, kind=kind), memory, report)
         memory -= sources[kind].bytes
     return sources, held_out
+
+
+def kind_names(recipe: Recipe, kind: str) -> str:
+    return ", ".join(name for name in recipe.mixture if kind_of(name) == kind)
 
 
 def available_memory() -> int:
