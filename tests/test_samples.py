@@ -9,7 +9,7 @@ from PIL import Image
 from maximir import MaximirError
 from maximir.data import ImageFile, Scene, find_pairs, find_scenes
 from maximir.degradations import DEGRADATIONS, Degradation, blur
-from maximir.samples import RunSampler, Samples, Views, augment, collate, kind_of, views
+from maximir.samples import RunSampler, Samples, Views, augment, collate, kind_of, load_again, views
 
 ENOUGH = 1 << 30
 
