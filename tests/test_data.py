@@ -407,7 +407,7 @@ def test_16_bit_grey(tmp_path):
         assert rgb.dtype == np.uint8 and rgb.shape == (32, 128, 3)
         np.testing.assert_array_equal(rgb, np.repeat(np.round(ramp / 257)[..., None], 3, axis=-1))
         depth = ImageFile(tmp_path / f"ramp.{suffix}").load_depth()
-        np.testing.assert_allclose(depth, ramp / 65535, atol=1e-6)
+        np.testing.assert_allclose(depth, ramp / ramp.mean(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
@@ -418,15 +418,20 @@ def test_other_kinds_of_pixels_become_rgb(mode, tmp_path):
     assert rgb.shape == (10, 20, 3) and rgb.dtype == np.uint8 and rgb.min() >= 254
 
 
-def test_depth_maps_are_float_in_unit_range(tmp_path):
+def test_depth_maps_are_in_units_of_their_mean(tmp_path):
     path = tmp_path / "d.png"
     Image.fromarray(np.arange(0, 250, 10, dtype=np.uint8).reshape(5, 5)).save(path)
     depth = ImageFile(path).load_depth()
     assert depth.dtype == np.float32
-    np.testing.assert_allclose(depth, np.arange(0, 250, 10).reshape(5, 5) / 255, rtol=1e-6)
+    np.testing.assert_allclose(depth, np.arange(0, 250, 10).reshape(5, 5) / 120, rtol=1e-6)
+    metres = (np.arange(25, dtype=np.float32) * 4).reshape(5, 5)
+    Image.fromarray(metres).save(tmp_path / "d.tif")
+    np.testing.assert_allclose(ImageFile(tmp_path / "d.tif").load_depth(), metres / 48, rtol=1e-6)
+    Image.new("L", (5, 5)).save(tmp_path / "zero.png")
     path.write_bytes(b"no image")
-    with pytest.raises(MaximirError, match=r"d\.png: cannot be read as a depth map"):
-        ImageFile(path).load_depth()
+    for name in ("d", "zero"):
+        with pytest.raises(MaximirError, match=rf"{name}\.png: cannot be read as a depth map"):
+            ImageFile(tmp_path / f"{name}.png").load_depth()
 
 
 def test_corrupt_images_are_named(tmp_path):

@@ -85,13 +85,17 @@ class ImageFile:
             raise MaximirError(f"{self}: cannot be read as an image ({error})") from error
 
     def load_depth(self) -> np.ndarray:
-        """A grey image as float32 [H, W] in [0, 1]."""
+        """A grey image as float32 [H, W], in units of its mean: what unit it was stored in does not matter.
+
+        Raises:
+            MaximirError: the file cannot be read as an image of one channel, or is empty.
+        """
         try:
             with self.open() as image:
-                depth = np.asarray(image)
-                if depth.ndim != 2:
-                    raise MaximirError("it must be grey")
-                return to_unit(depth.astype(np.uint16) if depth.dtype.kind == "i" else depth)
+                depth = np.asarray(image).astype(np.float32)
+            if depth.ndim != 2 or not np.isfinite(depth).all() or depth.min() < 0 or depth.max() == 0:
+                raise MaximirError("it must be grey, not negative and not all zero")
+            return depth / depth.mean()
         except Exception as error:
             raise MaximirError(f"{self}: cannot be read as a depth map ({error})") from error
 

@@ -82,12 +82,11 @@ def random_airlight(rng: np.random.Generator) -> np.ndarray:
 
 
 def random_transmission(depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """exp(−β·d), float32 [H, W] for a depth [H, W]: β such that t at the mean depth is drawn evenly.
+    """exp(−β·d), float32 [H, W] for a depth [H, W] in units of its mean: t at that depth is drawn evenly.
 
-    Depth in other units thus gives the same haze. For RESIDE's indoor scenes, of mean
-    depths around 1, it comes to about β = 0.05 to 2.5; their own are 0.6 to 1.8.
+    For RESIDE's indoor scenes it comes to about β = 0.05 to 2.5 in their units; their own are 0.6 to 1.8.
     """
-    relative = np.maximum(depth / max(float(depth.mean()), 1e-6), NEAREST)
+    relative = np.maximum(depth, NEAREST)
     if rng.random() < 0.15:  # real haze is not even
         relative = relative * np.exp(0.35 * smooth_field(depth.shape, rng, int(rng.integers(2, 5))))
     return np.exp(np.log(rng.uniform(*TRANSMISSION)) * relative).astype(np.float32)
@@ -97,7 +96,14 @@ def haze(image: np.ndarray, rng: np.random.Generator, depth: np.ndarray | None =
     """Haze as a file shows it: float32 [H, W, 3] in [0, 1], sRGB-encoded, in and out.
 
     Args:
-        depth: measured, float32 [H, W], in any unit; made up where there is none.
+        depth: measured, float32 [H, W], in units of the mean of the scene, of which the image may be a crop;
+            made up where there is none.
     """
-    depth = made_up_depth(image, rng) if depth is None else depth
-    return as_file(scatter(image, random_transmission(depth, rng), random_airlight(rng)), rng)
+    if depth is None:
+        depth = made_up_depth(image, rng)
+        depth, airlight = depth / depth.mean(), random_airlight(rng)
+    else:
+        # Measured depth is that of rooms. There RESIDE's airlight is white, mostly: windows, which are
+        # holes in its depth maps, would become grey patches with another.
+        airlight = np.ones(3, np.float32) if rng.random() < 0.5 else random_airlight(rng)
+    return as_file(scatter(image, random_transmission(depth, rng), airlight), rng)
