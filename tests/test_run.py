@@ -4,11 +4,12 @@ import signal
 import pytest
 import torch
 
-from maximir import MaximirError, UsageError, checkpoint, files
+from maximir import MaximirError, UsageError, checkpoint, files, load_model
 from maximir.checkpoint import read_tensors
 from maximir.distributed import Processes
 from maximir.recipe import Recipe
 from maximir.run import Execution, Run, first_weights, schedule
+from reference import reference_weights, write_checkpoint
 
 ALONE = Processes(torch.device("cpu"))
 MODEL = {"features": 8, "stages": 1, "groups": 1, "bottlenecks": 1}
@@ -212,3 +213,10 @@ def test_a_schedule_that_goes_on():
     rest = recipe(steps=50, learning_rate=1e-3, start_at=0.5)
     for step in range(50):
         assert schedule(rest, step) == pytest.approx(schedule(whole, 50 + step))
+
+
+def test_fine_tuning_starts_from_an_official_checkpoint(tmp_path):
+    file = write_checkpoint(tmp_path / "checkpoint.npz", reference_weights("S-1"))
+    tuned = first_weights(recipe(init=str(file), model={"stages": 1, "dropout": 0.1}))
+    assert same(dict(tuned.named_parameters()), dict(load_model(file).named_parameters()))
+    assert tuned.config.dropout == 0.1

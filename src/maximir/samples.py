@@ -97,6 +97,7 @@ def views(
         MaximirError: nothing is left.
     """
     found = []
+    too_small = 0
     for scene in scenes:
         try:
             height, width = scene.target.size()
@@ -106,10 +107,13 @@ def views(
         for scale in scales:
             h, w = round(height * scale), round(width * scale)
             if min(h, w) < smallest:
+                too_small += scale == 1
                 continue
             groups = [(scene.target, image) for image in scene.inputs] if kind == PAIRS else [(scene.target,)]
             depth = scene.depth if kind == DEPTH else None
             found += [View(files, depth, h, w, scale) for files in groups]
+    if too_small:
+        report(f"{too_small} {kind} images are smaller than {smallest} x {smallest} pixels and left out")
     if not found:
         raise MaximirError(
             f"none of the {len(scenes)} training images, the first of them {scenes[0].target}, can be read "
