@@ -66,7 +66,7 @@ def test_a_save_killed_at_any_file_boundary_leaves_a_whole_state(boundary, momen
 
     resumed = Run(recipe(), tmp_path, ALONE)
     reports = []
-    resumed.resume(reports.append)
+    resumed.begin(reports.append)
     assert resumed.step in (3, 4)
     assert not any("damaged" in line for line in reports)
     assert same(weights(resumed), known[resumed.step])
@@ -108,7 +108,7 @@ def test_a_save_killed_while_it_writes_leaves_the_state_before(tmp_path, monkeyp
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
     assert len(list((tmp_path / "states").iterdir())) == 2
     resumed = Run(recipe(), tmp_path, ALONE)
-    resumed.resume(print)
+    resumed.begin(print)
     assert resumed.step == 1
     assert same(weights(resumed), before)
 
@@ -126,7 +126,7 @@ def test_a_flipped_bit_in_a_state_is_found(tmp_path):
         read_tensors(newest)
     reports = []
     resumed = Run(recipe(), tmp_path, ALONE)
-    resumed.resume(reports.append)
+    resumed.begin(reports.append)
     assert resumed.step == 1
     assert any(newest.stem in line and "damaged" in line for line in reports)
 
@@ -150,7 +150,7 @@ def test_a_disk_without_room_for_the_states_is_refused_before_work(tmp_path, mon
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
     with pytest.raises(MaximirError, match="free on the disk"):
-        Run(recipe(), tmp_path, ALONE)
+        Run(recipe(), tmp_path, ALONE).begin(print)
 
 
 def test_parts_and_recomputation_change_nothing_but_rounding(tmp_path):

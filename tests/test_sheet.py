@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -57,6 +59,22 @@ def test_the_command_writes_pairs_that_train_can_read(clean, tmp_path, monkeypat
         original = np.asarray(Image.open(clean / f"{scene.name[0]}.png"))
         assert np.array_equal(scene.target.load(), original)
         assert not np.array_equal(scene.inputs[0].load(), original)
+
+
+def test_no_pair_replaces_another_and_none_is_an_error(clean, tmp_path, monkeypatch, capsys):
+    shutil.copytree(clean, tmp_path / "more" / "clean")
+    out = tmp_path / "pairs"
+    assert degrade(monkeypatch, clean, tmp_path / "more" / "clean", "-o", out, "--with", "rain") == 1
+    assert "another photograph has the same name" in capsys.readouterr().err
+    (clean / "0_depth.png").unlink()
+    assert degrade(monkeypatch, clean, "-o", tmp_path / "none", "--with", "depth-haze") == 1
+    assert "depth map" in capsys.readouterr().err
+
+
+def test_a_depth_map_of_another_size_is_fitted(clean, tmp_path, monkeypatch):
+    Image.new("L", (30, 20), 99).save(clean / "0_depth.png")
+    assert degrade(monkeypatch, clean, "-o", tmp_path / "pairs", "--with", "depth-haze") == 0
+    assert degrade(monkeypatch, clean, "-o", tmp_path / "sheet.png", "--with", "depth-haze") == 0
 
 
 def test_unknown_degradation_and_missing_folder(clean, tmp_path, monkeypatch, capsys):

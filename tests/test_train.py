@@ -11,7 +11,7 @@ from maximir.checkpoint import read_tensors
 from maximir.distributed import Processes
 from maximir.plan import PhasePlan
 from maximir.recipe import Recipe
-from maximir.run import Execution, Run, schedule
+from maximir.run import Execution, Run, locked, schedule
 from maximir.train import Every
 
 CPU = Execution("cpu")
@@ -311,3 +311,56 @@ def test_planned_times_add_up():
     assert alone.seconds(workers=1) == 20  # samples are made beside
     slow = PhasePlan(phase, steps=10, step_seconds=2.0, sample_seconds=8.0, memory=0)
     assert slow.seconds(workers=2) == 40
+
+
+def test_a_folder_is_trained_in_by_one_process_at_a_time(clean, tmp_path):
+    with locked(tmp_path), pytest.raises(MaximirError, match="another process trains in this folder"):
+        train.train(recipe(), [clean], tmp_path, execution=CPU)
+    train.train(recipe(), [clean], tmp_path, execution=CPU)
+
+
+def test_a_torn_log_is_mended(clean, tmp_path):
+    train.train(recipe(), [clean], tmp_path, execution=CPU, every=Every(log=1, save=2))
+    log = tmp_path / "log.jsonl"
+    whole = [line for line in log.read_text().splitlines() if "loss" in line]
+    log.write_bytes(log.read_bytes() + b'{"st\n\x00\x00\xff\n[1]\n{"step": 3')
+    (tmp_path / "states" / "step-00000004.safetensors").unlink()
+    train.train(recipe(), [clean], tmp_path, execution=CPU, every=Every(log=1))
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines() if "loss" in line]
+    assert steps == [json.loads(line)["step"] for line in whole] == [1, 2, 3, 4]
+
+
+def test_states_that_cannot_be_read_are_not_given_up(clean, tmp_path, monkeypatch):
+    train.train(recipe(), [clean], tmp_path, execution=CPU, every=Every(save=2))
+    states = sorted(path.name for path in (tmp_path / "states").iterdir())
+
+    def unreadable(path):
+        raise OSError(24, "Too many open files", str(path))
+
+    monkeypatch.setattr("maximir.checkpoint.read_tensors", unreadable)
+    with pytest.raises(MaximirError, match="too many open files"):
+        train.train(recipe(), [clean], tmp_path, execution=CPU)
+    assert sorted(path.name for path in (tmp_path / "states").iterdir()) == states
+    monkeypatch.undo()
+    for name in states:
+        (tmp_path / "states" / name).write_bytes(b"torn")
+    with pytest.raises(MaximirError, match="no state is whole"):
+        train.train(recipe(), [clean], tmp_path, execution=CPU)
+
+
+def test_other_images_than_before_are_reported(clean, tmp_path):
+    train.train(recipe(), [clean], tmp_path / "run", execution=CPU, every=Every(save=2))
+    (tmp_path / "run" / "states" / "step-00000004.safetensors").unlink()
+    shutil.copytree(clean, tmp_path / "more")
+    shutil.copy(clean / "1.png", tmp_path / "more" / "3.png")
+    reports = []
+    train.train(recipe(), [tmp_path / "more"], tmp_path / "run", execution=CPU, report=reports.append)
+    assert any("not those that the run began with" in line for line in reports)
+
+
+def test_validation_without_a_degradation_is_refused(clean, tmp_path):
+    for number, part in enumerate(("input", "target")):
+        shutil.copy(clean / f"{number}.png", tmp_path / f"a_{part}.png")
+    chosen = recipe(mixture={"pairs": 1.0}, validate_with=[])
+    with pytest.raises(MaximirError, match="validate_with"):
+        train.train(chosen, [], tmp_path / "run", pairs=[tmp_path], validation=[clean], execution=CPU)

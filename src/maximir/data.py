@@ -42,6 +42,11 @@ class ImageFile:
     def __str__(self) -> str:
         return str(self.path) if self.member is None else f"{self.path}:{self.member[0]}"
 
+    @property
+    def name(self) -> str:
+        """Without the folder."""
+        return self.path.name if self.member is None else self.member[0]
+
     def open(self) -> Image.Image:
         """The image, its pixels not yet read."""
         if self.member is None:
@@ -231,7 +236,8 @@ def listed_pairs(path: Path) -> list[Scene]:
     if not inputs:
         raise MaximirError(f"{path}: the list of pairs is empty")
     return [
-        Scene(role(target.stem)[0], ImageFile(target), tuple(images)) for target, images in inputs.items()
+        Scene(role(target.stem)[0] or target.parent.name, ImageFile(target), tuple(images))
+        for target, images in inputs.items()
     ]
 
 
@@ -267,8 +273,9 @@ def split(scenes: Iterable[Scene], hold_out: Sequence[str]) -> tuple[list[Scene]
     train: list[Scene] = []
     held_out: list[Scene] = []
     for scene in scenes:
-        name = scene.name.rsplit("/", 1)[-1]
-        (held_out if any(fnmatchcase(name, pattern) for pattern in hold_out) else train).append(scene)
+        names = {scene.name, scene.name.rsplit("/", 1)[-1]}
+        matched = any(fnmatchcase(name, pattern) for name in names for pattern in hold_out)
+        (held_out if matched else train).append(scene)
     return train, held_out
 
 

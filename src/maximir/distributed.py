@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from maximir.model import Maxim
 from maximir.restore import choose_device
+
+LONGEST_WAIT = timedelta(hours=12)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,14 @@ class Processes:
             dist.all_reduce(value)
         return value
 
+    def total(self, count: int) -> int:
+        """Of a number that each process has its own of."""
+        if self.count == 1:
+            return count
+        shared = torch.tensor([count], dtype=torch.int64, device=self.device)
+        dist.all_reduce(shared)
+        return int(shared.item())
+
     def agree(self, value: int) -> int:
         """The first process's value, for all."""
         if self.count == 1:
@@ -71,11 +82,13 @@ def join(device: str) -> Iterator[Processes]:
     if place.type == "cuda":
         place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
-    try:
-        yield Processes(place, dist.get_rank(), dist.get_world_size())
-    finally:
-        dist.destroy_process_group()
+    on_gpu = place.type == "cuda"
+    # Long, since the first process validates alone.
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo", timeout=LONGEST_WAIT, device_id=place if on_gpu else None
+    )
+    yield Processes(place, dist.get_rank(), dist.get_world_size())
+    dist.destroy_process_group()  # not after an error: it would wait for the others, which torchrun ends
 
 
 def spread(model: Maxim, processes: Processes, *, shard: bool) -> nn.Module:
@@ -102,12 +115,13 @@ def spread(model: Maxim, processes: Processes, *, shard: bool) -> nn.Module:
 @contextlib.contextmanager
 def accumulating(network: nn.Module, last: bool) -> Iterator[None]:
     """Gradients of parts of a batch: exchanged with the last part only."""
-    if isinstance(network, DistributedDataParallel) and not last:
-        with network.no_sync():
+    inner = getattr(network, "_orig_mod", network)  # inside of what torch.compile made
+    if isinstance(inner, DistributedDataParallel) and not last:
+        with inner.no_sync():
             yield
     else:
-        if hasattr(network, "set_requires_gradient_sync"):
-            network.set_requires_gradient_sync(last)  # type: ignore[operator]
+        if hasattr(inner, "set_requires_gradient_sync"):
+            inner.set_requires_gradient_sync(last)  # type: ignore[operator]
         yield
 
 

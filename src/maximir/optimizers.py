@@ -53,7 +53,10 @@ class Muon(torch.optim.Optimizer):
         updates = []
         for parameter in parameters:
             assert parameter.grad is not None
-            buffer = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+            state = self.state[parameter]
+            if "momentum" not in state:
+                state["momentum"] = torch.zeros_like(parameter)
+            buffer = state["momentum"]
             buffer.lerp_(parameter.grad, 1 - momentum)
             updates.append(parameter.grad.lerp(buffer, momentum).flatten(1))  # Nesterov
         stacked = orthogonalise(torch.stack(updates))

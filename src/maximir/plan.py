@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -64,7 +65,7 @@ def plan_phases(
         run = Run(recipe, Path(folder), Processes(choose_device(execution.device)), execution)
         begin = 0
         for phase in recipe.phases:
-            end = round(phase.until * recipe.steps)
+            end = math.ceil(phase.until * recipe.steps)
             times: list[tuple[float, float]] = []
             for trial in range(1 + TIMED_STEPS):  # the first warms up
                 clock = time.monotonic()

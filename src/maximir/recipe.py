@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -46,7 +47,11 @@ class Phase:
 
 
 def positive(value: float) -> bool:
-    return value > 0
+    return 0 < value < math.inf
+
+
+def are_scales(values: tuple[Any, ...]) -> bool:
+    return bool(values) and all(isinstance(value, NUMBER) and 0 < value <= 1 for value in values)
 
 
 def between_0_and_1(value: float) -> bool:
@@ -93,14 +98,10 @@ FIELDS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
     "clip_norm": (NUMBER, positive, "a positive number"),
     "ema": (NUMBER, between_0_and_1, "a number in [0, 1)"),
     "start_as_identity": (bool, lambda value: True, "true or false"),
-    "scales": (tuple, lambda value: value and all(0 < scale <= 1 for scale in value), "numbers in (0, 1]"),
-    "pair_scales": (
-        tuple,
-        lambda value: value and all(0 < scale <= 1 for scale in value),
-        "numbers in (0, 1]",
-    ),
+    "scales": (tuple, are_scales, "numbers in (0, 1]"),
+    "pair_scales": (tuple, are_scales, "numbers in (0, 1]"),
     "precision": (str, ("fp32", "bf16").__contains__, '"fp32" or "bf16"'),
-    "seed": (int, lambda value: value >= 0, "an integer of at least 0"),
+    "seed": (int, lambda value: 0 <= value < 2**40, "an integer of at least 0, below 2^40"),
 }
 
 
@@ -189,7 +190,12 @@ class Recipe:
 
     def pixels_left(self, step: int) -> int:
         """What the steps from `step` on will see: a measure of the work left."""
-        return sum(map(self.pixels, range(step, self.steps)))
+        total, begin = 0, 0
+        for phase in self.phases:
+            end = math.ceil(phase.until * self.steps)
+            total += max(0, end - max(begin, step)) * phase.batch * phase.patch**2
+            begin = end
+        return total
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -213,7 +219,7 @@ class Recipe:
             values["phases"] = tuple(Phase(**phase) for phase in values["phases"])
             values["model"] = MaximConfig.from_dict(values.get("model", {}))
             for name in ("betas", "scales", "pair_scales", "hold_out", "validate_with"):
-                if name in values:
+                if isinstance(values.get(name), list):  # as of TOML and JSON
                     values[name] = tuple(values[name])
             return cls(**values)
         except TypeError as error:

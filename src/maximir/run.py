@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,11 @@ from maximir.losses import restoration_loss
 from maximir.model import Maxim
 from maximir.optimizers import make_optimizers
 from maximir.recipe import Recipe
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 KEPT_STATES = 2
 NAMED_IMAGES = 8  # of a batch, in a message
@@ -63,15 +69,18 @@ def schedule(recipe: Recipe, step: int) -> float:
     return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
 
 
-def first_weights(recipe: Recipe) -> Maxim:
+def first_weights(recipe: Recipe, *, load: bool = True) -> Maxim:
     """The network at the start of a run: random, or the recipe's `init`.
+
+    Args:
+        load: read `init`; not needed where a state follows.
 
     Raises:
         MaximirError: `init` cannot be loaded, or is a network of another shape.
     """
     torch.manual_seed(recipe.seed)
     model = Maxim(recipe.model)
-    if recipe.init:
+    if recipe.init and load:
         loaded = checkpoint.load_model(recipe.init)
         if loaded.config != dataclasses.replace(recipe.model, dropout=loaded.config.dropout):
             raise UsageError(
@@ -94,20 +103,17 @@ class Run:
     def __init__(
         self, recipe: Recipe, folder: Path, processes: Processes, execution: Execution = DEFAULT
     ) -> None:
-        """A new run in `folder`, which is made.
+        """A run that will be in `folder`; nothing is written before `begin`.
 
         Raises:
-            MaximirError: the folder holds a run of another recipe, or batches cannot be shared out.
-            OSError: the folder cannot be made or written to.
+            MaximirError: the folder holds a run of another recipe, batches cannot be shared out, or the
+                recipe's `init` cannot be used.
         """
         check_parts(recipe, processes, execution)
-        model = first_weights(recipe).to(processes.device).train()
-        if processes.first:
-            (folder / "states").mkdir(parents=True, exist_ok=True)
-            check_room(folder, sum(parameter.numel() for parameter in model.parameters()))
-            check_same_recipe(recipe, folder / "recipe.json")
-        processes.wait()
+        check_same_recipe(recipe, folder / "recipe.json")
         self.recipe, self.folder, self.processes, self.execution = recipe, folder, processes, execution
+        self.data_digest = ""
+        model = first_weights(recipe, load=not self.states()).to(processes.device).train()
         self.model = model
         self.model.recompute(execution.recompute)
         self.network: nn.Module = spread(model, processes, shard=execution.shard)
@@ -197,7 +203,12 @@ class Run:
                 tensors |= {f"{key}.{names[parameter]}": value for key, value in moments.items()}
         tensors = {name: whole(tensor.detach()).cpu().contiguous() for name, tensor in tensors.items()}
         if self.processes.first:
-            metadata = {"step": str(self.step), "recipe": json.dumps(self.recipe.to_dict())}
+            self.state_path(self.step).parent.mkdir(parents=True, exist_ok=True)
+            metadata = {
+                "step": str(self.step),
+                "recipe": json.dumps(self.recipe.to_dict()),
+                "data": self.data_digest,
+            }
             checkpoint.write_tensors(self.state_path(self.step), tensors, metadata)
             for path in self.states()[:-KEPT_STATES]:
                 path.unlink()
@@ -206,8 +217,20 @@ class Run:
     def states(self) -> list[Path]:
         return sorted((self.folder / "states").glob("step-*.safetensors"))
 
-    def resume(self, report: Callable[[str], None]) -> None:
-        """Continue from the newest whole state; a damaged one is reported and the one before taken."""
+    def begin(self, report: Callable[[str], None]) -> None:
+        """Make the folder, or continue from its newest whole state; damaged ones are reported.
+
+        Raises:
+            MaximirError: none of its states is whole, or there is no room for them on the disk.
+            OSError: the folder cannot be made, or files in it not be read or written.
+        """
+        if self.processes.first:
+            (self.folder / "states").mkdir(parents=True, exist_ok=True)
+            for folder in (self.folder, self.folder / "states"):
+                for part in folder.glob(f"{PART}*"):
+                    part.unlink()  # a write that was cut off
+            self.check_room()
+            write_recipe(self.recipe, self.folder / "recipe.json")
         found = self._newest_whole_state(report) if self.processes.first else -1
         step = self.processes.agree(found)
         if step >= 0:
@@ -217,25 +240,44 @@ class Run:
 
     def _newest_whole_state(self, report: Callable[[str], None]) -> int:
         """Its step; -1: there is none."""
-        for part in (self.folder / "states").glob(f"{PART}*"):
-            part.unlink()  # a save that was cut off
         for path in reversed(self.states()):
             try:
                 metadata, _ = checkpoint.read_tensors(path)
                 step = int(metadata["step"])
-                same = json.loads(metadata["recipe"]) == json.loads(json.dumps(self.recipe.to_dict()))
-            except (MaximirError, KeyError, ValueError, OSError) as error:
+                same = Recipe.from_dict(json.loads(metadata["recipe"])) == self.recipe
+            except (MaximirError, KeyError, ValueError) as error:  # not OSError: the file may be good
                 damaged = path.replace(path.with_suffix(".damaged"))  # or it would count as the newest
                 report(f"{damaged}: damaged, trying the one before ({error})")
                 continue
             if not same:
                 raise MaximirError(f"{path}: is of another recipe; use a new folder")
+            if metadata.get("data") != self.data_digest:
+                report(
+                    "the training images are not those that the run began with: it cannot be exactly resumed"
+                )
             return step
+        if any((self.folder / "states").iterdir()):
+            raise MaximirError(f"{self.folder / 'states'}: no state is whole; use a new folder")
         return -1
+
+    def check_room(self) -> None:
+        """Before work: do the states fit on the disk?"""
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        needed = (KEPT_STATES + 1) * 16 * parameters  # weights, average, two moments
+        there = sum(path.stat().st_size for path in self.states())
+        free = shutil.disk_usage(self.folder).free
+        if free + there < needed:
+            raise MaximirError(
+                f"{self.folder}: the states of this run take {sizes.in_words(needed)}, but only "
+                f"{sizes.in_words(free)} are free on the disk"
+            )
 
     @torch.no_grad()
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         parameters = dict(self.model.named_parameters())
+        for kind in ("model", "average"):
+            if {label for label in tensors if label.startswith(kind)} != {f"{kind}.{n}" for n in parameters}:
+                raise MaximirError(f"{self.folder / 'states'}: the state holds other parameters")
         owners = {p: o for o in self.optimizers for group in o.param_groups for p in group["params"]}
         for label, value in tensors.items():
             key, name = label.split(".", 1)
@@ -251,17 +293,6 @@ class Run:
                 owners[parameter].state[parameter][key] = moment
 
 
-def check_room(folder: Path, parameters: int) -> None:
-    """Before work: do the states fit on the disk?"""
-    needed = (KEPT_STATES + 1) * 16 * parameters  # weights, average, two moments
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise MaximirError(
-            f"{folder}: the states of this run take {sizes.in_words(needed)}, but only "
-            f"{sizes.in_words(free)} are free on the disk"
-        )
-
-
 def check_parts(recipe: Recipe, processes: Processes, execution: Execution) -> None:
     """Before work: can every batch be shared out?"""
     parts = processes.count * execution.accumulate
@@ -275,15 +306,35 @@ def check_parts(recipe: Recipe, processes: Processes, execution: Execution) -> N
         raise UsageError('--shard needs optimizer = "adam": Muon takes whole matrices')
 
 
-def check_same_recipe(recipe: Recipe, path: Path) -> None:
-    """Write the recipe of a new run; refuse another one for a run that exists."""
-    text = json.dumps(recipe.to_dict(), indent=2)
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """A run's folder, made if missing, that no other process takes meanwhile.
+
+    Raises:
+        MaximirError: one has it already.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise MaximirError(f"{folder}: another process trains in this folder") from error
+        yield
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
     if not path.exists():
-        write_atomically(path, (text + "\n").encode())
+        write_atomically(path, (json.dumps(recipe.to_dict(), indent=2) + "\n").encode())
+
+
+def check_same_recipe(recipe: Recipe, path: Path) -> None:
+    """Refuse another recipe for a run that exists."""
+    if not path.exists():
         return
     try:
-        same = json.loads(path.read_text()) == json.loads(text)
-    except ValueError as error:
+        same = Recipe.from_dict(json.loads(path.read_text())) == recipe
+    except (ValueError, MaximirError) as error:
         raise MaximirError(f"{path}: cannot be read ({error}); delete it to go on") from error
     if not same:
         raise UsageError(

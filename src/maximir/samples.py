@@ -7,6 +7,7 @@ an undisturbed one would have seen, without any state to store.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -162,6 +163,11 @@ class Views:
     def __len__(self) -> int:
         return len(self.views)
 
+    def digest(self) -> str:
+        """Of what samples depend on besides seed and number: names, sizes and order."""
+        text = "\n".join(f"{[f.name for f in view.files]} {view.height} {view.width}" for view in self.views)
+        return hashlib.sha256(text.encode()).hexdigest()
+
     def draw(self, rng: np.random.Generator, skipped: list[str]) -> tuple[View, list[np.ndarray]]:
         """A view and its images; one that turns out damaged is noted, and another drawn."""
         for _ in range(TRIES):
@@ -218,8 +224,8 @@ class Samples(Dataset[Sample]):
         mixup: float = 0.0,
         rotate: bool = True,
     ) -> None:
-        self.names = list(mixture)
-        shares = np.array(list(mixture.values()), dtype=np.float64)
+        self.names = sorted(mixture)  # not in the order of the recipe, which equal ones may differ in
+        shares = np.array([mixture[name] for name in self.names], dtype=np.float64)
         self.cumulative = np.cumsum(shares / shares.sum())
         self.sources, self.seed, self.mixup, self.rotate = sources, seed, mixup, rotate
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from maximir.data import Scene
 from maximir.degradations import DEGRADATIONS, degrade_photograph
+from maximir.errors import MaximirError
 from maximir.files import write_atomically
 from maximir.pixels import UINT8, from_unit
 
@@ -32,7 +33,7 @@ def contact_sheet(
     for number, scene in enumerate(scenes):
         clean, depth = middle(scene.target.load(), side), None
         if scene.depth is not None:
-            depth = middle(scene.depth.load_depth(), side)
+            depth = middle(fit(scene.depth.load_depth(), scene.target.load()), side)
         usable = [name for name in names if depth is not None or not DEGRADATIONS[name].needs_depth]
         pictures = [clean] + [
             from_unit(degrade_photograph(clean, usable[k % len(usable)], [seed, number, k], depth), UINT8)
@@ -46,6 +47,12 @@ def contact_sheet(
     return np.concatenate(rows)
 
 
+def fit(depth: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """A depth map [h, w] at the size of its image [H, W, 3]."""
+    height, width = image.shape[:2]
+    return np.asarray(Image.fromarray(depth).resize((width, height), Image.Resampling.BILINEAR))
+
+
 def middle(image: np.ndarray, side: int) -> np.ndarray:
     top, left = (max(0, (length - side) // 2) for length in image.shape[:2])
     return image[top : top + side, left : left + side]
@@ -53,19 +60,25 @@ def middle(image: np.ndarray, side: int) -> np.ndarray:
 
 def write_pairs(scenes: Sequence[Scene], names: Sequence[str], folder: Path, seed: int) -> int:
     """A set of pairs, `input/NAME.png` and `target/NAME.png`; how many were written."""
-    written = 0
+    written: set[str] = set()
     for number, scene in enumerate(scenes):
         clean = scene.target.load()
-        depth = None if scene.depth is None else scene.depth.load_depth()
+        depth = None if scene.depth is None else fit(scene.depth.load_depth(), clean)
         for name in names:
             if DEGRADATIONS[name].needs_depth and depth is None:
                 continue
             file = scene.name.replace("/", "_") + (f"_{name}" if len(names) > 1 else "") + ".png"
             degraded = from_unit(degrade_photograph(clean, name, [seed, number], depth), UINT8)
+            if file in written:
+                raise MaximirError(
+                    f"{scene.target}: another photograph has the same name; nothing replaces it"
+                )
             for part, image in (("input", degraded), ("target", clean)):
                 save_png(image, folder / part / file)
-            written += 1
-    return written
+            written.add(file)
+    if not written:
+        raise MaximirError(f"{', '.join(names)}: no photograph has the depth map that this needs")
+    return len(written)
 
 
 def save_png(image: np.ndarray, path: Path) -> None:

@@ -9,7 +9,10 @@ the step, and a state holds weights, moving average and the optimisers' moments 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -28,7 +31,7 @@ from maximir.distributed import join
 from maximir.errors import MaximirError, UsageError
 from maximir.files import reason, write_atomically
 from maximir.recipe import PAIRS, Recipe
-from maximir.run import DEFAULT, Execution, Run, schedule
+from maximir.run import DEFAULT, Execution, Run, locked, schedule
 from maximir.samples import CLEAN, DEPTH, RunSampler, Sample, Samples, Views, collate, kind_of, views
 from maximir.validation import Trial, make_trials, validate
 
@@ -42,6 +45,14 @@ class Every:
     save: int = 250
 
 
+def step_of(line: str) -> float:
+    """The step of a line of the log; infinity if the line is not whole, as after a power cut."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
 class Log:
     """`log.jsonl`, TensorBoard where it is installed, and lines on the terminal."""
 
@@ -49,9 +60,9 @@ class Log:
         """Go on after `step`: what a killed run has logged beyond it is dropped."""
         self.report, self.folder = report, folder
         path = folder / "log.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        write_atomically(path, "".join(kept).encode())
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        kept = [line for line in lines if step_of(line) <= step]
+        write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
         self.file: TextIO = path.open("a", buffering=1)
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -86,6 +97,9 @@ def load_sources(
 ) -> tuple[dict[str, Views], list[Scene]]:
     """What the recipe's mixture is drawn from, by kind; and the pairs that are held out.
 
+    Args:
+        report: gets a line for each image that cannot be used.
+
     Raises:
         MaximirError: what the mixture needs is not given, or what is given is not in the mixture.
     """
@@ -98,9 +112,10 @@ def load_sources(
     smallest = max(phase.patch for phase in recipe.phases)
     clean, set_aside = split(find_scenes(data), recipe.hold_out)
     paired, held_out = split(check_pairs(find_pairs(pairs), report), recipe.hold_out)
-    if recipe.hold_out and not set_aside and not held_out:
-        report(f"nothing is held out: no name matches {', '.join(recipe.hold_out)}")
-    memory = available_memory() // 2
+    for pattern in recipe.hold_out:
+        if not split([*set_aside, *held_out], [pattern])[1]:
+            report(f"hold_out: no name of a scene matches {pattern!r}")
+    memory = available_memory() // 2 // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     sources = {}
     for kind in sorted(kinds):
         scenes = {CLEAN: clean, DEPTH: [scene for scene in clean if scene.depth], PAIRS: paired}[kind]
@@ -122,10 +137,10 @@ def kind_names(recipe: Recipe, kind: str) -> str:
 def available_memory() -> int:
     """Bytes; without psutil (training needs torch, numpy, safetensors and Pillow only), 4 GB."""
     try:
-        import psutil
+        from maximir.memory import available
     except ImportError:
         return 4 << 30
-    return int(psutil.virtual_memory().available)
+    return available()
 
 
 def make_loader(recipe: Recipe, sources: dict[str, Views], run: Run) -> DataLoader[Sample]:
@@ -169,7 +184,9 @@ def train(
     finished = out / "model.safetensors"
     with join(execution.device) as processes:
         tell = report if processes.first else lambda line: None
+        run = Run(recipe, out, processes, execution)
         sources, held_out = load_sources(recipe, data, pairs, tell)
+        run.data_digest = " ".join(source.digest() for source in sources.values())
         trials = make_trials(recipe, held_out, validation)
         counts = ", ".join(f"{len(source)} {kind}" for kind, source in sources.items())
         tell(
@@ -177,30 +194,39 @@ def train(
             f"{processes.count} x {processes.device}"
         )
         try:
-            run = Run(recipe, out, processes, execution)
-            run.resume(tell)
-            log = Log(out, run.step, tell) if processes.first else None
-            try:
-                fit(run, make_loader(recipe, sources, run), trials, log, every)
-            finally:
-                if log is not None:
-                    log.close()
-            model = run.averaged()
-            if processes.first:
-                facts = {"recipe": recipe.to_dict(), "steps": run.step}
-                checkpoint.save_model(model, finished, metadata=facts)
-            tell(f"wrote {finished}")
-            processes.wait()
+            with locked(out) if processes.first else contextlib.nullcontext():
+                run.begin(tell)
+                log = Log(out, run.step, tell) if processes.first else None
+                try:
+                    fit(run, make_loader(recipe, sources, run), trials, log, every, report)
+                finally:
+                    if log is not None:
+                        log.close()
+                model = run.averaged()
+                if processes.first:
+                    begun_with = {"init": Path(recipe.init).name}  # not where it lay
+                    facts = {"recipe": recipe.to_dict() | begun_with, "steps": run.step}
+                    checkpoint.save_model(model, finished, metadata=facts)
+                tell(f"wrote {finished}")
+                processes.wait()
         except OSError as error:
             raise MaximirError(f"{error.filename or out}: {reason(error)}") from error
     return finished
 
 
-def fit(run: Run, batches: Iterable[Sample], trials: Sequence[Trial], log: Log | None, every: Every) -> None:
+def fit(
+    run: Run,
+    batches: Iterable[Sample],
+    trials: Sequence[Trial],
+    log: Log | None,
+    every: Every,
+    report: Callable[[str], None],
+) -> None:
     """Step through the batches; log, save and validate on the way and at the end.
 
     Args:
         log: None for all processes but the first.
+        report: of this process.
     """
     recipe = run.recipe
     losses: list[Tensor] = []
@@ -208,18 +234,20 @@ def fit(run: Run, batches: Iterable[Sample], trials: Sequence[Trial], log: Log |
     seconds, pixels = 0.0, 0
     clock = time.monotonic()
     for degraded, clean, origins, unreadable in batches:
-        if log is not None:
-            for message in set(unreadable) - skipped:
-                log.report(f"skipped {message}")
-            skipped.update(unreadable)
+        for message in set(unreadable) - skipped:
+            report(f"skipped {message}")  # by whichever process met it
+        skipped.update(unreadable)
         loss, norm = run.train_step(
             degraded.to(run.device, non_blocking=True), clean.to(run.device, non_blocking=True), origins
         )
-        losses.append(loss)
+        if log is not None:
+            losses.append(loss)
         seconds += time.monotonic() - clock
         pixels += recipe.pixels(run.step - 1)
         last = run.step == recipe.steps
-        if log is not None and (last or run.step % every.log == 0):
+        logs = last or run.step % every.log == 0
+        unread = run.processes.total(len(skipped)) if logs else 0
+        if log is not None and logs:
             values = {
                 "loss": torch.stack(losses).mean().item(),
                 "gradient_norm": norm.item(),
@@ -227,7 +255,7 @@ def fit(run: Run, batches: Iterable[Sample], trials: Sequence[Trial], log: Log |
                 "seconds_per_step": seconds / len(losses),
                 "hours_left": seconds / pixels * recipe.pixels_left(run.step) / 3600,
             }
-            log.scalars(run.step, values | ({"skipped_images": len(skipped)} if skipped else {}))
+            log.scalars(run.step, values | ({"skipped_images": unread} if unread else {}))
             losses, seconds, pixels = [], 0.0, 0
         if last or run.step % every.save == 0:
             run.save()

@@ -11,6 +11,7 @@ import torch
 
 from maximir.data import Scene, find_scenes
 from maximir.degradations import DEGRADATIONS, degrade_photograph
+from maximir.errors import UsageError
 from maximir.metrics import psnr
 from maximir.model import Maxim
 from maximir.pixels import UINT8, from_unit, to_unit
@@ -35,20 +36,28 @@ class Trial:
 
 
 def make_trials(recipe: Recipe, held_out: Sequence[Scene], clean: Sequence[Path]) -> list[Trial]:
-    """The held-out pairs, and the clean images with the recipe's degradations, seeded."""
+    """The held-out pairs, and the clean images with the recipe's degradations, seeded.
+
+    Raises:
+        MaximirError: there are clean images, but no degradation for them.
+    """
     trials = [
         Trial(PAIRS, to_unit(image.load()), scene.target.load())
         for scene in held_out
         for image in scene.inputs
     ]
-    names = [name for name in recipe.validate_with or recipe.mixture if name != PAIRS]
+    names = [
+        name
+        for name in recipe.validate_with or recipe.mixture
+        if name != PAIRS and not DEGRADATIONS[name].needs_depth
+    ]
+    if clean and not names:
+        raise UsageError(
+            "--validation: name a degradation for these images, --set 'validate_with=[\"rain\"]'"
+        )
     for number, scene in enumerate(find_scenes(clean)):
         image = scene.target.load()
-        trials += [
-            Trial(name, degrade_photograph(image, name, [SEED, number]), image)
-            for name in names
-            if not DEGRADATIONS[name].needs_depth
-        ]
+        trials += [Trial(name, degrade_photograph(image, name, [SEED, number]), image) for name in names]
     return trials
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from maximir.degradations.files import quantise
+from maximir.degradations.files import as_file
 
 
 def gaussian_noise(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
@@ -28,7 +28,7 @@ def blind_gaussian(
     """Noise of unknown strength, sigma uniform in [0, sigma_max].
 
     The tables of the field use float noise that is not clipped; users have files. A `file_fraction` of
-    the images gets the noise that a file holds: clipped and rounded to 8 bits.
+    the images gets the noise that a file holds: clipped and rounded to 8 bits, a tenth of them as JPEG.
     """
     noisy = gaussian_noise(image, rng.uniform(0, sigma_max), rng)
-    return quantise(noisy) if rng.random() < file_fraction else noisy
+    return as_file(noisy, rng, jpegs=0.1) if rng.random() < file_fraction else noisy

@@ -62,7 +62,7 @@ def streaks(
     columns = np.floor(middle) + np.arange(-side, side + 1, dtype=np.float32)
     off = (columns - middle) * (cosine / wide)[streak]
     canvas = across + 4 * side  # room for what is partly outside
-    index = (row * canvas + columns + 2 * side).astype(np.intp)
+    index = row.astype(np.intp) * canvas + (columns + 2 * side).astype(np.intp)
     values = peaks * np.exp(-0.5 * off**2)
     layer = np.bincount(index.ravel(), values.ravel(), minlength=height * canvas).reshape(height, canvas)
     return np.minimum(layer[:, 2 * side : 2 * side + across], 1).astype(np.float32)
