@@ -5,7 +5,14 @@ import pytest
 
 from maximir.degradations import DEGRADATIONS
 
-IN_FILES = ["camera-noise", "rain", "haze", "depth-haze", "low-light"]  # always as a file holds them
+IN_FILES = [
+    "camera-noise",
+    "rain",
+    "raindrops",
+    "haze",
+    "depth-haze",
+    "low-light",
+]  # always as a file holds them
 
 
 def photograph(height=64, width=72):
@@ -46,7 +53,7 @@ def test_what_is_in_files_has_their_levels(name):
 
 
 @pytest.mark.parametrize("shape", [(33, 90), (8, 8), (1, 5)])
-@pytest.mark.parametrize("name", ["rain", "haze", "low-light"])
+@pytest.mark.parametrize("name", ["rain", "raindrops", "haze", "low-light"])
 def test_any_size(name, shape):
     for seed in range(10):
         assert degrade(name, photograph(*shape), seed).shape == (*shape, 3)

@@ -37,9 +37,9 @@ def test_training_needs_torch_numpy_and_pillow_only():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-@pytest.mark.parametrize("model", catalogue.MODELS, ids=lambda model: model.name)
+@pytest.mark.parametrize("model", catalogue.MODELS, ids=lambda model: model.task)
 def test_embedded_models_are_whole(model):
-    assert maximir.load_model(model.name).config
+    assert maximir.load_model(model.task).config
     assert catalogue.resolve(model.task) == catalogue.for_task(model.task).path
     card = model.card.read_text()
     for topic in ("Training data", "Results", "Licence", "Limits"):

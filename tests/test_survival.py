@@ -1,8 +1,10 @@
 """Training that is killed, and training by several processes: as its users run it."""
 
+import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,14 +31,16 @@ groups = 1
 bottlenecks = 1
 dropout = 0.1
 """
-KILLS = 3
+KILLS = 2
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("survival")
     (folder / "recipe.toml").write_text(RECIPE)
-    (folder / "plain.toml").write_text(RECIPE.replace("dropout = 0.1\n", ""))
+    (folder / "plain.toml").write_text(
+        RECIPE.replace("dropout = 0.1\n", "").replace("stages = 1", "stages = 2")
+    )
     (folder / "clean").mkdir()
     for number in range(3):
         pixels = np.random.default_rng(number).integers(0, 256, (12, 10, 3), np.uint8)
@@ -91,10 +95,12 @@ def test_killed_at_random_moments_it_ends_bit_identical(workers, place, undistur
             if states.exists() and set(states.glob("step-*")) - before:
                 break
             time.sleep(0.02)
-        time.sleep(chance.uniform(0, 0.3))
-        os.killpg(process.pid, signal.SIGKILL)
+        time.sleep(chance.uniform(0, 0.2))
+        with contextlib.suppress(ProcessLookupError):  # it was faster
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    run_training(place, run, "--save-every", "2", "--workers", workers)
+    out = run_training(place, run, "--save-every", "2", "--workers", workers)
+    assert "resumed from" in out
     resumed = last_state(place, run)
     assert resumed.keys() == undisturbed.keys()
     assert all(torch.equal(resumed[name], undisturbed[name]) for name in resumed)
@@ -107,7 +113,10 @@ def losses(place, run):
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 
-@pytest.mark.parametrize("shard", [(), ("--shard",)], ids=["ddp", "fsdp2"])
+SHARD = pytest.mark.parametrize("shard", [(), ("--shard",)], ids=["ddp", "fsdp2"])
+
+
+@SHARD
 def test_two_processes_give_the_loss_curve_of_one(shard, place):
     """The same global batches, so the same losses but for the order of float32 sums: 1e-4 after 12 steps."""
     every = ("--log-every", "1", "--save-every", "6")
@@ -122,13 +131,15 @@ def test_two_processes_give_the_loss_curve_of_one(shard, place):
     assert a.keys() == b.keys()
     assert all(torch.allclose(a[key], b[key], rtol=1e-2, atol=1e-4) for key in a if key.startswith("model."))
 
-
-def test_a_run_goes_on_with_another_number_of_processes(place):
-    every = ("--log-every", "1", "--save-every", "6")
-    if not (place / "one").exists():
-        run_training(place, "one", *every, recipe="plain.toml")
-    run_training(place, "changing", *every, recipe="plain.toml", processes=2)
-    (place / "changing" / "states" / "step-00000012.safetensors").unlink()
-    assert "resumed from" in run_training(place, "changing", *every, recipe="plain.toml")
-    one, changing = losses(place, "one"), losses(place, "changing")
-    assert np.allclose(list(one.values()), list(changing.values()), rtol=1e-4, atol=0)
+    # Cut off after six steps, the two go on to the same bits; and so does one alone, but for rounding.
+    (place / name / "states" / "step-00000012.safetensors").unlink()
+    if not shard:
+        shutil.copytree(place / name, place / "changing")
+    assert "resumed from" in run_training(place, name, *every, *shard, recipe="plain.toml", processes=2)
+    resumed = last_state(place, name)
+    assert resumed.keys() == b.keys()
+    assert all(torch.equal(resumed[key], b[key]) for key in b)
+    if not shard:
+        assert "resumed from" in run_training(place, "changing", *every, recipe="plain.toml")
+        changing = losses(place, "changing")
+        assert np.allclose(list(one.values()), list(changing.values()), rtol=1e-4, atol=0)

@@ -14,17 +14,16 @@ TASKS = ("denoise", "deblur", "derain", "dehaze", "enhance")
 
 @dataclass(frozen=True)
 class EmbeddedModel:
-    """A model in the box. Its card, `weights/NAME.md`, says more.
+    """A model in the box, named after its task. Its card, `weights/TASK.md`, says more.
 
     Attributes:
         summary: what it is for.
         data: what it was trained on.
         hours: for how long, on what.
-        results: input and output PSNR on images that it was not trained on, from the card.
+        results: input → output PSNR (dB) on images that it was not trained on, from the card.
         licence: of the weights.
     """
 
-    name: str
     task: str
     summary: str
     data: str
@@ -34,45 +33,55 @@ class EmbeddedModel:
 
     @property
     def path(self) -> Path:
-        return WEIGHTS / f"{self.name}.safetensors"
+        return WEIGHTS / f"{self.task}.safetensors"
 
     @property
     def card(self) -> Path:
-        return WEIGHTS / f"{self.name}.md"
+        return WEIGHTS / f"{self.task}.md"
 
 
 MODELS = (
-    EmbeddedModel("denoise-gaussian", "denoise", "blind colour Gaussian noise, sigma 0 to 55", "", "", ""),
+    EmbeddedModel(
+        "denoise",
+        "white Gaussian noise of unknown strength, sigma 0 to 55",
+        "545 photographs, synthetic noise",
+        "1.8 h, 2 CPU cores",
+        "McMaster, sigma 25: 20.17 → 31.88",
+    ),
+    EmbeddedModel(
+        "derain",
+        "streaks of rain and light mist",
+        "545 photographs, synthetic rain; 7 pairs of RainTrainL",
+        "1.1 h, 1 CPU core",
+        "McMaster, synthetic rain: 16.82 → 23.68",
+    ),
 )
-BY_NAME = {model.name: model for model in MODELS}
-DEFAULTS = {model.task: model for model in reversed(MODELS)}  # a task's first model
+BY_TASK = {model.task: model for model in MODELS}
 
 
 def for_task(task: str) -> EmbeddedModel:
-    """The default model of a task.
+    """The model of a task.
 
     Raises:
         UsageError: unknown task, or one that has no embedded model yet.
     """
     if task not in TASKS:
         raise UsageError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
-    if task not in DEFAULTS:
+    if task not in BY_TASK:
         raise UsageError(
             f"no model for {task!r} comes with maximir yet: give the weights (--weights FILE), for instance "
             "an official .npz checkpoint"
         )
-    return DEFAULTS[task]
+    return BY_TASK[task]
 
 
 def resolve(path_or_name: str | os.PathLike[str]) -> Path:
-    """The weights file that a path, a model's name or a task's name means.
+    """The weights file that a path or a task means.
 
     Raises:
-        UsageError: neither an embedded name nor something that looks like a file.
+        UsageError: neither a task that has a model nor something that looks like a file.
     """
     text = os.fspath(path_or_name)
-    if text in BY_NAME:
-        return BY_NAME[text].path
     if text in TASKS:
         return for_task(text).path
     path = Path(text)
@@ -80,5 +89,5 @@ def resolve(path_or_name: str | os.PathLike[str]) -> Path:
         return path
     raise UsageError(
         f"unknown model {text!r}: give a .safetensors or .npz file, or one of "
-        + ", ".join([*DEFAULTS, *BY_NAME])
+        + ", ".join(BY_TASK)
     )

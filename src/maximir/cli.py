@@ -70,7 +70,7 @@ def restore(
     if (task is None) == (weights is None):
         raise UsageError("give either --task or --weights")
     if task is not None:
-        weights = catalogue.for_task(task).name
+        weights = catalogue.for_task(task).task
     assert weights is not None
     if "" in inputs:
         raise UsageError("an INPUT is empty; give files or folders")
@@ -261,7 +261,7 @@ def info(
     console = Console()
     models = Table(
         *("task", "for", "trained on", "hours", "PSNR (dB), held-out images", "MB", "licence"),
-        title="embedded models (cards: docs/models.md)",
+        title="embedded models (cards: src/maximir/weights)",
         title_justify="left",
         show_lines=True,
     )
@@ -293,7 +293,7 @@ def foresee(
     height, width = sizes.parse_pixels(size)
     if (task is None) == (weights is None):
         raise UsageError("give either --task or --weights")
-    name = weights if task is None else catalogue.for_task(task).name
+    name = weights if task is None else catalogue.for_task(task).task
     assert name is not None
 
     from maximir import images  # noqa: F401  as `restore` does: part of what the process holds

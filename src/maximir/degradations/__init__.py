@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maximir.degradations import blur, camera, haze, lowlight, noise, rain
+from maximir.degradations import blur, camera, haze, lowlight, noise, rain, raindrops
 from maximir.pixels import to_unit
 
 
@@ -39,6 +39,7 @@ DEGRADATIONS = {
     "camera-noise": Degradation(camera.camera_noise),
     "motion-blur": Degradation(blur.motion_blur, margin=blur.MARGIN),
     "rain": Degradation(rain.rain),
+    "raindrops": Degradation(raindrops.raindrops),
     "haze": Degradation(haze.haze),
     "depth-haze": Degradation(haze.haze, needs_depth=True),
     "low-light": Degradation(lowlight.low_light),

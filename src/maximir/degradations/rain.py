@@ -2,7 +2,7 @@
 
 Two ways to draw them, since the data sets have both: separate streaks with their own length, width and
 slant (Rain100L with one direction, Rain100H with several), and noise blurred along one direction, a fine
-dense grain (Rain1400). Raindrops on the lens are another damage and not modelled.
+dense grain (Rain1400). Drops on the lens are another damage: `raindrops`.
 """
 
 from __future__ import annotations
