@@ -36,6 +36,8 @@ NAMED_IMAGES = 8  # of a batch, in a message
 class Execution:
     """How a run is carried out. Its result does not depend on that, but for the order of sums.
 
+    (And for dropout: its random numbers differ with the number of processes and parts.)
+
     Attributes:
         device: "auto", "cpu" or "cuda".
         workers: loader processes; 0: samples are made between the steps.
