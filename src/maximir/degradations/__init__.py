@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -38,6 +39,7 @@ DEGRADATIONS = {
     "gaussian-25": Degradation(noise.gaussian_25),
     "camera-noise": Degradation(camera.camera_noise),
     "motion-blur": Degradation(blur.motion_blur, margin=blur.MARGIN),
+    "short-motion-blur": Degradation(partial(blur.motion_blur, longest=8.0), margin=blur.MARGIN),
     "rain": Degradation(rain.rain),
     "raindrops": Degradation(raindrops.raindrops),
     "haze": Degradation(haze.haze),

@@ -9,7 +9,7 @@ from maximir.degradations.files import as_file
 
 KERNEL_SIZE = 33  # pixels; a path of 27 still fits when its centre of mass lies near one end
 MARGIN = KERNEL_SIZE // 2  # what a crop needs around it
-EXTENT = (2.0, 25.0)  # longer side of a path in pixels; splatting and softening add about two
+SHORTEST, LONGEST = 2.0, 25.0  # longer side of a path in pixels; splatting and softening add about two
 VISIBLE = 0.05  # of the brightest pixel of a kernel
 MOMENTS = 400  # at which the exposure is sampled
 
@@ -27,7 +27,7 @@ def wander(rng: np.random.Generator, roughness: int) -> np.ndarray:
     return np.cos(waves * time[:, None] + phases) @ weights * np.sqrt(2 / (1 / waves**2).sum())
 
 
-def hand_path(rng: np.random.Generator) -> np.ndarray:
+def hand_path(rng: np.random.Generator, longest: float = LONGEST) -> np.ndarray:
     """Where the picture of a point moves on the sensor: complex [MOMENTS], in pixels, mean 0.
 
     The hand has inertia: heading and speed change smoothly, except for a few jerks that turn the heading
@@ -42,7 +42,7 @@ def hand_path(rng: np.random.Generator) -> np.ndarray:
         speed *= 1 - rest
     path = np.cumsum(speed * np.exp(1j * heading))
     tremor = rng.uniform(0, 0.3) * (wander(rng, 24) + 1j * wander(rng, 24))  # pixels
-    extent = rng.uniform(*EXTENT)
+    extent = rng.uniform(SHORTEST, longest)
     path = path * (extent / max(np.ptp(path.real), np.ptp(path.imag))) + tremor
     return path - path.mean()
 
@@ -108,12 +108,12 @@ def soft_mask(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     return (1 / (1 + np.exp(-distance / rng.uniform(0.03, 0.2))))[..., None].astype(np.float32)
 
 
-def shake(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def shake(image: np.ndarray, rng: np.random.Generator, longest: float) -> np.ndarray:
     """Blur with one kernel, or seldom with two related ones in different parts of the image.
 
     A camera that also rolls turns and stretches the path from place to place; so does a moving object.
     """
-    path, softness = hand_path(rng), random_softness(rng)
+    path, softness = hand_path(rng, longest), random_softness(rng)
     blurred = convolve(image, rasterise(path, KERNEL_SIZE, softness))
     if rng.random() < 0.15:
         related = path * rng.uniform(0.5, 1.1) * np.exp(1j * rng.normal(0, 0.3))
@@ -122,7 +122,9 @@ def shake(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return blurred
 
 
-def motion_blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def motion_blur(
+    image: np.ndarray, rng: np.random.Generator, *, longest: float = LONGEST
+) -> np.ndarray:
     """Camera shake, then noise of 0–3 %, then perhaps a file.
 
     A quarter is blurred in linear light as in a camera, the rest in encoded values as in the test sets of
@@ -131,13 +133,14 @@ def motion_blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     Args:
         image: float32 [H, W, 3] in [0, 1], sRGB-encoded, both sides at least `KERNEL_SIZE`. The outer
             `MARGIN` pixels are blurred as if the image were periodic: cut them off.
+        longest: side of a path, in pixels.
     """
     if rng.random() < 0.05:
         blurred = image
     elif rng.random() < 0.25:
-        blurred = to_encoded(np.clip(shake(to_linear(image), rng), 0, 1))
+        blurred = to_encoded(np.clip(shake(to_linear(image), rng, longest), 0, 1))
     else:
-        blurred = shake(image, rng)
+        blurred = shake(image, rng, longest)
     sigma = rng.uniform(0.005, 0.015) if rng.random() < 0.5 else rng.uniform(0, 0.03)
     noisy = blurred + np.float32(sigma) * rng.standard_normal(image.shape, dtype=np.float32)
     return as_file(noisy, rng, jpegs=0.3) if rng.random() < 0.6 else noisy
