@@ -95,6 +95,5 @@ def resolve(path_or_name: str | os.PathLike[str]) -> Path:
     if path.suffix or path.exists():
         return path
     raise UsageError(
-        f"unknown model {text!r}: give a .safetensors or .npz file, or one of "
-        + ", ".join(BY_TASK)
+        f"unknown model {text!r}: give a .safetensors or .npz file, or one of " + ", ".join(BY_TASK)
     )

@@ -204,7 +204,8 @@ def train(
 def degrade(
     inputs: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders of clean photographs.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="A .png contact sheet; or a folder for pairs.")
+        Path,
+        typer.Option("--output", "-o", help="A contact sheet (.png, .jpg, .webp); or a folder for pairs."),
     ],
     names: Annotated[
         list[str] | None,
@@ -218,15 +219,15 @@ def degrade(
     """Spoil clean photographs as in training: a contact sheet to look at, or pairs to test with."""
     from maximir.data import find_scenes
     from maximir.degradations import DEGRADATIONS
-    from maximir.sheet import contact_sheet, save_png, write_pairs
+    from maximir.sheet import PICTURES, contact_sheet, save_picture, write_pairs
 
     chosen = names or list(DEGRADATIONS)
     if unknown := [name for name in chosen if name not in DEGRADATIONS]:
         raise UsageError(f"unknown degradation {unknown[0]!r}: choose of {', '.join(DEGRADATIONS)}")
     scenes = find_scenes(inputs)
-    if output.suffix.lower() == ".png":
+    if output.suffix.lower() in PICTURES:
         scenes = scenes[:: max(1, len(scenes) // rows)][:rows]
-        save_png(contact_sheet(scenes, chosen, count, side, seed), output)
+        save_picture(contact_sheet(scenes, chosen, count, side, seed), output)
         print(f"{output}: {len(scenes)} photographs, clean and {count} times degraded: {', '.join(chosen)}")
     else:
         written = write_pairs(scenes, chosen, output, seed)

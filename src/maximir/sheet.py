@@ -16,6 +16,7 @@ from maximir.files import write_atomically
 from maximir.pixels import UINT8, from_unit
 
 GAP = 4  # pixels between pictures
+PICTURES = {".png": "PNG", ".jpg": "JPEG", ".webp": "WEBP"}  # suffixes of a sheet
 
 
 def contact_sheet(
@@ -74,16 +75,16 @@ def write_pairs(scenes: Sequence[Scene], names: Sequence[str], folder: Path, see
                     f"{scene.target}: another photograph has the same name; nothing replaces it"
                 )
             for part, image in (("input", degraded), ("target", clean)):
-                save_png(image, folder / part / file)
+                save_picture(image, folder / part / file)
             written.add(file)
     if not written:
         raise MaximirError(f"{', '.join(names)}: no photograph has the depth map that this needs")
     return len(written)
 
 
-def save_png(image: np.ndarray, path: Path) -> None:
-    """uint8 [H, W, 3], complete or not at all; the folder is made."""
+def save_picture(image: np.ndarray, path: Path) -> None:
+    """uint8 [H, W, 3] in the format that the suffix says, complete or not at all; the folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
+    Image.fromarray(image).save(file, PICTURES[path.suffix.lower()], quality=90)
     write_atomically(path, file.getvalue())

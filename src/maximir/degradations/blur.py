@@ -122,9 +122,7 @@ def shake(image: np.ndarray, rng: np.random.Generator, longest: float) -> np.nda
     return blurred
 
 
-def motion_blur(
-    image: np.ndarray, rng: np.random.Generator, *, longest: float = LONGEST
-) -> np.ndarray:
+def motion_blur(image: np.ndarray, rng: np.random.Generator, *, longest: float = LONGEST) -> np.ndarray:
     """Camera shake, then noise of 0–3 %, then perhaps a file.
 
     A quarter is blurred in linear light as in a camera, the rest in encoded values as in the test sets of
