@@ -67,7 +67,7 @@ MODELS = (
         "photographs taken with too little light",
         "49 pairs of ELIEI and LOL; 545 photographs, synthetic darkness",
         "0.9 h, 1 CPU core",
-        "@@ENH@@",
+        "ELIEI, 11 held-out pairs: 8.63 → 21.36; LOL, 1: 6.22 → 19.66",
     ),
 )
 BY_TASK = {model.task: model for model in MODELS}
