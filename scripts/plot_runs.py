@@ -12,6 +12,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 LOSS, PSNR = "loss", "psnr_"
+COLUMNS = 4  # of panels
 RENAMED = {"psnr_sigma25": "psnr_gaussian-25"}  # in older logs
 
 
@@ -32,10 +33,14 @@ def main() -> None:
     runs = {name: read_log(Path(log)) for name, log in (item.split("=", 1) for item in args.logs)}
     scores = {key for lines in runs.values() for line in lines for key in line if key.startswith(PSNR)}
     keys = [LOSS, *sorted(scores)]
+    columns = min(COLUMNS, len(keys))
+    rows = -(-len(keys) // columns)
     figure, panels = plt.subplots(
-        1, len(keys), figsize=(5 * len(keys), 3.6), layout="constrained", squeeze=False
+        rows, columns, figsize=(5 * columns, 3.6 * rows), layout="constrained", squeeze=False
     )
-    for panel, key in zip(panels[0], keys, strict=True):
+    for panel in panels.flat[len(keys) :]:
+        panel.axis("off")
+    for panel, key in zip(panels.flat, keys, strict=False):
         for name, lines in runs.items():
             points = [(line["step"], line[key]) for line in lines if key in line]
             if points:
