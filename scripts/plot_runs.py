@@ -40,7 +40,7 @@ def main() -> None:
     )
     for panel in panels.flat[len(keys) :]:
         panel.axis("off")
-    for panel, key in zip(panels.flat, keys, strict=False):
+    for panel, key in zip(panels.flat[: len(keys)], keys, strict=True):
         for name, lines in runs.items():
             points = [(line["step"], line[key]) for line in lines if key in line]
             if points:

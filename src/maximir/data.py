@@ -119,6 +119,11 @@ class Scene:
     depth: ImageFile | None = None
 
 
+def fit_depth(depth: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A depth map [h, w] at the size of its image: [height, width]."""
+    return np.asarray(Image.fromarray(depth).resize((width, height), Image.Resampling.BILINEAR))
+
+
 def load_rgb(path: Path) -> np.ndarray:
     """An image file as uint8 [H, W, 3]; see `ImageFile.load`."""
     return ImageFile(path).load()

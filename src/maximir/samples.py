@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from maximir.data import ImageFile, Scene
+from maximir.data import ImageFile, Scene, fit_depth
 from maximir.degradations import DEGRADATIONS
 from maximir.errors import MaximirError
 from maximir.pixels import to_unit
@@ -73,10 +73,7 @@ class View:
                 np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)) for image in images
             ]
         if self.depth is not None:
-            depth = Image.fromarray(self.depth.load_depth()).resize(
-                (self.width, self.height), Image.Resampling.BILINEAR
-            )
-            images.append(np.asarray(depth))
+            images.append(fit_depth(self.depth.load_depth(), self.height, self.width))
         return images
 
 

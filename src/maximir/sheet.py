@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from maximir.data import Scene
+from maximir.data import Scene, fit_depth
 from maximir.degradations import DEGRADATIONS, degrade_photograph
 from maximir.errors import MaximirError
 from maximir.files import write_atomically
@@ -32,9 +32,10 @@ def contact_sheet(
     """
     rows = []
     for number, scene in enumerate(scenes):
-        clean, depth = middle(scene.target.load(), side), None
+        whole = scene.target.load()
+        clean, depth = middle(whole, side), None
         if scene.depth is not None:
-            depth = middle(fit(scene.depth.load_depth(), scene.target.load()), side)
+            depth = middle(fit_depth(scene.depth.load_depth(), *whole.shape[:2]), side)
         usable = [name for name in names if depth is not None or not DEGRADATIONS[name].needs_depth]
         pictures = [clean] + [
             from_unit(degrade_photograph(clean, usable[k % len(usable)], [seed, number, k], depth), UINT8)
@@ -48,12 +49,6 @@ def contact_sheet(
     return np.concatenate(rows)
 
 
-def fit(depth: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """A depth map [h, w] at the size of its image [H, W, 3]."""
-    height, width = image.shape[:2]
-    return np.asarray(Image.fromarray(depth).resize((width, height), Image.Resampling.BILINEAR))
-
-
 def middle(image: np.ndarray, side: int) -> np.ndarray:
     top, left = (max(0, (length - side) // 2) for length in image.shape[:2])
     return image[top : top + side, left : left + side]
@@ -64,7 +59,7 @@ def write_pairs(scenes: Sequence[Scene], names: Sequence[str], folder: Path, see
     written: set[str] = set()
     for number, scene in enumerate(scenes):
         clean = scene.target.load()
-        depth = None if scene.depth is None else fit(scene.depth.load_depth(), clean)
+        depth = None if scene.depth is None else fit_depth(scene.depth.load_depth(), *clean.shape[:2])
         for name in names:
             if DEGRADATIONS[name].needs_depth and depth is None:
                 continue
