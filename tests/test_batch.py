@@ -11,7 +11,7 @@ import weakref
 import numpy as np
 import pytest
 
-from maximir import batch, images
+from maximir import images, pipeline
 from maximir.batch import Job, restore_files
 from maximir.errors import MaximirError
 from maximir.restore import Restorer
@@ -137,7 +137,7 @@ def test_writing_overlaps_computing(make_jobs, monkeypatch):
     [("WAITING_PHOTOS", 3, 3), ("WAITING_BYTES", 2 * 4 * 5 * 3, 2), ("WAITING_BYTES", 1, 1)],
 )
 def test_reading_ahead_is_bounded(limit, value, ahead, make_jobs, monkeypatch):
-    monkeypatch.setattr(batch, limit, value)
+    monkeypatch.setattr(pipeline, limit, value)
     jobs = make_jobs(*[(4, 5)] * 9)
     changed, count = threading.Condition(), 0
 
@@ -158,7 +158,7 @@ def test_reading_ahead_is_bounded(limit, value, ahead, make_jobs, monkeypatch):
 
 
 def test_of_large_photographs_few_are_in_memory(make_jobs, monkeypatch):
-    monkeypatch.setattr(batch, "WAITING_BYTES", 1)
+    monkeypatch.setattr(pipeline, "WAITING_BYTES", 1)
     jobs = make_jobs(*[(4, 5)] * 9)
     decoded, counts = weakref.WeakSet(), []
     watch(monkeypatch, "read", after=lambda photo, path: decoded.add(photo))
@@ -199,7 +199,7 @@ def test_a_share_of_the_time_each(make_jobs):
 
 
 def test_more_together_than_wait(make_jobs, monkeypatch):
-    monkeypatch.setattr(batch, "WAITING_PHOTOS", 2)
+    monkeypatch.setattr(pipeline, "WAITING_PHOTOS", 2)
     inverter = Inverter(5)
     assert len(list(restore_files(inverter, make_jobs(*[(4, 5)] * 7), overwrite=False))) == 7
     assert [len(numbers) for numbers in inverter.batches] == [5, 2]
@@ -260,22 +260,31 @@ def test_targets_that_cannot_be_written(make_jobs, tmp_path):
 def test_closed_early(make_jobs, monkeypatch, tmp_path):
     """What is being written is finished; of the rest, nothing is begun."""
     jobs = make_jobs(*[(4, 5)] * 9)
-    writing, closing = threading.Event(), threading.Event()
+    second, writing, closing = threading.Event(), threading.Event(), threading.Event()
 
-    class Pool(batch.ThreadPoolExecutor):
+    class Pool(pipeline.ThreadPoolExecutor):
         def shutdown(self, **options):
             super().shutdown(**options | {"wait": False})
             closing.set()
             super().shutdown(**options)
 
     def held(photo, path):
+        if path.stem == "0":  # the first outcome must not come before the second is on its way
+            assert second.wait(PATIENCE)
         if path.stem == "1":
             writing.set()
             assert closing.wait(PATIENCE)
 
-    monkeypatch.setattr(batch, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(pipeline, "ThreadPoolExecutor", Pool)
     watch(monkeypatch, "write", before=held)
-    inverter = Inverter(before=lambda photos: number(photos[0]) < 2 or writing.wait(PATIENCE))
+
+    def before(photos):
+        if number(photos[0]) == 1:
+            second.set()
+        if number(photos[0]) == 2:
+            assert writing.wait(PATIENCE)
+
+    inverter = Inverter(before=before)
     outcomes = restore_files(inverter, jobs, overwrite=False)
     assert next(outcomes).error is None
     assert writing.wait(PATIENCE)
@@ -285,7 +294,7 @@ def test_closed_early(make_jobs, monkeypatch, tmp_path):
 
 
 def test_interrupted(make_jobs, monkeypatch, tmp_path):
-    monkeypatch.setattr(batch, "WAITING_PHOTOS", 2)
+    monkeypatch.setattr(pipeline, "WAITING_PHOTOS", 2)
     reads = []
     watch(monkeypatch, "read", before=reads.append)
 
@@ -323,7 +332,7 @@ def test_a_generator_that_is_forgotten_does_not_keep_the_process(make_jobs, tmp_
         "class Same:\n"
         "    def batch_size(self, height, width): return 1\n"
         "    def restore_photos(self, photos): return photos\n"
-        "batch.WAITING_PHOTOS = 2\n"
+        "batch.pipeline.WAITING_PHOTOS = 2\n"
         "jobs = batch.plan([Path('in')], Path('out'))\n"
         "outcomes = batch.restore_files(Same(), jobs, overwrite=False)\n"
         "assert next(outcomes).error is None\n"

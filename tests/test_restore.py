@@ -185,3 +185,46 @@ def test_out_of_memory_is_a_sentence(echo, monkeypatch):
     monkeypatch.setattr(echo.model, "forward", allocate)
     with pytest.raises(MaximirError, match="not enough memory for an image of 30 x 20 pixels"):
         echo(np.zeros((20, 30, 3), np.uint8))
+
+
+class Uneven(torch.nn.Module):
+    """Stands for a network that treats directions differently: adds a ramp down, and twice a ramp across."""
+
+    config = TINY
+
+    def forward(self, image):
+        _, _, h, w = image.shape
+        down = torch.linspace(0, 0.1, h)[:, None]
+        across = torch.linspace(0, 0.2, w)
+        return [[image + down + across]]
+
+
+@pytest.mark.parametrize("shape", [(64, 128, 3), (128, 64, 3), (64, 64, 3), (70, 33, 3)])
+def test_ensemble_is_the_mean_over_all_eight_poses(tiny_weights, shape):
+    """Whatever the network does to directions, the mean has none left; also where sides differ."""
+    image = np.random.default_rng(0).random(shape).astype(np.float32)
+    restorer = Restorer(tiny_weights, device="cpu", ensemble=True)
+    alone, by_hand = Restorer(tiny_weights, device="cpu"), np.zeros(shape)
+    for k in range(4):
+        by_hand += np.rot90(alone(np.rot90(image, k)), -k) / 8
+        by_hand += np.rot90(alone(np.rot90(image[::-1], k)), -k)[::-1] / 8
+    np.testing.assert_allclose(restorer(image), by_hand, atol=1e-6)
+    restorer.model = Uneven()
+    if shape[0] % 64 == shape[1] % 64 == 0:
+        np.testing.assert_allclose(restorer(image), image + 0.15, atol=1e-6)
+    restorer.model = Echo()
+    np.testing.assert_allclose(restorer(image), image, atol=1e-6)
+    eight_bit = (image * 255).astype(np.uint8)
+    np.testing.assert_array_equal(restorer(eight_bit), eight_bit)
+    grey = Image.fromarray(eight_bit[..., 0])
+    assert restorer(grey).mode == "L"
+
+
+def test_progress_of_an_ensemble_never_goes_back(tiny_weights, monkeypatch):
+    parts = []
+    monkeypatch.setattr("maximir.memory.is_small", lambda *args: False)
+    restorer = Restorer(tiny_weights, device="cpu", ensemble=True, progress=parts.append)
+    restorer(np.zeros((64, 128, 3), np.uint8))
+    assert parts == sorted(parts)
+    assert parts[-1] == pytest.approx(1)
+    assert 0 < parts[0] < 1 / 8

@@ -1,38 +1,21 @@
-"""Files and folders through a `Restorer`: what goes where, and no failure stops the rest.
-
-Reading and writing overlap with computing. Each has a thread, and a line of photographs: before computing,
-those that wait for it; behind it, those that wait to be written. One more enters a line as long as it holds
-less than WAITING_PHOTOS and WAITING_BYTES. So the decoded pixels in memory are what is in work and at most
-2 · WAITING_BYTES and two photographs: of large ones, one read ahead and one being written.
-"""
+"""Files and folders through a restorer: what goes where, and no failure stops the rest."""
 
 from __future__ import annotations
 
-import itertools
+import functools
 import os
 import tempfile
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from maximir import images
+from maximir import images, pipeline
 from maximir.errors import MaximirError, UsageError
 from maximir.files import reason
-from maximir.images import Photo
-
-if TYPE_CHECKING:  # torch takes a second to import: what is wrong with a request is told before
-    from maximir.restore import Restorer
+from maximir.pipeline import Restores, Work
 
 IGNORED = {"thumbs.db", "desktop.ini"}  # what file managers leave in folders of pictures; so are dot files
 FALLBACK_SUFFIX = ".png"  # for images of formats that can be read but not written
-WAITING_PHOTOS = 64
-WAITING_BYTES = 64 * 2**20  # a photograph of 22 megapixels: one larger waits alone
 
 
 @dataclass(frozen=True)
@@ -60,27 +43,6 @@ class Outcome:
     error: str | None
     notes: tuple[str, ...]
     seconds: float
-
-
-@dataclass(eq=False)
-class Work:
-    """A job on its way."""
-
-    job: Job
-    photo: Photo | None = None  # decoded, then restored; none after a failure or once written
-    error: str | None = None
-    crash: BaseException | None = None  # not the file's fault: raised where it is taken from the line
-    seconds: float = 0.0  # of computing
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """Height and width."""
-        return None if self.photo is None else self.photo.rgb.shape[:2]
-
-    @property
-    def bytes(self) -> int:
-        photo = self.photo  # once: the writer's thread may drop it meanwhile
-        return 0 if photo is None else photo.rgb.nbytes
 
 
 def plan(inputs: Sequence[Path], output: Path) -> list[Job]:
@@ -170,125 +132,37 @@ def check_writable(folder: Path) -> None:
 
 
 def restore_files(
-    restorer: Restorer,
+    restorer: Restores,
     jobs: Sequence[Job],
     *,
     overwrite: bool,
     started: Callable[[Job], None] = lambda job: None,
 ) -> Generator[Outcome, None, None]:
-    """Do the jobs; each yields its outcome, good or bad, in their order.
-
-    Neighbours of equal size are restored together where the restorer says that this is faster. To stop early,
-    close the generator: what is being read or written is finished, nothing else is begun.
+    """Do the jobs; each yields its outcome, good or bad, in their order: see `pipeline.run`.
 
     Args:
         overwrite: replace targets that exist.
         started: called with each job whose photograph could be read, when computing begins.
-
-    Raises:
-        Exception: anything but the `MaximirError` of one file, also from the threads.
     """
-    restorer.reserve = 2 * WAITING_BYTES if len(jobs) > 1 else 0
-    writer = ThreadPoolExecutor(1, "maximir-writer")
-    writing: deque[tuple[Work, Future[Outcome]]] = deque()
-    with closing(read_ahead(jobs, overwrite)) as works:
-        try:
-            for size, alike in itertools.groupby(works, key=lambda work: work.size):
-                most = 1 if size is None else restorer.batch_size(*size)
-                # Waits for the next ones, rather than take what is there: the same folder, the same bits.
-                while together := list(itertools.islice(alike, most)):
-                    while writing and writing[0][1].done():
-                        yield writing.popleft()[1].result()
-                    if size is not None:
-                        for work in together:
-                            started(work.job)
-                        restore_together(restorer, together)
-                    for work in together:
-                        while is_full([work for work, _ in writing]):
-                            yield writing.popleft()[1].result()
-                        writing.append((work, writer.submit(write, work, overwrite)))
-            while writing:
-                yield writing.popleft()[1].result()
-        finally:
-            writer.shutdown(cancel_futures=True)
+    return pipeline.run(
+        restorer,
+        jobs,
+        functools.partial(read, overwrite=overwrite),
+        functools.partial(write, overwrite=overwrite),
+        started=started,
+    )
 
 
-def is_full(line: Collection[Work]) -> bool:
-    return len(line) >= WAITING_PHOTOS or sum(work.bytes for work in line) >= WAITING_BYTES
-
-
-def read_ahead(jobs: Sequence[Job], overwrite: bool) -> Generator[Work, None, None]:
-    """The jobs in their order, read by a thread that runs ahead until its line is full.
-
-    The thread never waits for room: it pauses, and each photograph that is taken sets it going again. So no
-    thread is left hanging when the generator is forgotten instead of closed.
-    """
-    left = iter(jobs)
-    line: deque[Work] = deque()
-    changed = threading.Condition()
-
-    def fill() -> None:
-        while True:
-            with changed:
-                job = None if is_full(line) else next(left, None)
-            if job is None:
-                return
-            work = read(job, overwrite)
-            with changed:
-                line.append(work)
-                changed.notify()
-
-    reader = ThreadPoolExecutor(1, "maximir-reader")
-    try:
-        reader.submit(fill)
-        for _ in jobs:
-            with changed:
-                changed.wait_for(lambda: line)
-                work = line.popleft()
-            if work.crash is not None:
-                raise work.crash
-            reader.submit(fill)
-            yield work
-    finally:
-        left = iter(())
-        reader.shutdown()
-
-
-def read(job: Job, overwrite: bool) -> Work:
+def read(job: Job, overwrite: bool) -> Work[Job]:
     """Decode the photograph, unless it is known that its result cannot be written."""
-    try:
-        if error := job.problem or taken(job.target, overwrite):
-            return Work(job, error=error)
-        photo = images.read(job.source)
-        images.check_fits(photo, job.target)
-    except MaximirError as problem:
-        return Work(job, error=str(problem))  # not the exception, which would keep the photograph alive
-    except BaseException as crash:
-        return Work(job, crash=crash)
+    if error := job.problem or taken(job.target, overwrite):
+        return Work(job, error=error)
+    photo = images.read(job.source)
+    images.check_fits(photo, job.target)
     return Work(job, photo)
 
 
-def restore_together(restorer: Restorer, works: Sequence[Work]) -> None:
-    """Restore photographs of one size; if they fail together, each alone, so that the right one is named."""
-    clock, restored, error = time.monotonic(), [], None
-    try:
-        restored = restorer.restore_photos([work.photo for work in works if work.photo is not None])
-    except MaximirError as problem:
-        error = str(problem)
-    share = (time.monotonic() - clock) / len(works)
-    for work in works:
-        work.seconds += share
-    if error is None:
-        for work, photo in zip(works, restored, strict=True):
-            work.photo = photo
-    elif len(works) == 1:
-        works[0].photo, works[0].error = None, error
-    else:  # not within `except`: there the exception keeps alive what did not fit into memory
-        for work in works:
-            restore_together(restorer, [work])
-
-
-def write(work: Work, overwrite: bool) -> Outcome:
+def write(work: Work[Job], overwrite: bool) -> Outcome:
     """Write the photograph, if there is one; what became of the job."""
     job, photo, error = work.job, work.photo, work.error
     notes: tuple[str, ...] = ()

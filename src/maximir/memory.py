@@ -262,6 +262,7 @@ def foresee(restorer: Restorer, height: int, width: int) -> Foreseen:
     Raises:
         MaximirError: the image needs more memory than allowed.
     """
+    photograph = np.broadcast_to(np.uint8(0), (height, width, 3))
     needed = plan(
         restorer.model.config,
         (1, height, width),
@@ -269,7 +270,7 @@ def foresee(restorer: Restorer, height: int, width: int) -> Foreseen:
         device=restorer.device,
         max_memory=restorer.max_memory,
         scratch=restorer.scratch,
-        more=4 * 3 * height * width,  # the photograph, and what `Restorer` counts besides
+        more=photograph.nbytes + restorer.result_bytes([photograph]),
     )
     for side in SAMPLES:
         image = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
