@@ -4,12 +4,14 @@ import pytest
 from maximir.degradations import DEGRADATIONS, blur
 from maximir.degradations.blur import (
     KERNEL_SIZE,
+    SHORTEST,
     camera_shake_kernel,
     convolve,
     hand_path,
     motion_blur,
     rasterise,
     soft_mask,
+    straight_path,
 )
 
 
@@ -107,7 +109,7 @@ def test_the_margin_is_all_that_depends_on_the_wrap():
 
 def test_some_images_are_sharp_and_most_are_not(monkeypatch):
     seen = []
-    monkeypatch.setattr(blur, "shake", lambda image, rng, longest: seen.append(image.mean()) or image)
+    monkeypatch.setattr(blur, "shake", lambda image, *rest: seen.append(image.mean()) or image)
     image = np.random.default_rng(0).random((40, 40, 3), dtype=np.float32)
     for seed in range(300):
         motion_blur(image, np.random.default_rng(seed))
@@ -126,7 +128,16 @@ def test_masks_pass_smoothly_from_one_part_to_the_other():
 def test_short_paths_blur_less():
     image = np.random.default_rng(0).random((64, 64, 3), dtype=np.float32)
     left = [
-        np.mean([DEGRADATIONS[name](image, np.random.default_rng(seed)).std() for seed in range(40)])
-        for name in ("motion-blur", "short-motion-blur")
+        np.mean([motion_blur(image, np.random.default_rng(seed), longest=side).std() for seed in range(40)])
+        for side in (22.0, 8.0)
     ]
     assert left[0] < 0.85 * left[1] and left[1] < 0.5 * image.std()
+
+
+def test_straight_paths_are_nearly_straight():
+    for seed in range(50):
+        path = straight_path(np.random.default_rng(seed), longest=12.0)
+        along = path * np.exp(-1j * np.angle(path[-1] - path[0]))
+        assert abs(path.mean()) < 1e-9
+        assert SHORTEST <= np.ptp(along.real) <= 12.1
+        assert np.ptp(along.imag) < 0.25 * np.ptp(along.real)

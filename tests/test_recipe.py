@@ -35,6 +35,8 @@ def test_phases():
         ({"phases": [{"until": 1.0, "patch": 100, "batch": 1}]}, "multiple of 64"),
         ({"phases": [{"until": 1.0, "patch": 64.0, "batch": 1}]}, "multiple of 64"),
         ({"phases": [{"until": 1.0, "patch": 64, "batch": 0}]}, "positive integer"),
+        ({"phases": [{"until": 1.0, "patch": 64, "batch": 1, "mixture": {"gauss": 1}}]}, "phase's mixture"),
+        ({"phases": [{"until": 1.0, "patch": 64, "batch": 1, "mixture": 3}]}, "phase's mixture"),
         ({"phases": [GOOD["phases"][0], GOOD["phases"][0], GOOD["phases"][1]]}, "must grow"),
         ({"mixture": {"fog": 1.0}}, "mixture must be a table of positive shares of pairs, gaussian"),
         ({"mixture": {"rain": 0}}, "mixture"),

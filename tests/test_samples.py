@@ -9,7 +9,17 @@ from PIL import Image
 from maximir import MaximirError
 from maximir.data import ImageFile, Scene, find_pairs, find_scenes
 from maximir.degradations import DEGRADATIONS, Degradation, blur
-from maximir.samples import RunSampler, Samples, Views, augment, collate, kind_of, load_again, views
+from maximir.samples import (
+    PhasedSamples,
+    RunSampler,
+    Samples,
+    Views,
+    augment,
+    collate,
+    kind_of,
+    load_again,
+    views,
+)
 
 ENOUGH = 1 << 30
 
@@ -415,22 +425,35 @@ def test_a_depth_map_in_colour_is_named(tmp_path):
 # Batches
 
 
-def phase(step):
-    return (4, 64) if step < 3 else (3, 128)
+def batch_of(step):
+    return (4, 64, 0) if step < 3 else (3, 128, 1)
 
 
 def test_batches_go_on_where_a_run_stopped():
-    whole = list(RunSampler(0, 5, phase))
-    assert whole[2:] == list(RunSampler(2, 5, phase))
+    whole = list(RunSampler(0, 5, batch_of))
+    assert whole[2:] == list(RunSampler(2, 5, batch_of))
     assert [len(batch) for batch in whole] == [4, 4, 4, 3, 3]
-    assert len(RunSampler(0, 5, phase)) == 5 and len(RunSampler(2, 5, phase)) == 3
-    assert len({number for batch in whole for number, _ in batch}) == 18  # none comes twice
-    assert [{patch for _, patch in batch} for batch in whole] == [{64}] * 3 + [{128}] * 2
+    assert len(RunSampler(0, 5, batch_of)) == 5 and len(RunSampler(2, 5, batch_of)) == 3
+    assert len({number for batch in whole for number, _, _ in batch}) == 18  # none comes twice
+    assert [{each[1:] for each in batch} for batch in whole] == [{(64, 0)}] * 3 + [{(128, 1)}] * 2
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_processes_share_the_global_batch(processes):
-    ranks = [list(RunSampler(1, 5, phase, rank, processes)) for rank in range(processes)]
-    for batch, *parts in zip(RunSampler(1, 5, phase), *ranks, strict=True):
+    ranks = [list(RunSampler(1, 5, batch_of, rank, processes)) for rank in range(processes)]
+    for batch, *parts in zip(RunSampler(1, 5, batch_of), *ranks, strict=True):
         assert sorted(itertools.chain(*parts)) == sorted(batch)
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_each_phase_has_its_own_mixture(tmp_path, monkeypatch):
+    for name, value in {"black": 0, "white": 1}.items():
+        monkeypatch.setitem(
+            DEGRADATIONS, name, Degradation(lambda image, rng, value=value: 0 * image + value)
+        )
+    sources = {"clean": clean_views(tmp_path, coordinates(40, 50))}
+    samples = PhasedSamples([{"black": 1}, {"white": 1}], sources, 0)
+    single = Samples({"white": 1}, sources, 0)
+    assert not samples[3, 16, 0].degraded.any()
+    assert (samples[3, 16, 1].degraded == 1).all()
+    assert (samples[3, 16, 1].clean == single[3, 16].clean).all()

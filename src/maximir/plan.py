@@ -15,7 +15,7 @@ from maximir.distributed import Processes
 from maximir.recipe import Phase, Recipe
 from maximir.restore import choose_device
 from maximir.run import Execution, Run
-from maximir.samples import Sample, Samples, collate
+from maximir.samples import PhasedSamples, Sample, collate
 from maximir.sizes import in_words as bytes_in_words
 from maximir.train import load_sources
 
@@ -59,17 +59,19 @@ def plan_phases(
         MaximirError: as `train` would.
     """
     sources, _ = load_sources(recipe, data, pairs, report)
-    samples = Samples(recipe.mixture, sources, recipe.seed, mixup=recipe.mixup, rotate=recipe.rotate)
+    samples = PhasedSamples(recipe.mixtures, sources, recipe.seed, mixup=recipe.mixup, rotate=recipe.rotate)
     plans = []
     with tempfile.TemporaryDirectory() as folder:
         run = Run(recipe, Path(folder), Processes(choose_device(execution.device)), execution)
         begin = 0
-        for phase in recipe.phases:
+        for number, phase in enumerate(recipe.phases):
             end = math.ceil(phase.until * recipe.steps)
             times: list[tuple[float, float]] = []
             for trial in range(1 + TIMED_STEPS):  # the first warms up
                 clock = time.monotonic()
-                batch = collate([samples[trial * phase.batch + k, phase.patch] for k in range(phase.batch)])
+                batch = collate(
+                    [samples[trial * phase.batch + k, phase.patch, number] for k in range(phase.batch)]
+                )
                 made = time.monotonic()
                 take_step(run, batch)
                 times.append((time.monotonic() - made, made - clock))

@@ -22,30 +22,6 @@ PAIRS = "pairs"  # in a mixture: not a degradation, but pairs of photographs
 RECIPES = resources.files("maximir") / "recipes"
 
 
-@dataclass(frozen=True)
-class Phase:
-    """A part of the run with its own crops: larger ones later teach the global grid (progressive training).
-
-    Attributes:
-        until: the phase ends at this fraction of the steps.
-        patch: side of the square crops; a multiple of 64.
-        batch: crops in a step.
-    """
-
-    until: float
-    patch: int
-    batch: int
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.until, float | int) or not 0 < self.until <= 1:
-            raise UsageError(f"recipe: a phase's until must be in (0, 1], not {self.until!r}")
-        for name, multiple in (("patch", SIZE_MULTIPLE), ("batch", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1 or value % multiple:
-                what = f"a multiple of {multiple}" if multiple > 1 else "a positive integer"
-                raise UsageError(f"recipe: a phase's {name} must be {what}, not {value!r}")
-
-
 def positive(value: float) -> bool:
     return 0 < value < math.inf
 
@@ -69,10 +45,42 @@ def is_mixture(value: dict[str, Any]) -> bool:
     )
 
 
+MIXTURE = f"a table of positive shares of {', '.join(MIXABLE)}"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the run with its own crops: larger ones later teach the global grid (progressive training).
+    And perhaps with its own mixture: what is hard to begin with comes later (a curriculum).
+
+    Attributes:
+        until: the phase ends at this fraction of the steps.
+        patch: side of the square crops; a multiple of 64.
+        batch: crops in a step.
+        mixture: instead of the recipe's.
+    """
+
+    until: float
+    patch: int
+    batch: int
+    mixture: dict[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.until, float | int) or not 0 < self.until <= 1:
+            raise UsageError(f"recipe: a phase's until must be in (0, 1], not {self.until!r}")
+        for name, multiple in (("patch", SIZE_MULTIPLE), ("batch", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1 or value % multiple:
+                what = f"a multiple of {multiple}" if multiple > 1 else "a positive integer"
+                raise UsageError(f"recipe: a phase's {name} must be {what}, not {value!r}")
+        if self.mixture is not None and not (isinstance(self.mixture, dict) and is_mixture(self.mixture)):
+            raise UsageError(f"recipe: a phase's mixture must be {MIXTURE}, not {self.mixture!r}")
+
+
 # field → type, condition, both in words
 FIELDS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
     "task": (str, TASKS.__contains__, f"one of {', '.join(TASKS)}"),
-    "mixture": (dict, is_mixture, f"a table of positive shares of {', '.join(MIXABLE)}"),
+    "mixture": (dict, is_mixture, MIXTURE),
     "validate_with": (
         tuple,
         lambda value: all(name in DEGRADATIONS for name in value),
@@ -115,7 +123,7 @@ class Recipe:
             `maximir.degradations.DEGRADATIONS` (clean photographs, degraded on the fly).
         model: fields of `MaximConfig`.
         steps: optimiser steps.
-        phases: crops, by fraction of the steps.
+        phases: crops, and perhaps mixtures, by fraction of the steps.
         optimizer: "adam" (the paper's) or "muon" (see `maximir.optimizers`).
         learning_rate, final_learning_rate: the ends of Adam's cosine decay.
         muon_learning_rate: the start of Muon's, which decays by the same factor.
@@ -179,9 +187,20 @@ class Recipe:
     def phase(self, step: int) -> Phase:
         return next(phase for phase in self.phases if step < phase.until * self.steps)
 
-    def batch_and_patch(self, step: int) -> tuple[int, int]:
+    def batch_of(self, step: int) -> tuple[int, int, int]:
+        """Crops in the step, their side, and the number of its phase."""
         phase = self.phase(step)
-        return phase.batch, phase.patch
+        return phase.batch, phase.patch, self.phases.index(phase)
+
+    @property
+    def mixtures(self) -> list[dict[str, float]]:
+        """Of each phase."""
+        return [phase.mixture or self.mixture for phase in self.phases]
+
+    @property
+    def mixed(self) -> list[str]:
+        """The names in the mixtures of all phases."""
+        return list(dict.fromkeys(name for mixture in self.mixtures for name in mixture))
 
     def pixels(self, step: int) -> int:
         """What a step sees, of all processes."""

@@ -261,6 +261,30 @@ class Samples(Dataset[Sample]):
         return degraded[inner, inner], clean[inner, inner]
 
 
+class PhasedSamples(Dataset[Sample]):
+    """Sample (number, patch, phase) → `Sample`: each phase of a run has its own mixture.
+
+    Args:
+        mixtures: of the phases.
+        the others: as of `Samples`.
+    """
+
+    def __init__(
+        self,
+        mixtures: Sequence[Mapping[str, float]],
+        sources: Mapping[str, Views],
+        seed: int,
+        *,
+        mixup: float = 0.0,
+        rotate: bool = True,
+    ) -> None:
+        self.phases = [Samples(each, sources, seed, mixup=mixup, rotate=rotate) for each in mixtures]
+
+    def __getitem__(self, index: tuple[int, int, int]) -> Sample:
+        number, patch, phase = index
+        return self.phases[phase][number, patch]
+
+
 def to_tensor(image: np.ndarray) -> Tensor:
     """[H, W, 3] → [3, H, W]."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
@@ -275,10 +299,11 @@ def collate(samples: Sequence[Sample]) -> Sample:
     )
 
 
-class RunSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of (sample number, patch) from step `start` on. `phase(step)` gives (batch, patch).
+class RunSampler(Sampler[list[tuple[int, int, int]]]):
+    """Batches of (sample number, patch, phase) from step `start` on.
 
     Args:
+        batch_of: of a step: how many samples, patch, phase.
         rank, processes: of several processes, each gets every `processes`-th sample of the global batch.
     """
 
@@ -286,18 +311,18 @@ class RunSampler(Sampler[list[tuple[int, int]]]):
         self,
         start: int,
         steps: int,
-        phase: Callable[[int], tuple[int, int]],
+        batch_of: Callable[[int], tuple[int, int, int]],
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        self.start, self.steps, self.phase = start, steps, phase
+        self.start, self.steps, self.batch_of = start, steps, batch_of
         self.rank, self.processes = rank, processes
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
         for step in range(self.start, self.steps):
-            batch, patch = self.phase(step)
+            batch, patch, phase = self.batch_of(step)
             # Numbers are spaced by a fixed stride, so they never repeat when the batch size changes.
-            yield [(step * 2**16 + k, patch) for k in range(self.rank, batch, self.processes)]
+            yield [(step * 2**16 + k, patch, phase) for k in range(self.rank, batch, self.processes)]
 
     def __len__(self) -> int:
         return self.steps - self.start

@@ -32,7 +32,7 @@ from maximir.errors import MaximirError, UsageError
 from maximir.files import reason, write_atomically
 from maximir.recipe import PAIRS, Recipe
 from maximir.run import DEFAULT, Execution, Run, locked, schedule
-from maximir.samples import CLEAN, DEPTH, RunSampler, Sample, Samples, Views, collate, kind_of, views
+from maximir.samples import CLEAN, DEPTH, PhasedSamples, RunSampler, Sample, Views, collate, kind_of, views
 from maximir.validation import Trial, make_trials, validate
 
 
@@ -103,12 +103,12 @@ def load_sources(
     Raises:
         MaximirError: what the mixture needs is not given, or what is given is not in the mixture.
     """
-    kinds = {kind_of(name) for name in recipe.mixture}
+    kinds = {kind_of(name) for name in recipe.mixed}
     for given, wanted, option in ((data, kinds - {PAIRS}, "--data"), (pairs, kinds & {PAIRS}, "--pairs")):
         if wanted and not given:
-            raise UsageError(f"the recipe's mixture ({', '.join(recipe.mixture)}) needs {option}")
+            raise UsageError(f"the recipe's mixture ({', '.join(recipe.mixed)}) needs {option}")
         if given and not wanted:
-            raise UsageError(f"the recipe's mixture ({', '.join(recipe.mixture)}) does not use {option}")
+            raise UsageError(f"the recipe's mixture ({', '.join(recipe.mixed)}) does not use {option}")
     smallest = max(phase.patch for phase in recipe.phases)
     clean, set_aside = split(find_scenes(data), recipe.hold_out)
     paired, held_out = split(check_pairs(find_pairs(pairs), report), recipe.hold_out)
@@ -131,7 +131,7 @@ def load_sources(
 
 
 def kind_names(recipe: Recipe, kind: str) -> str:
-    return ", ".join(name for name in recipe.mixture if kind_of(name) == kind)
+    return ", ".join(name for name in recipe.mixed if kind_of(name) == kind)
 
 
 def available_memory() -> int:
@@ -147,10 +147,8 @@ def make_loader(recipe: Recipe, sources: dict[str, Views], run: Run) -> DataLoad
     """Batches from the run's step to its end."""
     processes = run.processes
     return DataLoader(
-        Samples(recipe.mixture, sources, recipe.seed, mixup=recipe.mixup, rotate=recipe.rotate),
-        batch_sampler=RunSampler(
-            run.step, recipe.steps, recipe.batch_and_patch, processes.rank, processes.count
-        ),
+        PhasedSamples(recipe.mixtures, sources, recipe.seed, mixup=recipe.mixup, rotate=recipe.rotate),
+        batch_sampler=RunSampler(run.step, recipe.steps, recipe.batch_of, processes.rank, processes.count),
         collate_fn=collate,
         num_workers=run.execution.workers,
         pin_memory=run.device.type == "cuda",

@@ -39,7 +39,9 @@ DEGRADATIONS = {
     "gaussian-25": Degradation(noise.gaussian_25),
     "camera-noise": Degradation(camera.camera_noise),
     "motion-blur": Degradation(blur.motion_blur, margin=blur.MARGIN),
-    "short-motion-blur": Degradation(partial(blur.motion_blur, longest=8.0), margin=blur.MARGIN),
+    "straight-motion": Degradation(
+        partial(blur.motion_blur, kind=blur.straight_path, longest=12.0, noise=0.3), margin=blur.MARGIN
+    ),
     "rain": Degradation(rain.rain),
     "raindrops": Degradation(raindrops.raindrops),
     "haze": Degradation(haze.haze),

@@ -1,6 +1,8 @@
-"""Blur by a shaken camera, seeded: random hand movements during the exposure, then noise and a file."""
+"""Blur by a shaken or a panned camera, seeded: movements during the exposure, then noise and a file."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -43,6 +45,15 @@ def hand_path(rng: np.random.Generator, longest: float = LONGEST) -> np.ndarray:
     tremor = rng.uniform(0, 0.3) * (wander(rng, 24) + 1j * wander(rng, 24))  # pixels
     extent = rng.uniform(SHORTEST, longest)
     path = path * (extent / max(np.ptp(path.real), np.ptp(path.imag))) + tremor
+    return path - path.mean()
+
+
+def straight_path(rng: np.random.Generator, longest: float = LONGEST) -> np.ndarray:
+    """As `hand_path`, but nearly straight and of even speed: a camera that pans, or a car that passes."""
+    time = np.linspace(-1, 1, MOMENTS)
+    heading = rng.uniform(0, 2 * np.pi) + rng.normal(0, 0.15) * time
+    path = np.cumsum(np.exp(0.2 * wander(rng, 4) + 1j * heading))
+    path *= rng.uniform(SHORTEST, longest) / np.abs(path[-1] - path[0])
     return path - path.mean()
 
 
@@ -102,12 +113,12 @@ def soft_mask(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     return (1 / (1 + np.exp(-distance / rng.uniform(0.03, 0.2))))[..., None].astype(np.float32)
 
 
-def shake(image: np.ndarray, rng: np.random.Generator, longest: float) -> np.ndarray:
-    """Blur with one kernel, or seldom with two related ones in different parts of the image.
+def shake(image: np.ndarray, rng: np.random.Generator, path: np.ndarray) -> np.ndarray:
+    """Blur along a path, or seldom along two related ones in different parts of the image.
 
     A camera that also rolls turns and stretches the path from place to place; so does a moving object.
     """
-    path, softness = hand_path(rng, longest), random_softness(rng)
+    softness = random_softness(rng)
     blurred = convolve(image, rasterise(path, KERNEL_SIZE, softness))
     if rng.random() < 0.15:
         related = path * rng.uniform(0.5, 1.1) * np.exp(1j * rng.normal(0, 0.3))
@@ -116,7 +127,14 @@ def shake(image: np.ndarray, rng: np.random.Generator, longest: float) -> np.nda
     return blurred
 
 
-def motion_blur(image: np.ndarray, rng: np.random.Generator, *, longest: float = LONGEST) -> np.ndarray:
+def motion_blur(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    kind: Callable[[np.random.Generator, float], np.ndarray] = hand_path,
+    longest: float = LONGEST,
+    noise: float = 1.0,
+) -> np.ndarray:
     """Camera shake, then noise of 0–3 %, then perhaps a file.
 
     A quarter is blurred in linear light as in a camera, the rest in encoded values as in the test sets of
@@ -125,14 +143,16 @@ def motion_blur(image: np.ndarray, rng: np.random.Generator, *, longest: float =
     Args:
         image: float32 [H, W, 3] in [0, 1], sRGB-encoded, both sides at least `KERNEL_SIZE`. The outer
             `MARGIN` pixels are blurred as if the image were periodic: cut them off.
+        kind: of paths.
         longest: side of a path, in pixels.
+        noise: how much of it, and of the JPEGs among the files, relative to the above.
     """
     if rng.random() < 0.05:
         blurred = image
     elif rng.random() < 0.25:
-        blurred = to_encoded(np.clip(shake(to_linear(image), rng, longest), 0, 1))
+        blurred = to_encoded(np.clip(shake(to_linear(image), rng, kind(rng, longest)), 0, 1))
     else:
-        blurred = shake(image, rng, longest)
+        blurred = shake(image, rng, kind(rng, longest))
     sigma = rng.uniform(0.005, 0.015) if rng.random() < 0.5 else rng.uniform(0, 0.03)
-    noisy = blurred + np.float32(sigma) * rng.standard_normal(image.shape, dtype=np.float32)
-    return as_file(noisy, rng, jpegs=0.3) if rng.random() < 0.6 else noisy
+    noisy = blurred + np.float32(noise * sigma) * rng.standard_normal(image.shape, dtype=np.float32)
+    return as_file(noisy, rng, jpegs=0.3 * noise) if rng.random() < 0.6 else noisy
