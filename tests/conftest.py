@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -22,4 +24,16 @@ def tiny_weights(tiny_model, tmp_path_factory):
     """The same, as a file."""
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_model(tiny_model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def gentle_weights(tiny_model, tmp_path_factory):
+    """The same, but what the network adds to an image is faint: results are within [0, 1] or nearly."""
+    model = copy.deepcopy(tiny_model)
+    with torch.no_grad():
+        for parameter in model.stages[-1].outputs.parameters():
+            parameter *= 0.02
+    path = tmp_path_factory.mktemp("weights") / "gentle.safetensors"
+    save_model(model, path)
     return path

@@ -131,7 +131,6 @@ def test_output_folder_inside_the_input_is_not_an_input(photos, tiny_weights):
         (["{photos}/a.png", "-o", "{photos}", "--weights", "{weights}"], "same file"),
         (["{photos}/a.png", "-o", "{photos}/a.png", "--weights", "{weights}", "--overwrite"], "same file"),
         (["{photos}", "-o", "{out}", "--task", "sharpen"], "unknown task 'sharpen'"),
-        (["{photos}", "-o", "{out}", "--task", "deblur"], "no model for 'deblur'"),
         (["{photos}", "-o", "{out}"], "either --task or --weights"),
         (["{photos}", "-o", "{out}", "--weights", "nothing"], "unknown model 'nothing'"),
         (["{empty}", "-o", "{out}", "--weights", "{weights}"], "no files in"),

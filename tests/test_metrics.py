@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.ndimage import correlate1d
+from scipy.ndimage import correlate1d, shift
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
@@ -230,15 +230,23 @@ def test_alignment_finds_place_and_intensity():
     np.testing.assert_array_equal(masked, target * mask[..., None])
     # Intensities are matched before alignment, so that a factor below 1 is left.
     gain = (restored * target).sum() / (restored**2).sum()
-    np.testing.assert_allclose(aligned[:-4, 3:], gain * 0.7 * target[:-4, 3:], atol=0.02)
+    assert np.abs(aligned - gain * 0.7 * masked).mean() < 0.005
     assert psnr(restored, target, 1.0) < 15 and ssim(restored, target, 1.0) < 0.2
-    assert psnr(aligned, masked, 1.0, mask) > 30 and ssim(aligned, masked, 1.0, mask) > 0.99
+    assert psnr(aligned, masked, 1.0, mask) > 28 and ssim(aligned, masked, 1.0, mask) > 0.99
 
 
 def test_intensity_is_matched():
     """However dark the restored image was."""
     restored, target = unaligned()
     np.testing.assert_allclose(align(restored / 2, target)[0], align(restored, target)[0], atol=1e-4)
+
+
+def test_alignment_is_cubic():
+    """Half a pixel costs sharpness: 0.85, but 0.73 by linear interpolation and 0.64 by the nearest pixel."""
+    unit = PHOTOGRAPH.astype(np.float32) / 255
+    moved = shift(unit, (0.4, -1.5, 0), order=5, mode="nearest").clip(0, 1)
+    aligned, masked, mask = align(moved[10:150, 10:170], unit[10:150, 10:170])
+    assert ssim(aligned, masked, 1.0, mask) > 0.84
 
 
 def test_masked_figures_are_realblurs():

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from maximir import cli
+from maximir.layouts import LAYOUTS
+from maximir.protocols import PROTOCOLS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -52,3 +54,11 @@ def test_links_lead_somewhere():
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_page_on_evaluation_has_every_layout_and_protocol():
+    page = (ROOT / "docs" / "evaluation.md").read_text()
+    for layout in LAYOUTS:
+        assert f"| `{layout.name}` | `{layout.looks}` | `{layout.protocol}` |" in page
+    for name in PROTOCOLS:
+        assert f"`{name}`" in page

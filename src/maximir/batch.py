@@ -8,11 +8,15 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maximir import images, pipeline
 from maximir.errors import MaximirError, UsageError
 from maximir.files import reason
-from maximir.pipeline import Restores, Work
+from maximir.pipeline import Work
+
+if TYPE_CHECKING:  # torch takes a second to import: what is wrong with a request is told before
+    from maximir.restore import Restorer
 
 IGNORED = {"thumbs.db", "desktop.ini"}  # what file managers leave in folders of pictures; so are dot files
 FALLBACK_SUFFIX = ".png"  # for images of formats that can be read but not written
@@ -132,7 +136,7 @@ def check_writable(folder: Path) -> None:
 
 
 def restore_files(
-    restorer: Restores,
+    restorer: Restorer,
     jobs: Sequence[Job],
     *,
     overwrite: bool,
@@ -144,11 +148,13 @@ def restore_files(
         overwrite: replace targets that exist.
         started: called with each job whose photograph could be read, when computing begins.
     """
+    restorer.reserve = pipeline.reserve(jobs)
     return pipeline.run(
-        restorer,
         jobs,
         functools.partial(read, overwrite=overwrite),
+        restorer.restore_photos,
         functools.partial(write, overwrite=overwrite),
+        batch_size=restorer.batch_size,
         started=started,
     )
 

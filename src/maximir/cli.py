@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import sys
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from maximir import __version__
 from maximir.errors import MaximirError, UsageError
 from maximir.files import printable, reason
+
+if TYPE_CHECKING:
+    from maximir.evaluate import Evaluation
+    from maximir.scores import Book
 
 app = typer.Typer(
     name="maximir",
@@ -109,6 +114,180 @@ def restore(
         f"{len(jobs) - failed} restored, {failed} failed, {in_words(time.monotonic() - clock)}, in {output}"
     )
     if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[
+        Path,
+        typer.Option(help="Folder of pairs as the dataset is downloaded; or of clean images to --degrade."),
+    ],
+    task: Annotated[str | None, typer.Option(help=TASK)] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Weights instead: .safetensors, official .npz, or a model's name.")
+    ] = None,
+    restored: Annotated[
+        Path | None, typer.Option(help="Or a folder of restored images: only score them.")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Default: what fits the data. See docs/evaluation.md.")
+    ] = None,
+    degrade: Annotated[
+        str | None, typer.Option(help="gaussian:SIGMA, gaussian:SIGMA:file, kernel:FILE, rain, haze, …")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for report, scores and pictures; goes on there."),
+    ] = None,
+    save: Annotated[bool, typer.Option("--save", help="Keep the restored images in OUT, too.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Images with such names; may be repeated.")
+    ] = None,
+    images: Annotated[int | None, typer.Option(min=1, metavar="N", help="The first N images.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Default: recognised. See docs/evaluation.md.")] = None,
+    pixels: Annotated[
+        str | None, typer.Option(help="float, clipped, truncated or rounded: instead of the protocol's.")
+    ] = None,
+    ensemble: Annotated[bool, typer.Option("--ensemble", help=ENSEMBLE)] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Forget another evaluation in OUT.")] = False,
+    device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
+    precision: Annotated[str, typer.Option(help=PRECISION)] = "fp32",
+    max_memory: Annotated[str | None, typer.Option(metavar="SIZE", help=MAX_MEMORY)] = None,
+    scratch: Annotated[Path | None, typer.Option(help=SCRATCH)] = None,
+) -> None:
+    """Score a model, or images that others restored, by a stated protocol (docs/evaluation.md)."""
+    if [task, weights, restored].count(None) != 2:
+        raise UsageError("give one of --task, --weights and --restored")
+    if out is None and (save or overwrite):
+        raise UsageError("--save and --overwrite need --out FOLDER")
+    for folder in (data, restored):
+        if out is not None and folder is not None and out.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"{out}: is in {folder}, and so would its pictures be; choose another folder")
+    from rich.console import Console
+
+    from maximir import catalogue, report
+    from maximir.evaluate import Request, prepare
+    from maximir.scores import Book
+
+    request = Request(
+        data,
+        weights if task is None else catalogue.for_task(task).task,
+        restored,
+        protocol,
+        pixels,
+        layout,
+        degrade,
+        tuple(only or ()),
+        images,
+        ensemble,
+        device,
+        precision,
+        max_memory,
+        scratch,
+    )
+    evaluation = prepare(request, shlex.join(["maximir", *sys.argv[1:]]))
+    book = None if out is None else Book(out, evaluation.settings, overwrite=overwrite)
+    watch(evaluation, book, save=save)
+    summary = report.summarise(evaluation)
+    if evaluation.scores:
+        Console(markup=False, emoji=False).print(report.table(summary))
+    print(f"{summary['convention']}; {report.coverage(summary)}")
+    if out is not None:
+        print(printable(report.write(evaluation, out)))
+    if evaluation.left_out:
+        raise typer.Exit(1)
+
+
+def watch(evaluation: Evaluation, book: Book | None, *, save: bool = False) -> None:
+    """Run an evaluation: progress, and a line for each image and for what is left out."""
+    from maximir.evaluate import run
+    from maximir.progress import WorkProgress
+
+    count = len(evaluation.cases)
+    with WorkProgress(count, count) as progress, ExitStack() as stack:
+        for what, why in evaluation.left_out:
+            progress.warn(f"{what}: left out, {why}")
+        if evaluation.restorer is not None:
+            evaluation.restorer.progress = progress.part
+        outcomes = run(evaluation, book, save=save, started=lambda case: progress.begin(case.name, 1))
+        try:
+            for outcome in stack.enter_context(closing(outcomes)):
+                if (score := outcome.score) is None:
+                    progress.fail(f"{outcome.case.name}: left out, {outcome.error}", 1)
+                else:
+                    before = "" if score.input_psnr is None else f"{score.input_psnr:.2f} → "
+                    line = f"{score.name}  {before}{score.psnr:.2f} dB  {score.ssim:.4f}"
+                    progress.succeed(line + ("  (known)" if outcome.known else ""), 1, score.seconds)
+        except KeyboardInterrupt:
+            kept = "" if book is None else "; the same command goes on from here"
+            print(f"maximir: interrupted{kept}", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+
+@app.command()
+def compare(
+    a: Annotated[
+        str, typer.Argument(help="A folder from `evaluate --out`; or, with --data, a model or images.")
+    ],
+    b: Annotated[str, typer.Argument(help="The same.")],
+    data: Annotated[Path | None, typer.Option(help="As for `evaluate`.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="As for `evaluate`.")] = None,
+    degrade: Annotated[str | None, typer.Option(help="As for `evaluate`.")] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="As for `evaluate`.")] = None,
+    worst: Annotated[int, typer.Option(min=0, help="Images to list at either end.")] = 3,
+    device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
+    precision: Annotated[str, typer.Option(help=PRECISION)] = "fp32",
+) -> None:
+    """Is B better than A? Paired differences, image by image, with a 95 % confidence interval."""
+    from rich.console import Console
+
+    from maximir import compare as comparing
+    from maximir import report
+    from maximir.evaluate import Request, prepare
+    from maximir.scores import RUN, kept
+
+    comparing.scipy_stats()  # rather miss it now than after the work
+    sides, to_do = [], []
+    for name in (a, b):
+        if (Path(name) / RUN).is_file():
+            sides.append(kept(Path(name)))
+            continue
+        if data is None:
+            raise UsageError(
+                f"{name}: holds no evaluation; give --data to score a model or a folder of images"
+            )
+        where = {"restored": Path(name)} if Path(name).is_dir() else {"weights": name}
+        request = Request(
+            data,
+            protocol=protocol,
+            degrade=degrade,
+            only=tuple(only or ()),
+            device=device,
+            precision=precision,
+            **where,
+        )
+        to_do.append(prepare(request))
+        sides.append((to_do[-1].settings, to_do[-1].scores))
+    (settings, ours), (others, theirs) = sides
+    if settings["convention"] != others["convention"]:
+        raise UsageError(
+            f"{a} and {b} are measured by different conventions: {settings['convention']}; "
+            f"and {others['convention']}"
+        )
+    for evaluation in to_do:
+        watch(evaluation, None)
+    comparison = comparing.compare(ours, theirs)
+    print(f"A  {printable(a)}\nB  {printable(b)}\n{settings['convention']}")
+    Console().print(report.comparison_table(comparison))
+    for line in report.extremes(comparison, worst):
+        print(printable(line))
+    if any(comparison.only):
+        print(
+            f"maximir: not compared: {comparison.only[0]} images that only A has, {comparison.only[1]} of B",
+            file=sys.stderr,
+        )
+    if any(comparison.only) or any(evaluation.left_out for evaluation in to_do):
         raise typer.Exit(1)
 
 
@@ -262,18 +441,19 @@ def info(
     from maximir import catalogue, kernels
     from maximir.config import VARIANTS
 
-    console = Console()
-    models = Table(
-        *("task", "for", "trained on", "hours", "PSNR (dB), held-out images", "MB", "licence"),
-        title="embedded models (cards: src/maximir/weights)",
-        title_justify="left",
-        show_lines=True,
-    )
+    console = Console(highlight=False)
+    console.print("Embedded models (cards: src/maximir/weights). Reached: PSNR, held-out images")
+    models = Table.grid(padding=(0, 2))
     for model in catalogue.MODELS:
-        size = f"{model.path.stat().st_size / 1e6:.1f}" if model.path.exists() else "missing"
-        models.add_row(model.task, model.summary, model.data, model.hours, model.results, size, model.licence)
+        size = f"{model.path.stat().st_size / 1e6:.1f} MB" if model.path.exists() else "missing"
+        models.add_row()
+        models.add_row(f"[bold]{model.task}", "for", model.summary)
+        models.add_row("", "trained on", f"{model.data}; {model.hours}")
+        models.add_row("", "reaches", f"{model.results} dB")
+        models.add_row("", "weights", f"{size}, {model.licence}")
     console.print(models)
-    variants = Table("variant", "features", "stages", title="official variants", title_justify="left")
+    console.print()
+    variants = Table("variant", "features", "stages", title="Official variants", title_justify="left")
     for name, config in VARIANTS.items():
         variants.add_row(name, str(config.features), str(config.stages))
     console.print(variants)

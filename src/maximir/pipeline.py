@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from maximir.errors import MaximirError
 
@@ -28,16 +28,6 @@ WAITING_BYTES = 64 * 2**20  # a photograph of 22 megapixels: one larger waits al
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-
-
-class Restores(Protocol):
-    """What a pipeline needs of `maximir.Restorer`."""
-
-    reserve: int
-
-    def batch_size(self, height: int, width: int) -> int: ...
-
-    def restore_photos(self, photos: Sequence[Photo]) -> list[Photo]: ...
 
 
 @dataclass(eq=False)
@@ -61,35 +51,40 @@ class Work(Generic[Job]):
         return 0 if photo is None else photo.rgb.nbytes
 
 
+Restore = Callable[[Sequence["Photo"]], Sequence["Photo"]]
+
+
 def run(
-    restorer: Restores,
     jobs: Sequence[Job],
     read: Callable[[Job], Work[Job]],
+    restore: Restore,
     finish: Callable[[Work[Job]], Result],
     *,
+    batch_size: Callable[[int, int], int],
     finishers: int = 1,
     started: Callable[[Job], None] = lambda job: None,
 ) -> Generator[Result, None, None]:
     """Do the jobs; each yields what `finish` says of it, good or bad, in their order.
 
-    Neighbours of equal size are restored together where the restorer says that this is faster. To stop early,
-    close the generator: what is being read or finished is finished, nothing else is begun.
+    Neighbours of equal size are restored together where `batch_size` says so. To stop early, close the
+    generator: what is being read or finished is finished, nothing else is begun.
 
     Args:
         read: gives the image, or says what is wrong with it. In a thread, in the jobs' order.
+        restore: images of one size → the restored ones.
         finish: takes the restored image, or the error. In one of `finishers` threads; drops the image.
+        batch_size: how many images of a height and width are best restored together.
         started: called with each job whose image could be read, when computing begins.
 
     Raises:
         Exception: anything but the `MaximirError` of one image, also from the threads.
     """
-    restorer.reserve = 2 * WAITING_BYTES if len(jobs) > 1 else 0
     pool = ThreadPoolExecutor(finishers, "maximir-finisher")
     finishing: deque[tuple[Work[Job], Future[Result]]] = deque()
     with closing(read_ahead(jobs, read)) as works:
         try:
             for size, alike in itertools.groupby(works, key=lambda work: work.size):
-                most = 1 if size is None else restorer.batch_size(*size)
+                most = 1 if size is None else batch_size(*size)
                 # Waits for the next ones, rather than take what is there: the same folder, the same bits.
                 while together := list(itertools.islice(alike, most)):
                     while finishing and finishing[0][1].done():
@@ -97,7 +92,7 @@ def run(
                     if size is not None:
                         for work in together:
                             started(work.job)
-                        restore_together(restorer, together)
+                        restore_together(restore, together)
                     for work in together:
                         while is_full([work for work, _ in finishing]):
                             yield finishing.popleft()[1].result()
@@ -106,6 +101,16 @@ def run(
                 yield finishing.popleft()[1].result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def alone(height: int, width: int) -> int:
+    """The `batch_size` where nothing is gained by restoring images together."""
+    return 1
+
+
+def reserve(jobs: Sequence[Job]) -> int:
+    """Bytes that waiting images may take, for who plans memory."""
+    return 2 * WAITING_BYTES if len(jobs) > 1 else 0
 
 
 def is_full(line: Collection[Work[Job]]) -> bool:
@@ -154,11 +159,12 @@ def read_ahead(jobs: Sequence[Job], read: Callable[[Job], Work[Job]]) -> Generat
         reader.shutdown()
 
 
-def restore_together(restorer: Restores, works: Sequence[Work[Job]]) -> None:
+def restore_together(restore: Restore, works: Sequence[Work[Job]]) -> None:
     """Restore images of one size; if they fail together, each alone, so that the right one is named."""
-    clock, restored, error = time.monotonic(), [], None
+    clock, error = time.monotonic(), None
+    restored: Sequence[Photo] = ()
     try:
-        restored = restorer.restore_photos([work.photo for work in works if work.photo is not None])
+        restored = restore([work.photo for work in works if work.photo is not None])
     except MaximirError as problem:
         error = str(problem)
     share = (time.monotonic() - clock) / len(works)
@@ -171,4 +177,4 @@ def restore_together(restorer: Restores, works: Sequence[Work[Job]]) -> None:
         works[0].photo, works[0].error = None, error
     else:  # not within `except`: there the exception keeps alive what did not fit into memory
         for work in works:
-            restore_together(restorer, [work])
+            restore_together(restore, [work])

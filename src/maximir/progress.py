@@ -87,6 +87,10 @@ class WorkProgress:
             line = f"[{self.done_count}/{self.count}] {line}{rest}"
         self._print(line)
 
+    def warn(self, line: str) -> None:
+        """Something that concerns no step."""
+        self._print(line)
+
     def fail(self, line: str, weight: int) -> None:
         """One step could not be done; the line stands alone, for people and scripts."""
         self._advance(weight, 0.0)

@@ -1,0 +1,240 @@
+"""Measure the embedded models, and write what comes out where it is shown.
+
+    python scripts/results.py DATA              # all tasks
+    python scripts/results.py DATA --task derain
+    python scripts/results.py --render          # only write the pages again
+
+DATA holds `validation/mcmaster`, `validation/set14` (clean photographs), `pairs/real-noise`, `pairs/rain`,
+`pairs/haze-indoor`, `pairs/low-light` and `blur-kernels`. Of pairs, only scenes that the recipe holds out are
+looked at. The figures go to `src/maximir/weights/results.json`, and from there to docs/results.md, to the
+models' cards and `maximir info`: no figure is copied by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from rich.console import Console
+from rich.progress import track
+
+from maximir import report
+from maximir.catalogue import BY_TASK, RESULTS, TASKS
+from maximir.errors import MaximirError
+from maximir.evaluate import Request, prepare, run
+from maximir.recipe import load_recipe
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "results.md"
+TEMPLATE = Path(__file__).with_name("results.md.jinja")
+PRECISION = "bf16"
+Results = dict[str, list[dict[str, Any]]]  # of each task, a row for each set
+MARKS = ("<!-- results: scripts/results.py -->\n", "<!-- end -->\n")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: some images, and what is done to them.
+
+    Attributes:
+        data: folder below DATA.
+        degrade: of clean images; DATA stands for that folder.
+        held_out: of pairs, the scenes that the recipe holds out; of those, names that begin so.
+    """
+
+    task: str
+    label: str
+    data: str
+    degrade: str | None = None
+    held_out: str | None = None
+    ensemble: bool = False
+
+    def request(self, data: Path) -> Request:
+        only: tuple[str, ...] = ()
+        if self.held_out is not None:
+            patterns = load_recipe(f"{self.task}-small").hold_out
+            only = tuple(pattern for pattern in patterns if pattern.startswith(self.held_out))
+        degrade = None if self.degrade is None else self.degrade.replace("DATA", str(data))
+        return Request(
+            data / self.data,
+            self.task,
+            degrade=degrade,
+            only=only,
+            ensemble=self.ensemble,
+            precision=PRECISION,
+        )
+
+    def command(self) -> str:
+        request = self.request(Path("DATA"))
+        words = ["maximir", "evaluate", "--task", self.task, "--data", str(request.data)]
+        words += ["--degrade", request.degrade] if request.degrade else []
+        for pattern in request.only:
+            words += ["--only", pattern]
+        words += ["--ensemble"] if request.ensemble else []
+        return shlex.join([*words, "--precision", PRECISION])
+
+
+CLEAN = {"McMaster": "validation/mcmaster", "Set14": "validation/set14"}
+ROWS = (
+    *(
+        Row("denoise", f"{name}, Gaussian {sigma}{words}", folder, f"gaussian:{sigma}{form}")
+        for name, folder in CLEAN.items()
+        for sigma in (15, 25, 50)
+        for words, form in (("", ""), (" as a file", ":file"))
+    ),
+    Row("denoise", "McMaster, Gaussian 25, ensemble", CLEAN["McMaster"], "gaussian:25", ensemble=True),
+    *(
+        Row("denoise", f"{name}, camera noise, synthetic", folder, "camera-noise")
+        for name, folder in CLEAN.items()
+    ),
+    Row("denoise", "PolyU, held out", "pairs/real-noise", held_out=""),
+    *(
+        Row(
+            "deblur",
+            f"McMaster, Levin's kernel {k}",
+            CLEAN["McMaster"],
+            f"kernel:DATA/blur-kernels/kernel{k}.png",
+        )
+        for k in (1, 2, 3, 4)
+    ),
+    *(
+        Row("deblur", f"{name}, {words}, synthetic", folder, kind)
+        for name, folder in CLEAN.items()
+        for words, kind in (("straight motion", "straight-motion"), ("motion blur", "motion-blur"))
+    ),
+    Row("derain", "RainTrainL, held out", "pairs/rain", held_out=""),
+    *(Row("derain", f"{name}, rain, synthetic", folder, "rain") for name, folder in CLEAN.items()),
+    Row("dehaze", "SOTS indoor, held out", "pairs/haze-indoor", held_out=""),
+    Row("dehaze", "McMaster, haze, synthetic", CLEAN["McMaster"], "haze"),
+    Row("enhance", "LOL, held out", "pairs/low-light", held_out="lol_"),
+    Row("enhance", "ELIEI, held out", "pairs/low-light", held_out="eliei_"),
+    Row("enhance", "McMaster, low light, synthetic", CLEAN["McMaster"], "low-light"),
+)
+
+
+# Checkpoint, data, PSNR and SSIM as published, how `maximir evaluate` calls the data and its protocol.
+OFFICIAL = (
+    ("Denoising/SIDD", "SIDD", "39.96 / 0.960", "sidd"),
+    ("Denoising/SIDD", "DND", "39.84 / 0.954", None),
+    ("Deblurring/GoPro", "GoPro", "32.86 / 0.961", "gopro"),
+    ("Deblurring/GoPro", "HIDE", "32.83 / 0.956", "hide"),
+    ("Deblurring/REDS", "REDS, val_300", "28.93 / 0.865", "reds"),
+    ("Deblurring/RealBlur_R", "RealBlur-R", "39.45 / 0.962", "realblur"),
+    ("Deblurring/RealBlur_J", "RealBlur-J", "32.84 / 0.935", "realblur"),
+    ("Deraining/Rain13k", "Rain13k, mean of five sets", "33.24 / 0.933", "rain"),
+    ("Deraining/Raindrop", "Raindrop, test_a", "31.87 / 0.935", "raindrop"),
+    ("Dehazing/SOTS-Indoor", "SOTS indoor", "38.11 / 0.991", "sots"),
+    ("Dehazing/SOTS-Outdoor", "SOTS outdoor", "34.19 / 0.985", "sots"),
+    ("Enhancement/LOL", "LOL, eval15", "23.43 / 0.863", "lol"),
+    ("Enhancement/FiveK", "FiveK", "26.15 / 0.945", "fivek"),
+)
+NAFNET = "README of megvii-research/NAFNet"
+PEERS = (  # network, data, PSNR, convention, source
+    ("NAFNet, width 64", "SIDD", "40.30", "`sidd`", NAFNET),
+    ("NAFNet, width 64", "GoPro", "33.71", "`gopro`", NAFNET),
+    ("FFTformer", "GoPro", "34.21", "`gopro`", "its README"),
+    ("MixDehazeNet", "SOTS indoor", "42.62", "RGB", "its README"),
+    ("Retinexformer", "LOL", "25.16", "RGB", "its README; users of it report about 23"),
+)
+GAUSSIAN = (
+    ("FFDNet", 34.66, 32.35, 29.18, 33.87, 31.21, 27.96),
+    ("DRUNet", 35.40, 33.14, 30.08, 34.30, 31.69, 28.51),
+    ("Restormer", 35.61, 33.34, 30.30, 34.40, 31.79, 28.60),
+)
+
+
+def measure(row: Row, data: Path, console: Console) -> dict[str, Any]:
+    evaluation = prepare(row.request(data))
+    for _ in track(
+        run(evaluation), f"{row.task}: {row.label}", len(evaluation.cases), console=console, transient=True
+    ):
+        pass
+    if evaluation.left_out:
+        raise MaximirError(f"{row.label}: {evaluation.left_out[0][0]}: {evaluation.left_out[0][1]}")
+    summary = report.summarise(evaluation)
+    console.print(f"{row.task}: {row.label}: {' | '.join(report.rows_of(summary)[-1][1:])}", highlight=False)
+    return {
+        "set": row.label,
+        "images": summary["scored"],
+        **summary["all"],
+        "convention": summary["convention"],
+        "sha256": summary["sha256"],
+        "command": row.command(),
+    }
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    lines = [report.HEAD, ["---"] * len(report.HEAD)]
+    lines += [report.cells(row) for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def page(results: Results) -> str:
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    ours = {row["set"]: f"{row['psnr']:.2f}" for row in results.get("denoise", [])}
+    gaussian = [(name, *(f"{value:.2f}" for value in values)) for name, *values in GAUSSIAN]
+    if ours:
+        here = (ours[f"McMaster, Gaussian {sigma}"] for sigma in (15, 25, 50))
+        gaussian.insert(0, ("**maximir denoise**, 3.7 M", *here, "–", "–", "–"))
+    return environment.from_string(TEMPLATE.read_text("utf-8")).render(
+        results={task: results[task] for task in TASKS if task in results},
+        table=table,
+        conventions=lambda rows: "; ".join(sorted({row["convention"] for row in rows})),
+        gaussian=gaussian,
+        official=[
+            (name, data, figures, official_command(name, kind)) for name, data, figures, kind in OFFICIAL
+        ],
+        peers=PEERS,
+    )
+
+
+def official_command(checkpoint: str, kind: str | None) -> str:
+    if kind is None:
+        return "none: only the benchmark's server can score it"
+    return (
+        f"`maximir evaluate --weights {checkpoint}/checkpoint.npz --data {kind.upper()}/ --protocol {kind}`"
+    )
+
+
+def render(results: Results) -> None:
+    PAGE.write_text(page(results), "utf-8")
+    begin, end = MARKS
+    for task, rows in results.items():
+        card = BY_TASK[task].card
+        before, found, rest = card.read_text("utf-8").partition(begin)
+        _, ended, after = rest.partition(end)
+        if not (found and ended):
+            raise SystemExit(f"{card}: must have a part between {begin.strip()} and {end.strip()}")
+        card.write_text(before + begin + table(rows) + end + after, "utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--task", choices=TASKS, action="append", help="default: all that have a model")
+    parser.add_argument("--render", action="store_true", help="measure nothing")
+    args = parser.parse_args()
+    if (args.data is None) != args.render:
+        parser.error("give DATA, or --render")
+    results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    console = Console(stderr=True)
+    for task in [] if args.render else args.task or BY_TASK:
+        try:
+            results[task] = [measure(row, args.data, console) for row in ROWS if row.task == task]
+        except MaximirError as error:
+            sys.exit(str(error))
+        RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    render(results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Scores, and the folder that keeps them: what is there when an evaluation is stopped counts later."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from maximir.errors import MaximirError, UsageError
+from maximir.files import reason, write_atomically
+
+RUN = "run.json"
+SCORES = "scores.jsonl"
+PICTURES = "pictures"
+RESTORED = "restored"
+REPORTS = ("summary.json", "summary.md", "scores.csv", "report.html")
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well one image is restored.
+
+    Attributes:
+        name, set: of the case.
+        psnr, ssim: by the protocol; PSNR in dB, inf for equal images.
+        input_psnr, input_ssim: of the degraded image, by the same protocol; None: there was none.
+        width, height: in pixels.
+        seconds: of computing.
+        digest: of the pixels that it is made of.
+    """
+
+    name: str
+    set: str
+    psnr: float
+    ssim: float
+    input_psnr: float | None
+    input_ssim: float | None
+    width: int
+    height: int
+    seconds: float
+    digest: str
+    target: str = ""  # the original's path: images of one original are not independent
+
+    def to_json(self) -> str:
+        return json.dumps({key: "inf" if v == float("inf") else v for key, v in asdict(self).items()})
+
+    @staticmethod
+    def from_json(line: str) -> Score:
+        values: dict[str, Any] = json.loads(line)
+        for key in ("psnr", "input_psnr"):
+            if values[key] == "inf":
+                values[key] = float("inf")
+        return Score(**values)
+
+
+class Book:
+    """The results' folder while an evaluation runs: settings, and the scores so far.
+
+    Args:
+        out: the folder; made if it is not there.
+        settings: what decides the scores.
+        overwrite: forget another evaluation that is there.
+
+    Raises:
+        UsageError: the folder holds an evaluation with other settings, or something else.
+        MaximirError: it cannot be written to.
+    """
+
+    def __init__(self, out: Path, settings: dict[str, Any], *, overwrite: bool = False) -> None:
+        self.out = out
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            if not (out / RUN).exists():
+                if any(not path.name.startswith(".") for path in out.iterdir()):
+                    raise UsageError(f"{out}: is not empty and holds no evaluation; choose another folder")
+            elif overwrite:
+                forget(out)
+            else:
+                before = json.loads((out / RUN).read_text("utf-8"))["settings"]
+                if changed := [key for key in settings if before.get(key) != settings[key]]:
+                    names = " and ".join("weights" if key == "sha256" else key for key in changed)
+                    raise UsageError(
+                        f"{out}: holds an evaluation with another {names}; "
+                        "choose another folder, or --overwrite"
+                    )
+            text = json.dumps({"settings": settings}, indent=2)
+            write_atomically(out / RUN, text.encode())
+            self.known = {score.name: score for score in read_scores(out)}
+            lines = [score.to_json() + "\n" for score in self.known.values()]  # none that was broken off
+            write_atomically(out / SCORES, "".join(lines).encode())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError(f"{out / RUN}: is damaged; choose another folder, or --overwrite") from error
+        except OSError as error:
+            raise MaximirError(f"{out}: cannot be written to ({reason(error)})") from error
+
+    def add(self, score: Score) -> None:
+        """Keep a score.
+
+        Raises:
+            MaximirError: it cannot be written.
+        """
+        try:
+            with (self.out / SCORES).open("a", encoding="utf-8") as file:
+                file.write(score.to_json() + "\n")
+        except OSError as error:
+            raise MaximirError(f"{self.out / SCORES}: cannot be written ({reason(error)})") from error
+
+
+def forget(out: Path) -> None:
+    """Remove an evaluation: the next may have fewer images, and what is left would be taken for its own."""
+    for name in (PICTURES, RESTORED):
+        if (out / name).exists():
+            shutil.rmtree(out / name)
+    for name in (SCORES, *REPORTS):
+        (out / name).unlink(missing_ok=True)
+
+
+def read_scores(folder: Path) -> list[Score]:
+    """The scores in a results' folder, the newest of each image. A line that was broken off is left out."""
+    scores: dict[str, Score] = {}
+    try:
+        lines = (folder / SCORES).read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise MaximirError(f"{folder / SCORES}: cannot be read ({error})") from error
+    for line in lines:
+        try:
+            each = Score.from_json(line)
+        except (ValueError, TypeError, KeyError):
+            continue
+        scores[each.name] = each
+    return list(scores.values())
+
+
+def kept(folder: Path) -> tuple[dict[str, Any], list[Score]]:
+    """Settings and scores of an evaluation that was kept.
+
+    Raises:
+        MaximirError: there is none, or it is damaged.
+    """
+    try:
+        settings = json.loads((folder / RUN).read_text("utf-8"))["settings"]
+        return {"convention": settings["convention"], **settings}, read_scores(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MaximirError(f"{folder}: holds no whole evaluation ({error})") from error
