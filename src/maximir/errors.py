@@ -7,3 +7,15 @@ class MaximirError(Exception):
 
 class UsageError(MaximirError):
     """A request that makes no sense, found before any work. The command exits with 2, as for bad options."""
+
+
+class UnsupportedImage(MaximirError):
+    """Bytes that are not an image, or a kind of image that maximir does not read or write."""
+
+
+class DamagedImage(MaximirError):
+    """An image file that is truncated, empty or broken inside."""
+
+
+class TooLarge(MaximirError):
+    """More bytes or pixels than the limit, or than there is memory for."""

@@ -1,0 +1,58 @@
+"""Tens of thousands of malformed files of all kinds through `images.decode` and `encode`.
+
+    python scripts/malformed.py --cases 50000
+
+Each case is a number (see tests/malformed.py), done in a child that is watched; what is bad is printed with
+its number: `python scripts/malformed.py --first NUMBER --cases 1` does it again. Exits with 1 after a crash,
+a hang, an error of another type than those of maximir.errors, or more memory than --peak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from malformed import attempt, originals
+from watched import watch
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", type=int, default=50_000)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--of", default="", help="only of originals whose names begin so")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of computing; more is a hang")
+    parser.add_argument("--memory", type=int, default=8, help="GiB of address space")
+    parser.add_argument("--peak", type=int, default=1536, help="MiB that one case may take")
+    args = parser.parse_args()
+
+    began, bad, slowest, peak = time.monotonic(), 0, 0.0, 0
+    ends: Counter[tuple[str, str]] = Counter()
+    names = list(originals())
+    every = range(args.first, args.first + args.cases)
+    cases = [seed for seed in every if names[seed % len(names)].startswith(args.of)]
+    for done, verdict in enumerate(watch(attempt, cases, seconds=args.seconds, memory=args.memory << 30), 1):
+        slowest, peak = max(slowest, verdict.seconds), max(peak, verdict.peak)
+        if verdict.bad or verdict.peak > args.peak << 20:
+            bad += 1
+            print(f"{verdict.case}: {verdict.outcome}, {verdict.peak >> 20} MiB", flush=True)
+        else:
+            end, name = verdict.outcome.split(":")[0].split(" ", 1)
+            ends[name, end] += 1
+        if done % 5000 == 0:
+            print(f"{done} cases, {bad} bad, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    print("| of | read | refused |\n| --- | --- | --- |")
+    for name in originals():
+        print(f"| {name} | {ends[name, 'read']} | {ends[name, 'refused']} |")
+    print(f"\n{len(cases)} cases, {bad} bad; slowest {slowest:.1f} s, peak {peak >> 20} MiB")
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
