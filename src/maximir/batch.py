@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from maximir import images, pipeline
+from maximir import __version__, images, pipeline
 from maximir.errors import MaximirError, UsageError
-from maximir.files import reason
+from maximir.files import JsonLines, reason
+from maximir.journal import Entry, Journal
 from maximir.pipeline import Work
 
 if TYPE_CHECKING:  # torch takes a second to import: what is wrong with a request is told before
@@ -47,6 +50,75 @@ class Outcome:
     error: str | None
     notes: tuple[str, ...]
     seconds: float
+    known: bool = False  # done by an earlier run
+    size: tuple[int, int] | None = None  # height and width
+    digest: str | None = None  # SHA-256 of the result
+
+    def facts(self) -> dict[str, Any]:
+        """As `Report` has them."""
+        status = "failed" if self.error is not None else "known" if self.known else "restored"
+        height, width = self.size or (None, None)
+        return {
+            "source": str(self.job.source),
+            "target": None if self.job.problem else str(self.job.target),
+            "status": status,
+            "error": self.error,
+            "notes": self.notes,
+            "seconds": round(self.seconds, 3),
+            "height": height,
+            "width": width,
+            "sha256": self.digest,
+        }
+
+
+class Report:
+    """What became of each image, for scripts: a line of JSON each, behind one on the run.
+
+    Raises:
+        UsageError: the file cannot be opened.
+        MaximirError: it cannot be written.
+    """
+
+    def __init__(self, path: Path, command: str) -> None:
+        self.path = path
+        try:
+            self.lines = JsonLines(path)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot write the report there ({reason(error)})") from error
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._add({"run": command, "version": __version__, "started": now})
+
+    def add(self, outcome: Outcome) -> None:
+        self._add(outcome.facts())
+
+    def close(self) -> None:
+        self.lines.close()
+
+    def _add(self, facts: dict[str, Any]) -> None:
+        try:
+            self.lines.add(facts)
+        except OSError as error:
+            self.close()
+            raise MaximirError(f"{self.path}: cannot be written ({reason(error)})") from error
+
+
+@dataclass(eq=False)
+class Task(Work[Job]):
+    """A photograph on its way.
+
+    Attributes:
+        ours: the result that an earlier run left; with `done`, it would be the same again.
+    """
+
+    ours: Entry | None = None
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        return (self.ours.height, self.ours.width) if self.ours is not None and self.done else super().size
+
+    def load(self) -> None:
+        with contextlib.suppress(MaximirError):
+            self.photo = images.read(self.job.source)
 
 
 def plan(inputs: Sequence[Path], output: Path) -> list[Job]:
@@ -140,52 +212,82 @@ def restore_files(
     jobs: Sequence[Job],
     *,
     overwrite: bool,
+    journal: Journal | None = None,
     started: Callable[[Job], None] = lambda job: None,
 ) -> Generator[Outcome, None, None]:
     """Do the jobs; each yields its outcome, good or bad, in their order: see `pipeline.run`.
 
     Args:
         overwrite: replace targets that exist.
+        journal: where to enter the results; those that are in it and still fit are not computed again.
         started: called with each job whose photograph could be read, when computing begins.
     """
     restorer.reserve = pipeline.reserve(jobs)
     return pipeline.run(
         jobs,
-        functools.partial(read, overwrite=overwrite),
+        functools.partial(read, overwrite=overwrite, journal=journal),
         restorer.restore_photos,
-        functools.partial(write, overwrite=overwrite),
+        functools.partial(finish, overwrite=overwrite, journal=journal),
         batch_size=restorer.batch_size,
         started=started,
     )
 
 
-def read(job: Job, overwrite: bool) -> Work[Job]:
-    """Decode the photograph, unless it is known that its result cannot be written."""
-    if error := job.problem or taken(job.target, overwrite):
-        return Work(job, error=error)
+def read(job: Job, overwrite: bool, journal: Journal | None) -> Task:
+    """Decode the photograph, unless its result is there already or cannot be written."""
+    ours = None if journal is None or job.problem else journal.ours(job.target)
+    if journal is not None and ours is not None and journal.is_done(ours, job.source):
+        return Task(job, ours=ours, done=True)
+    # What an earlier run made of another picture, or with other settings, may be replaced.
+    resume = journal is not None and journal.resume
+    if error := job.problem or taken(job.target, overwrite or ours is not None, resume):
+        return Task(job, error=error)
     photo = images.read(job.source)
     images.check_fits(photo, job.target)
-    return Work(job, photo)
+    return Task(job, photo, ours=ours)
 
 
-def write(work: Work[Job], overwrite: bool) -> Outcome:
-    """Write the photograph, if there is one; what became of the job."""
+def finish(work: Work[Job], overwrite: bool, journal: Journal | None) -> Outcome:
+    """Write the photograph, if there is one, and drop it; what became of the job."""
+    try:
+        return write(work, overwrite, journal)
+    finally:
+        work.photo = None
+
+
+def write(work: Work[Job], overwrite: bool, journal: Journal | None) -> Outcome:
     job, photo, error = work.job, work.photo, work.error
-    notes: tuple[str, ...] = ()
+    ours = work.ours if isinstance(work, Task) else None
+    if work.done and ours is not None:
+        return Outcome(job, None, (), work.seconds, True, (ours.height, ours.width), ours.result)
+    if photo is None:
+        return Outcome(job, error, (), work.seconds)
+    height, width = photo.rgb.shape[:2]
+    digest = ""
+
+    def announce(result: str) -> None:
+        nonlocal digest
+        digest = result
+        if journal is not None:
+            journal.add(job.target, photo.digest, result, height, width)
+
     # Asked again: it may have appeared since, also as another job's result where case makes no difference.
-    if photo is not None and not (error := taken(job.target, overwrite)):
+    if not (error := taken(job.target, overwrite or ours is not None)):
         try:
             job.target.parent.mkdir(parents=True, exist_ok=True)
-            notes = photo.notes + images.write(photo, job.target)
+            notes = photo.notes + images.write(photo, job.target, announce=announce)
+            return Outcome(job, None, notes, work.seconds, size=(height, width), digest=digest)
         except OSError as problem:
             error = f"{job.target.parent}: {reason(problem)}"
         except MaximirError as problem:
             error = f"{job.target}: {problem}"
-    work.photo = None
-    return Outcome(job, error, notes, work.seconds)
+    return Outcome(job, error, (), work.seconds, size=(height, width))
 
 
-def taken(target: Path, overwrite: bool) -> str | None:
+def taken(target: Path, overwrite: bool, resume: bool = False) -> str | None:
     """Why there cannot be a result at `target`, if something is there already."""
-    there = os.path.lexists(target) and not overwrite
-    return f"{target} exists; use --overwrite to replace it" if there else None
+    if overwrite or not os.path.lexists(target):
+        return None
+    if resume:
+        return f"{target} exists, and is not what maximir made of it; use --overwrite to replace it"
+    return f"{target} exists; use --overwrite to replace it, or --resume to keep what is done"

@@ -24,7 +24,7 @@ from maximir import __version__, catalogue, images, pipeline
 from maximir.datasets import Case, find_cases, match_restored
 from maximir.degradations.testsets import Degrade, degradation
 from maximir.errors import MaximirError, UsageError
-from maximir.files import reason, write_atomically
+from maximir.files import file_digest, reason, write_atomically
 from maximir.images import Photo
 from maximir.layouts import CLEAN
 from maximir.pictures import strip
@@ -406,12 +406,6 @@ def as_file(restored: np.ndarray, protocol: Protocol, dtype: np.dtype) -> np.nda
 
 def eight_bits(image: np.ndarray) -> np.ndarray:
     return image if image.dtype == UINT8 else from_unit(to_unit(image), UINT8)
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, as `sha256sum` gives it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:

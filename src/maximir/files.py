@@ -1,10 +1,17 @@
-"""Files that appear whole or not at all, and names that stay on one line."""
+"""Files that appear whole or not at all or grow by whole lines, and names that stay on one line."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
+import json
 import os
 import secrets
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 PART = ".maximir-"  # files that are not whole yet begin with it
 
@@ -28,6 +35,48 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
+class JsonLines:
+    """A file that grows by lines of JSON, each whole or not at all for who reads it with this.
+
+    Raises:
+        OSError: it cannot be opened for reading and writing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("a+b", buffering=0)  # what failed must not be tried again on closing
+        self.lock = threading.Lock()
+
+    def read(self) -> Iterator[Any]:
+        """What the lines say; none that was cut off, as when the machine went down."""
+        self.file.seek(0)
+        for line in self.file.read().split(b"\n"):
+            with contextlib.suppress(ValueError):
+                yield json.loads(line)
+
+    def add(self, value: object, *, sync: bool = False) -> None:
+        """Write a line; with `sync` it is on disk when this returns.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with self.lock:
+            end = self.file.seek(0, os.SEEK_END)
+            self.file.seek(max(0, end - 1))
+            torn = self.file.read(1) not in (b"", b"\n")
+            line = b"\n" * torn + line_of(value)
+            if self.file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if sync:
+                os.fsync(self.file.fileno())
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def line_of(value: object) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
 def sync_folder(folder: Path) -> None:
     """So that a new name in it survives a power cut. (Windows cannot open folders.)"""
     if os.name == "posix":
@@ -36,6 +85,16 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, as `sha256sum` gives it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def reason(error: OSError) -> str:

@@ -39,11 +39,15 @@ class Work(Generic[Job]):
     error: str | None = None
     crash: BaseException | None = None  # not the file's fault: raised where it is taken from the line
     seconds: float = 0.0  # of computing
+    done: bool = False  # before: nothing is to be computed, unless for its neighbours
 
     @property
     def size(self) -> tuple[int, int] | None:
         """Height and width."""
         return None if self.photo is None else self.photo.rgb.shape[:2]
+
+    def load(self) -> None:
+        """Get the photograph of what is done, if that is still possible."""
 
     @property
     def bytes(self) -> int:
@@ -66,7 +70,8 @@ def run(
 ) -> Generator[Result, None, None]:
     """Do the jobs; each yields what `finish` says of it, good or bad, in their order.
 
-    Neighbours of equal size are restored together where `batch_size` says so. To stop early, close the
+    Neighbours of equal size are restored together where `batch_size` says so; some may be done already: they
+    are restored again then, because another batch could give other bits. To stop early, close the
     generator: what is being read or finished is finished, nothing else is begun.
 
     Args:
@@ -89,10 +94,10 @@ def run(
                 while together := list(itertools.islice(alike, most)):
                     while finishing and finishing[0][1].done():
                         yield finishing.popleft()[1].result()
-                    if size is not None:
+                    if size is not None and not all(work.done for work in together):
                         for work in together:
-                            started(work.job)
-                        restore_together(restore, together)
+                            work.load() if work.done else started(work.job)
+                        restore_together(restore, [work for work in together if work.photo is not None])
                     for work in together:
                         while is_full([work for work, _ in finishing]):
                             yield finishing.popleft()[1].result()
