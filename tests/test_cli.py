@@ -1,5 +1,6 @@
 """The command as its users meet it: in a process of its own where exit codes and streams matter."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maximir import __version__, batch, catalogue, cli, images
+from maximir import __version__, batch, catalogue, cli, images, journal
 from maximir.config import MaximConfig
+from maximir.files import file_digest
 from maximir.official import table
 from reference import write_checkpoint
 
@@ -38,7 +40,12 @@ def photos(tmp_path):
 
 
 def files(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """All but the journal, which is hidden."""
+    return sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != journal.NAME
+    )
 
 
 def test_help_and_version_do_not_import_torch():
@@ -117,6 +124,66 @@ def test_existing_results_are_kept_without_overwrite(photos, tiny_weights, tmp_p
     assert (out / "a.png").read_bytes() != b"precious"
 
 
+def test_resume(photos, tiny_weights, tmp_path, capsys):
+    words = ("restore", photos, "-o", tmp_path / "out", "--weights", tiny_weights, "--resume")
+    maximir(*words)
+    (tmp_path / "out" / "summer" / "c.webp").unlink()
+    maximir(*words)
+    streams = capsys.readouterr()
+    assert "3 done before, 1 restored, 0 failed" in streams.out
+    assert streams.err.count("(done before)") == 3
+    maximir(*words, "--precision", "bf16")  # other settings: other results
+    assert "4 restored, 0 failed" in capsys.readouterr().out
+    maximir(*words, "--precision", "bf16")
+    assert "4 done before, 0 restored" in capsys.readouterr().out
+    one = ("restore", photos / "a.png", "-o", tmp_path / "one.png", "--weights", tiny_weights, "--resume")
+    maximir(*one, expect=2)
+    assert "--resume goes on in a folder" in capsys.readouterr().err
+    assert not (tmp_path / "one.png").exists()
+
+
+def test_report(photos, tiny_weights, tmp_path, capsys):
+    (photos / "bad.png").write_text("no image")
+    report = tmp_path / "run.jsonl"
+    words = ("restore", photos, "-o", tmp_path / "out", "--weights", tiny_weights, "--report", report)
+    maximir(*words, expect=1)
+    maximir(*words, "--resume", expect=1)
+    lines = [json.loads(line) for line in report.read_text().splitlines()]
+    assert [lines[0]["run"].split()[:2], lines[0]["version"]] == [["maximir", "restore"], __version__]
+    assert [line.get("status") for line in lines] == [
+        *(None, "restored", "restored", "failed", "restored", "restored"),
+        *(None, "known", "known", "failed", "known", "known"),
+    ]
+    first = lines[1]
+    assert first["source"] == str(photos / "a.png") and first["target"] == str(tmp_path / "out" / "a.png")
+    assert (first["height"], first["width"], first["error"]) == (10, 12, None)
+    assert first["sha256"] == lines[7]["sha256"] == file_digest(tmp_path / "out" / "a.png")
+    assert lines[3]["error"] == "not an image that maximir can read"
+
+
+@pytest.mark.parametrize(
+    ("report", "expect", "reason"),
+    [
+        (
+            "missing/run.jsonl",
+            2,
+            "missing/run.jsonl: cannot write the report there (no such file or directory)",
+        ),
+        pytest.param(
+            "/dev/full",
+            1,
+            "/dev/full: cannot be written (no space left on device)",
+            marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device"),
+        ),
+    ],
+)
+def test_a_report_that_cannot_be_written(report, expect, reason, photos, tiny_weights, tmp_path, capsys):
+    words = ("restore", photos, "-o", tmp_path / "out", "--weights", tiny_weights)
+    maximir(*words, "--report", tmp_path / report, expect=expect)
+    assert reason in capsys.readouterr().err
+    assert not files(tmp_path / "out")
+
+
 def test_output_folder_inside_the_input_is_not_an_input(photos, tiny_weights):
     good = files(photos)
     for _ in range(2):
@@ -135,7 +202,7 @@ def test_output_folder_inside_the_input_is_not_an_input(photos, tiny_weights):
         (["{photos}", "-o", "{out}", "--weights", "nothing"], "unknown model 'nothing'"),
         (["{empty}", "-o", "{out}", "--weights", "{weights}"], "no files in"),
         (["", "-o", "{out}", "--weights", "{weights}"], "an INPUT is empty"),
-        (["{photos}/a.png", "-o", "{out}.avif", "--weights", "{weights}"], "cannot write .avif"),
+        (["{photos}/a.png", "-o", "{out}.heic", "--weights", "{weights}"], "cannot write .heic"),
         (["{photos}/" + 300 * "x", "-o", "/dev/null", "--weights", "{weights}"], "cannot write there"),
         (["{photos}", "-o", "{out}.png", "--weights", "{weights}"], "named like one image"),
         (["{photos}/a.png", "{other}/a.png", "-o", "{out}", "--weights", "{weights}"], "would both become"),
@@ -233,7 +300,7 @@ def test_names_of_results():
         return [str(job.target) for job in batch.plan([Path(name) for name in inputs], Path(output))]
 
     assert targets("x/a.JPG", "y/b.tiff") == ["out/a.JPG", "out/b.tiff"]
-    assert targets("a.gif", "scan", "b.avif") == ["out/a.gif.png", "out/scan.png", "out/b.avif.png"]
+    assert targets("a.gif", "scan", "b.heic") == ["out/a.gif.png", "out/scan.png", "out/b.heic.png"]
     assert targets("a.jpg", output="b.png") == ["b.png"]
     assert targets("a.jpg", output="folder.d") == ["folder.d/a.jpg"]
 

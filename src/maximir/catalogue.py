@@ -23,6 +23,7 @@ class EmbeddedModel:
         hours: for how long, on what.
         shown: of what it was measured on (scripts/results.py), what tells most.
         licence: of the weights.
+        limits: what it cannot do, in sentences for users.
     """
 
     task: str
@@ -31,6 +32,7 @@ class EmbeddedModel:
     hours: str
     shown: tuple[str, ...]
     licence: str = "Apache-2.0"
+    limits: str = ""
 
     @property
     def results(self) -> str:
@@ -58,6 +60,8 @@ MODELS = (
         "545 photographs, synthetic noise; 40 pairs of PolyU",
         "1.8 h, 2 CPU cores; 2.1 h, 1 core",
         ("McMaster, Gaussian 25", "PolyU, held out"),
+        limits="Of strong noise from phones at night the colour goes, but some grain stays. "
+        "Fine regular texture may be smoothed away.",
     ),
     EmbeddedModel(
         "deblur",
@@ -65,6 +69,7 @@ MODELS = (
         "545 photographs, synthetic motion",
         "1.7 h, 1 CPU core",
         ("McMaster, straight motion, synthetic", "McMaster, Levin's kernel 1"),
+        limits="Long or crooked motion is only sharpened a little.",
     ),
     EmbeddedModel(
         "derain",
@@ -72,6 +77,7 @@ MODELS = (
         "545 photographs, synthetic rain; 7 pairs of RainTrainL",
         "1.1 h, 1 CPU core",
         ("McMaster, rain, synthetic",),
+        limits="Drops on a lens or a window stay. Where heavy rain hides everything, the result is soft.",
     ),
     EmbeddedModel(
         "dehaze",
@@ -79,6 +85,7 @@ MODELS = (
         "454 photographs, synthetic haze; 20 indoor scenes of RESIDE",
         "1.6 h, 1 CPU core",
         ("SOTS indoor, held out",),
+        limits="Strong haze does not go away wholly. Even skies may show a faint grid.",
     ),
     EmbeddedModel(
         "enhance",
@@ -86,6 +93,8 @@ MODELS = (
         "49 pairs of ELIEI and LOL; 545 photographs, synthetic darkness",
         "0.9 h, 1 CPU core",
         ("ELIEI, held out", "LOL, held out"),
+        limits="How bright the scene was is a guess. "
+        "In the darkest pictures fine detail and colour are invented or lost.",
     ),
 )
 BY_TASK = {model.task: model for model in MODELS}

@@ -34,6 +34,8 @@ TASK = "denoise, deblur, derain, dehaze or enhance: the embedded model for it."
 PRECISION = "fp32 (exact), or bf16: faster, half the memory."
 MAX_MEMORY = "Hold at most this much, e.g. 4GB; the rest goes to scratch files, with the same result."
 ENSEMBLE = "Mean over eight rotations and reflections: a little better, eight times the time."
+RESUME = "Go on where a run was stopped: results that are still those of these images and settings stay."
+REPORT = "Add a line of JSON for each image to this file: what became of it."
 SCRATCH = "Folder for scratch files (default: the system's for temporary files)."
 DEVICE = "auto, cpu, cuda, cuda:1, …"
 
@@ -64,6 +66,8 @@ def restore(
         str | None, typer.Option(help="Weights instead: .safetensors, official .npz, or a model's name.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help=RESUME)] = False,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help=REPORT)] = None,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
     precision: Annotated[str, typer.Option(help=PRECISION)] = "fp32",
     max_memory: Annotated[str | None, typer.Option(metavar="SIZE", help=MAX_MEMORY)] = None,
@@ -72,6 +76,8 @@ def restore(
 ) -> None:
     """Restore photographs. Results keep name, format, bit depth, metadata and place in the folder."""
     from maximir import batch, catalogue
+    from maximir.files import file_digest
+    from maximir.journal import Journal, remove_parts, settings_digest
     from maximir.progress import WorkProgress, in_words
 
     if (task is None) == (weights is None):
@@ -82,25 +88,50 @@ def restore(
     if "" in inputs:
         raise UsageError("an INPUT is empty; give files or folders")
     jobs = batch.plan([Path(name) for name in inputs], output)
+    to_file = jobs[0].target == output
+    if resume and to_file:
+        raise UsageError("--resume goes on in a folder; give one as --output")
 
     from maximir.restore import Restorer
 
     restorer = Restorer(weights, device, precision, max_memory, scratch=scratch, ensemble=ensemble)
-    batch.check_writable(output.parent if jobs[0].target == output else output)
-    failed, clock = 0, time.monotonic()
+    batch.check_writable(output.parent if to_file else output)
+    settings = settings_digest(
+        weights=file_digest(catalogue.resolve(weights)),
+        precision=precision,
+        ensemble=ensemble,
+        version=__version__,
+    )
+    failed, known, clock = 0, 0, time.monotonic()
     work = {job: job.weight for job in jobs}
     try:
         with WorkProgress(len(jobs), sum(work.values())) as progress, ExitStack() as stack:
             restorer.progress = progress.part
+            journal = None if to_file else stack.enter_context(Journal(output, settings, resume=resume))
+            if resume:
+                remove_parts({job.target.parent for job in jobs})
+            lines = (
+                None
+                if report is None
+                else stack.enter_context(
+                    closing(batch.Report(report, shlex.join(["maximir", *sys.argv[1:]])))
+                )
+            )
             outcomes = batch.restore_files(
                 restorer,
                 jobs,
                 overwrite=overwrite,
+                journal=journal,
                 started=lambda job: progress.begin(job.source.name, work[job]),
             )
             for outcome in stack.enter_context(closing(outcomes)):
                 job = outcome.job
-                if outcome.error is None:
+                if lines is not None:
+                    lines.add(outcome)
+                if outcome.known:
+                    known += 1
+                    progress.succeed(f"{job.source} → {job.target}  (done before)", work[job], 0.0)
+                elif outcome.error is None:
                     notes = "".join(f"  [{note}]" for note in outcome.notes)
                     line = f"{job.source} → {job.target}  {outcome.seconds:.1f} s{notes}"
                     progress.succeed(line, work[job], outcome.seconds)
@@ -110,9 +141,9 @@ def restore(
     except KeyboardInterrupt:  # typer would end without a word
         print("maximir: interrupted; results that are complete stay", file=sys.stderr)
         raise typer.Exit(130) from None
-    print(
-        f"{len(jobs) - failed} restored, {failed} failed, {in_words(time.monotonic() - clock)}, in {output}"
-    )
+    before = f"{known} done before, " if known else ""
+    took = in_words(time.monotonic() - clock)
+    print(f"{before}{len(jobs) - known - failed} restored, {failed} failed, {took}, in {output}")
     if failed:
         raise typer.Exit(1)
 
@@ -413,6 +444,54 @@ def degrade(
     else:
         written = write_pairs(scenes, chosen, output, seed)
         print(f"{output}: {written} pairs in input/ and target/")
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; but for loopback, only with a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="MAXIMIR_TOKEN", help="Secret that clients must send; safer in the environment."),
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST", help="Host name by which a proxy makes it known; may be repeated."),
+    ] = None,
+    queue: Annotated[int, typer.Option(min=1, help="Images at most that wait or are computed.")] = 16,
+    max_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Of an uploaded image.")] = "64MB",
+    max_pixels: Annotated[int, typer.Option(min=1, help="Of an image.")] = 50_000_000,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds that computing an image may take.")] = 900,
+    device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
+    precision: Annotated[str, typer.Option(help=PRECISION)] = "fp32",
+    max_memory: Annotated[str | None, typer.Option(metavar="SIZE", help=MAX_MEMORY)] = None,
+    scratch: Annotated[Path | None, typer.Option(help=SCRATCH)] = None,
+) -> None:
+    """Restore photographs by HTTP, with a web page (docs/service.md). Ctrl-C or SIGTERM ends it."""
+    from maximir.service.settings import Settings
+    from maximir.sizes import parse_size
+
+    settings = Settings(
+        host=host,
+        port=port,
+        token=token or None,
+        names=tuple(each.lower() for each in name or ()),
+        queue=queue,
+        max_bytes=parse_size(max_bytes),
+        max_pixels=max_pixels,
+        timeout=timeout,
+        device=device,
+        precision=precision,
+        max_memory=max_memory,
+        scratch=scratch,
+    )
+    try:
+        from maximir.service import server
+    except ModuleNotFoundError as error:
+        raise UsageError(f"serving needs {error.name}: pip install 'maximir[serve]'") from error
+    server.serve(settings)
 
 
 @app.command()

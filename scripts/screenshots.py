@@ -1,0 +1,118 @@
+"""Pictures of the web page, for docs/: the page drawn by Chromium, the photographs restored by the service.
+
+python scripts/screenshots.py docs/images
+
+Needs Chromium, and Playwright (extra dev).
+"""
+
+import argparse
+import io
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+WIDE = {"viewport": {"width": 1040, "height": 660}}
+PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
+PATIENCE = 300_000  # ms
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    """A service's address."""
+    command = [sys.executable, "-m", "maximir", "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as service:
+        assert service.stdout is not None
+        address = re.search(r"http://[^,]+", service.stdout.readline())
+        try:
+            if address is None:
+                raise SystemExit("the service did not start")
+            yield address[0]
+        finally:
+            service.terminate()
+
+
+def open_page(browser: Browser, address: str, *, dark: bool = False, **options: object) -> Page:
+    page = browser.new_page(color_scheme="dark" if dark else "light", **options)
+    page.set_default_timeout(PATIENCE)
+    page.goto(address)
+    page.get_by_role("radio").first.wait_for()
+    return page
+
+
+def choose(page: Page, name: str, data: bytes | None = None) -> None:
+    data = (EXAMPLES / name).read_bytes() if data is None else data
+    file = {"name": name, "mimeType": "image/png", "buffer": data}
+    page.get_by_label("Choose a photograph").set_input_files(file)
+    page.locator("#caption").wait_for()
+
+
+def doubled(name: str) -> bytes:
+    """A photograph, large enough for progress to be seen."""
+    photograph, file = Image.open(EXAMPLES / name), io.BytesIO()
+    photograph.resize((2 * photograph.width, 2 * photograph.height)).save(file, "png")
+    return file.getvalue()
+
+
+def restore(page: Page) -> None:
+    page.get_by_role("button", name="Restore", exact=True).click()
+
+
+def take(page: Page, path: Path) -> None:
+    """With 256 colours: photographs full of noise would make large files."""
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    picture.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    print(f"{path}: {picture.width} x {picture.height}, {path.stat().st_size / 1e3:.0f} kB", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    executable = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if executable is None:
+        parser.error(f"no Chromium: none of {', '.join(CHROMIUM)} is there")
+    with serving() as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+
+        page = open_page(browser, address, **WIDE)
+        take(page, folder / "page-start.png")
+        choose(page, "chelsea.png")
+        restore(page)
+        page.get_by_role("link", name="Download").wait_for()
+        take(page, folder / "page-result.png")
+
+        page = open_page(browser, address, dark=True, **WIDE)
+        choose(page, "astronaut.png", doubled("astronaut.png"))
+        restore(page)
+        page.wait_for_function("() => document.querySelector('#progress').value > 0.35")
+        take(page, folder / "page-working.png")
+        page.close()
+
+        page = open_page(browser, address, **PHONE)
+        choose(page, "astronaut.png")
+        take(page, folder / "page-phone-chosen.png")
+        restore(page)
+        page.get_by_role("link", name="Download").wait_for()
+        take(page, folder / "page-phone.png")
+
+        page = open_page(browser, address, **PHONE)
+        choose(page, "download.png", (EXAMPLES / "chelsea.png").read_bytes()[:200_000])
+        restore(page)
+        page.locator("#form-message:not(:empty)").wait_for()
+        take(page, folder / "page-error.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,348 @@
+"""The routes of the service."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import re
+import struct
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Literal
+from urllib.parse import quote
+
+import python_multipart  # noqa: F401  Starlette would miss it at the first upload only
+from fastapi import FastAPI, Request
+from fastapi import Path as InPath
+from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, Field
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from maximir import __version__, catalogue
+from maximir.files import printable, reason
+from maximir.service.limits import exchange_of, too_large
+from maximir.service.metrics import Metrics
+from maximir.service.queue import Job, Queue, Result
+from maximir.service.refusal import Refusal, sentence
+from maximir.service.settings import Settings
+
+PAGE = Path(__file__).parent / "page"
+FORMATS = {"png": "png", "jpeg": "jpg", "webp": "webp", "tiff": "tif", "avif": "avif"}  # kind -> suffix
+FIELDS = {"image", "task", "format", "id"}
+ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+LONGEST_FIELD = 1024  # bytes
+LONGEST_NAME = 80  # characters of a file's name that are kept
+CHUNK = 65_536  # bytes
+ERRORS = {
+    400: "The request is malformed.",
+    401: "The token is missing or wrong.",
+    403: "A foreign Host or Origin.",
+    408: "The upload was too slow.",
+    413: "Too many bytes or pixels.",
+    415: "Not an image, or not a supported kind of image.",
+    422: "A damaged image; an unknown task or format; a bad id.",
+    429: "The queue is full; see Retry-After.",
+    503: "The service is stopping, or its worker process is not there; see Retry-After.",
+    504: "Computing took too long.",
+}
+
+
+class Problem(BaseModel):
+    """Any reply that is no success."""
+
+    error: str = Field(description="One sentence.", examples=["The file is truncated or damaged."])
+
+
+class JobProgress(BaseModel):
+    state: Literal["waiting", "working", "done", "failed"]
+    ahead: int = Field(description="Images that come first.")
+    fraction: float = Field(ge=0, le=1, description="Of computing.")
+    seconds_left: float | None = Field(description="An estimate; null where there is none yet.")
+
+
+class Model(BaseModel):
+    name: str
+    tasks: list[str]
+    description: str
+    licence: str
+    parameters: int
+    data: str = Field(description="What it was trained on.")
+    training: str = Field(description="For how long, and where.")
+    limits: str = Field(description="What it cannot do.")
+    results: str = Field(description="PSNR (dB) of input → output on images that it was not trained on.")
+
+
+class Health(BaseModel):
+    status: Literal["ok", "draining", "no worker"]
+
+
+class Restored(Response):
+    """A restored image on its way to the client."""
+
+    media_type = "image/*"
+
+    def __init__(self, result: Result, name: str, queue: Queue) -> None:
+        self.result, self.queue, self.background = result, queue, None
+        self.status_code = 200
+        headers = {
+            "content-type": f"image/{result.kind}",
+            "content-length": str(result.size),
+            "content-disposition": disposition(name),
+            "x-maximir-seconds": f"{result.seconds:.3f}",
+        }
+        if result.notes:
+            notes = printable("; ".join(result.notes))
+            headers["x-maximir-notes"] = notes.encode("ascii", "backslashreplace").decode()
+        self.init_headers(headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self.queue.sending(), self.result.file as file:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            left = self.result.size
+            while chunk := file.read(CHUNK):
+                left -= len(chunk)
+                await send({"type": "http.response.body", "body": chunk, "more_body": left > 0})
+
+
+def make_app(queue: Queue, settings: Settings, metrics: Metrics) -> FastAPI:
+    """The application, without the limits that stand before it."""
+    app = FastAPI(
+        title="maximir",
+        version=__version__,
+        description="Restores photographs: noise, blur, rain, haze, darkness.",
+        license_info={"name": "Apache-2.0"},
+        docs_url=None,  # FastAPI's pages load code from other servers
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+
+    @app.post(
+        "/v1/restore", response_class=Response, openapi_extra=upload_schema(), responses=restore_replies()
+    )
+    async def restore(request: Request) -> Response:
+        """Restore one image."""
+        with queue.place():
+            form = await read_form(request)
+            try:
+                job, name = read_job(form, settings)
+            except Refusal:
+                await form.close()
+                raise
+            exchange_of(request.scope).about = printable(f"{job.task}, {name[:LONGEST_NAME]}")
+            result = await unless_gone(request, queue, job)
+        return Restored(result, result_name(name, job.task, result.kind), queue)
+
+    @app.get("/v1/progress/{id}", responses=problems(401, 403, 404))
+    async def progress(id: Annotated[str, InPath(description="The id sent with the image.")]) -> JobProgress:
+        """How far an image is. Ids are known from the end of the upload until a minute after the reply."""
+        known = queue.progress(id)
+        if known is None:
+            raise Refusal(404, "no image with this id is known")
+        return JobProgress(**known._asdict())
+
+    @app.get("/v1/models", responses=problems(401, 403))
+    async def models() -> list[Model]:
+        """The models that there are."""
+        return known_models()
+
+    @app.get("/healthz", responses={503: {"model": Health, "description": "Not serving."}})
+    async def healthz() -> Health:
+        """Whether images can be restored now."""
+        status = queue.health()
+        return JSONResponse({"status": status}, 200 if status == "ok" else 503)  # type: ignore[return-value]
+
+    @app.get("/metrics", response_class=Response, responses=problems(401, 403))
+    async def metrics_text() -> Response:
+        """Counters for Prometheus."""
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> FileResponse:
+        return FileResponse(PAGE / "index.html")
+
+    app.mount("/static", StaticFiles(directory=PAGE, check_dir=False), "static")
+    app.add_exception_handler(Refusal, refused)
+    app.add_exception_handler(HTTPException, refused_by_framework)
+    app.add_exception_handler(Exception, failed)
+    return app
+
+
+# The request.
+
+
+async def read_form(request: Request) -> FormData:
+    """The fields of a multipart body; files are on disk, or in memory if small.
+
+    Raises:
+        Refusal: it is none, or there is no room for it.
+    """
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise Refusal(400, "send multipart/form-data with the fields image and task")
+    try:
+        return await request.form(max_files=1, max_fields=len(FIELDS), max_part_size=LONGEST_FIELD)
+    except OSError as error:
+        raise Refusal(503, f"the upload could not be kept ({reason(error)})", 60) from error
+
+
+def read_job(form: FormData, settings: Settings) -> tuple[Job, str]:
+    """The job that a form asks for, and the image's name.
+
+    Raises:
+        Refusal: it makes no sense.
+    """
+    names = [name for name, _ in form.multi_items()]
+    if unknown := sorted(set(names) - FIELDS):
+        raise Refusal(400, f"unknown field {unknown[0][:40]!r}: send image, task, and perhaps format and id")
+    if len(names) > len(set(names)):
+        raise Refusal(400, "a field was sent twice")
+    image = form.get("image")
+    if image is None:
+        raise Refusal(400, "the field image is missing")
+    if isinstance(image, str):
+        raise Refusal(400, "image must be a file's content; names and addresses of files are not opened")
+    task, kind, id = (text(form, name) for name in ("task", "format", "id"))
+    if task is None:
+        raise Refusal(400, f"the field task is missing: choose one of {', '.join(catalogue.BY_TASK)}")
+    if task not in catalogue.BY_TASK:
+        raise Refusal(422, f"unknown task {task[:40]!r}: choose one of {', '.join(catalogue.BY_TASK)}")
+    if kind is not None and kind not in FORMATS:
+        raise Refusal(422, f"unknown format {kind[:40]!r}: choose one of {', '.join(FORMATS)}")
+    if id is not None and not ID.fullmatch(id):
+        raise Refusal(422, "an id has 8 to 64 letters, digits, - or _")
+    size = image.size or 0
+    if size > settings.max_bytes:
+        raise too_large(settings)
+    return Job(task, kind, image.file, size, id), image.filename or ""
+
+
+def text(form: FormData, name: str) -> str | None:
+    """A field; None if it is missing or empty, as browsers send it."""
+    value = form.get(name)
+    if isinstance(value, UploadFile):
+        raise Refusal(400, f"the field {name} must be text, not a file")
+    return value or None
+
+
+async def unless_gone(request: Request, queue: Queue, job: Job) -> Result:
+    """The job's result; when the client goes away, the job is cancelled.
+
+    Raises:
+        ClientDisconnect: it went away.
+    """
+    work = asyncio.ensure_future(queue.restore(job))
+    gone = asyncio.ensure_future(request.receive())  # the body is read: only this can come
+    try:
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ClientDisconnect
+        return work.result()
+    finally:
+        work.cancel()
+        gone.cancel()
+
+
+# The reply.
+
+
+def result_name(name: str, task: str, kind: str) -> str:
+    """`../holiday.JPG` → `holiday-denoise.jpg`: what may stand in any system's folder, whatever was sent."""
+    stem = re.split(r"[\\/]", name)[-1].rpartition(".")
+    kept = "".join(c for c in (stem[0] or stem[2]) if c.isprintable() and c not in '<>:"|?*;%')
+    return f"{kept.strip(' .')[:LONGEST_NAME] or 'image'}-{task}.{FORMATS.get(kind, kind)}"
+
+
+def disposition(name: str) -> str:
+    """Content-Disposition: the name for old clients in ASCII, and as it is."""
+    plain = name.encode("ascii", "replace").decode().replace("?", "_")
+    exact = "" if name.isascii() else f"; filename*=UTF-8''{quote(name, safe='')}"
+    return f'attachment; filename="{plain}"{exact}'
+
+
+async def refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return JSONResponse({"error": error.sentence}, error.status, error.headers)
+
+
+async def refused_by_framework(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    words = {404: "there is nothing at this address", 405: "this address does not take such requests"}
+    text = words.get(error.status_code, error.detail)
+    return JSONResponse({"error": sentence(text)}, error.status_code, error.headers)
+
+
+async def failed(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": "Something is wrong with this server; its log says more."}, 500)
+
+
+# What the catalogue and the documentation say.
+
+
+@functools.cache
+def known_models() -> list[Model]:
+    return [
+        Model(
+            name=model.task,
+            tasks=[model.task],
+            description=model.summary,
+            licence=model.licence,
+            parameters=count_parameters(model.path),
+            data=model.data,
+            training=model.hours,
+            limits=model.limits,
+            results=model.results,
+        )
+        for model in catalogue.MODELS
+    ]
+
+
+def count_parameters(path: Path) -> int:
+    """From the header of a .safetensors file: torch is not needed for that."""
+    with path.open("rb") as file:
+        header = json.loads(read_exactly(file, struct.unpack("<Q", read_exactly(file, 8))[0]))
+    shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+    return sum(functools.reduce(int.__mul__, shape, 1) for shape in shapes)
+
+
+def read_exactly(file: BinaryIO, size: int) -> bytes:
+    data = file.read(size)
+    if len(data) != size:
+        raise EOFError("the file is too short")
+    return data
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {s: {"model": Problem, "description": ERRORS.get(s, "Not found.")} for s in statuses}
+
+
+def restore_replies() -> dict[int | str, dict[str, Any]]:
+    image = {f"image/{kind}": {"schema": {"type": "string", "format": "binary"}} for kind in FORMATS}
+    text = {"schema": {"type": "string"}}
+    headers = {
+        "Content-Disposition": text | {"description": "A name for the file."},
+        "X-Maximir-Seconds": text | {"description": "How long computing took."},
+        "X-Maximir-Notes": text
+        | {"description": "What the format could not hold and the like, with '; ' between."},
+    }
+    return {200: {"description": "The restored image.", "content": image, "headers": headers}} | problems(
+        *ERRORS
+    )
+
+
+def upload_schema() -> dict[str, Any]:
+    properties = {
+        "image": {"type": "string", "format": "binary"},
+        "task": {"type": "string", "enum": list(catalogue.BY_TASK)},
+        "format": {
+            "type": "string",
+            "enum": list(FORMATS),
+            "description": "Default: the upload's, else PNG.",
+        },
+        "id": {"type": "string", "pattern": f"^{ID.pattern}$", "description": "Yours, to ask for progress."},
+    }
+    schema = {"type": "object", "required": ["image", "task"], "properties": properties}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

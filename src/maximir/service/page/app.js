@@ -1,0 +1,434 @@
+// The page: a photograph is chosen, restored and compared. What is shown depends on one of four states:
+// "start" (no photograph yet), "chosen", "working" and "done".
+
+import * as api from "./api.js";
+import { kindOf } from "./kinds.js";
+import { Viewer } from "./viewer.js";
+import { choices, duration, left, percent, size } from "./words.js";
+
+const TITLE = document.title;
+const TRIES = 4; // of a request that a busy server refuses
+const LONGEST = 300; // seconds to wait for another try; who is asked to wait longer decides alone
+const BUSY = [429, 503];
+const POLL = 500; // ms between questions how far it is; less often when it takes long
+const POLL_LATER = 2000;
+const SLOW = 400; // ms after which it is said that a photograph is being opened
+
+const $ = (id) => document.getElementById(id);
+const viewer = new Viewer($("viewer"), showZoom);
+
+let state = "start";
+let photo = null; // {file, image, kind, url}: image is null where the browser cannot show it
+let result = null; // {blob, name, image, url}
+let running = null; // AbortController of the job under way
+let choosing = Promise.resolve(); // until the newest choice is there
+let newest = 0; // counts choices: a slow one must not replace a later one
+
+// ---------------------------------------------------------------- states
+
+function enter(next) {
+  state = next;
+  $("start").hidden = next !== "start";
+  $("caption").hidden = next === "start";
+  $("form").hidden = !(next === "start" || next === "chosen");
+  $("other").hidden = next !== "chosen";
+  $("working").hidden = next !== "working";
+  $("done").hidden = next !== "done";
+  if (next === "start") {
+    $("viewer").hidden = $("unseeable").hidden = true;
+    viewer.clear();
+  }
+  if (next !== "working") document.title = next === "done" ? `Done · ${TITLE}` : TITLE;
+}
+
+/** A message near the place that it concerns; "" takes it away. */
+function say(place, sentence) {
+  $(place).textContent = sentence;
+  if (sentence) $(place).scrollIntoView({ block: "nearest" });
+}
+
+/** For screen readers alone. */
+function announce(sentence) {
+  $("status").textContent = sentence;
+}
+
+/** The images in the viewer, or, if there are none, why. */
+function display(before, after, why) {
+  $("viewer").hidden = !before && !after;
+  $("unseeable").hidden = !$("viewer").hidden;
+  $("zoom").hidden = $("viewer").hidden;
+  if ($("viewer").hidden) {
+    viewer.clear();
+    $("unseeable").firstElementChild.textContent = why;
+  } else {
+    $("viewer").ariaLabel = before && after ? "Before and after" : after ? "After" : "Photograph";
+    viewer.show(before, after);
+  }
+}
+
+function showZoom({ zoom, fitted }) {
+  const text = `${Math.round(zoom * 100)}%`;
+  $("zoom-level").textContent = text;
+  $("zoom-level").ariaLabel = `Zoom ${text}: show ${fitted ? "real pixels" : "the whole picture"}`;
+}
+
+// ---------------------------------------------------------------- choosing
+
+/** Take the first of dropped, pasted or chosen files. */
+function choose(files) {
+  choosing = take(files);
+}
+
+async function take(files) {
+  if (state === "working") return say("stage-message", "Still working: cancel first.");
+  const file = files[0];
+  const mine = ++newest;
+  say("stage-message", "");
+  say("form-message", "");
+  const { kind, refused } = await inspect(file);
+  if (mine !== newest) return;
+  if (refused) return say("stage-message", refused);
+  const url = URL.createObjectURL(file);
+  const slow = setTimeout(() => say("stage-message", `Opening ${file.name} …`), SLOW);
+  const image = await load(url);
+  clearTimeout(slow);
+  if (mine !== newest || state === "working") return URL.revokeObjectURL(url);
+  say("stage-message", "");
+  forget();
+  photo = { file, image, kind, url };
+  enter("chosen");
+  $("name").textContent = file.name;
+  $("size").textContent = facts(image, file);
+  display(image, null, `This browser cannot show ${shownAs(kind)}. The server may still be able to read it.`);
+  if (files.length > 1) say("stage-message", `This is the first of ${files.length} files: one at a time.`);
+  announce(`${file.name}, ${facts(image, file)}`);
+  (document.querySelector("[name=task]:checked") ?? $("restore")).focus({ preventScroll: true });
+}
+
+/** What a file is, and why it cannot be a photograph, if that is certain; else the server decides. */
+async function inspect(file) {
+  if (file.size === 0) return { refused: `${file.name} is empty.` };
+  try {
+    const { kind, image } = await kindOf(file);
+    return { kind, refused: image === false && `${file.name} is no photograph, but a ${kind}.` };
+  } catch {
+    return { refused: `${file.name} cannot be read. Is it a folder?` };
+  }
+}
+
+/** "this TIFF file" */
+function shownAs(kind) {
+  return kind ? `this ${kind} file` : "this file";
+}
+
+function facts(image, { size: bytes }) {
+  return (image ? `${image.naturalWidth} × ${image.naturalHeight}, ` : "") + size(bytes);
+}
+
+/** The image at `url`, or null if the browser cannot show it. */
+async function load(url) {
+  const image = new Image();
+  image.alt = "";
+  image.src = url;
+  try {
+    await image.decode();
+  } catch {
+    return null;
+  }
+  return image.naturalWidth ? image : null;
+}
+
+/** Let go of the photograph and its result. */
+function forget() {
+  viewer.clear();
+  if (photo) URL.revokeObjectURL(photo.url);
+  photo = null;
+  forgetResult();
+}
+
+function forgetResult() {
+  if (result) URL.revokeObjectURL(result.url);
+  result = null;
+  $("download").removeAttribute("href");
+}
+
+// ---------------------------------------------------------------- the tasks
+
+async function offer() {
+  let found = null;
+  try {
+    found = choices(await askingForToken(api.models));
+    if (!found.length) throw new api.ApiError("This server has no models.");
+  } catch (error) {
+    const again = make("button", { type: "button", textContent: "Try again", onclick: offer });
+    return $("tasks").replaceChildren(make("p", { textContent: error.message, className: "soft" }), again);
+  }
+  $("tasks").replaceChildren(...found.map(choice));
+  document.querySelector("[name=task]").checked = true;
+  showLimits(found[0].limits);
+}
+
+function showLimits(limits) {
+  $("limits").textContent = limits && `Limits: ${limits}`;
+}
+
+function choice({ task, title, description, limits }) {
+  const radio = make("input", { type: "radio", name: "task", value: task });
+  radio.onchange = () => showLimits(limits);
+  const name = make("strong", { id: `${task}-name`, textContent: title });
+  const text = make("span", { id: `${task}-text`, textContent: description });
+  radio.setAttribute("aria-labelledby", name.id);
+  radio.setAttribute("aria-describedby", text.id);
+  const label = make("label");
+  label.append(radio, name, text);
+  return label;
+}
+
+/** An element with these properties. */
+function make(tag, properties = {}) {
+  return Object.assign(document.createElement(tag), properties);
+}
+
+/** What `request` gives; a server that wants its token gets it from the user. Throws as `request` does. */
+async function askingForToken(request) {
+  for (let asked = 0; ; asked++) {
+    try {
+      return await request();
+    } catch (error) {
+      if (error.status !== 401) throw error;
+      const given = await askForToken(asked ? "That was not the right one." : "");
+      if (!given) throw new api.ApiError("Without its token this server does nothing.", 401);
+    }
+  }
+}
+
+/** Whether the user gave a token. */
+function askForToken(why) {
+  const dialog = $("ask");
+  $("ask-why").textContent = why;
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.onclose = () => {
+      const token = $("token").value.trim();
+      $("token").value = "";
+      if (dialog.returnValue) api.keepToken(token);
+      resolve(Boolean(dialog.returnValue));
+    };
+  });
+}
+
+// ---------------------------------------------------------------- restoring
+
+async function restore() {
+  say("form-message", "");
+  say("stage-message", "");
+  await choosing; // large ones take a moment
+  const task = document.querySelector("[name=task]:checked")?.value;
+  if (state === "working") return;
+  if (!photo || !task) {
+    say("form-message", photo ? "The server has not said yet what it can do." : "Choose a photograph first.");
+    if (!photo) $("file").focus();
+    return;
+  }
+  running = new AbortController();
+  const { signal } = running;
+  enter("working");
+  tell("Sending …", null);
+  $("phase").focus({ preventScroll: true });
+  const awake = await stayAwake();
+  try {
+    const job = { file: photo.file, task, format: $("format").value };
+    const answer = await askingForToken(() => patiently(() => follow(job, signal), signal));
+    const url = URL.createObjectURL(answer.blob);
+    result = { ...answer, url, image: await load(url) };
+    signal.throwIfAborted();
+    finish();
+  } catch (error) {
+    forgetResult();
+    enter("chosen");
+    say("stage-message", "");
+    if (signal.aborted) announce("Cancelled.");
+    else if (error instanceof api.ApiError) say("form-message", error.message);
+    else say("form-message", `Something went wrong in this page: ${error.message}`);
+    $("restore").focus({ preventScroll: true });
+  } finally {
+    running = null;
+    awake?.release();
+  }
+}
+
+/** Keep a phone's screen on, where that is possible: asleep, it would let go of the connection. */
+async function stayAwake() {
+  try {
+    return await navigator.wakeLock.request("screen");
+  } catch {
+    return null;
+  }
+}
+
+/** What `request` gives; where the server is busy, asked again when it says so. */
+async function patiently(request, signal) {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await request();
+    } catch (error) {
+      const wait = error.wait ?? 5;
+      if (!BUSY.includes(error.status) || tries === TRIES || wait > LONGEST) throw error;
+      announce(`${error.message} Trying again in ${duration(wait)}.`);
+      for (const end = Date.now() + 1000 * wait; Date.now() < end; await pause(250, signal)) {
+        const seconds = Math.ceil((end - Date.now()) / 1000);
+        tell(error.message, null, `Trying again in ${duration(seconds)} (${tries} of ${TRIES - 1})`);
+      }
+    }
+  }
+}
+
+/** Send a job and show how far it is. */
+async function follow(job, signal) {
+  const id = api.newId();
+  const over = new AbortController(); // the questions end with the job
+  let sent = false;
+  try {
+    return await api.restore({ ...job, id }, signal, (part) => {
+      if (part < 1) return tell(`Sending, ${percent(part)}`, part);
+      if (sent) return;
+      sent = true;
+      tell("Sent, waiting for the server …", null);
+      poll(id, AbortSignal.any([signal, over.signal]));
+    });
+  } finally {
+    over.abort();
+  }
+}
+
+async function poll(id, signal) {
+  const began = Date.now();
+  let told = "";
+  try {
+    for (;;) {
+      await pause(Date.now() - began < 20_000 ? POLL : POLL_LATER, signal);
+      const now = await api.progress(id, signal);
+      signal.throwIfAborted();
+      if (now?.state === "waiting") {
+        tell(now.ahead ? `Waiting, ${now.ahead} ahead of you` : "Waiting, you are next", null);
+      } else if (now?.state === "working" && now.fraction > 0) {
+        tell(`Restoring, ${percent(now.fraction)}`, now.fraction, left(now.seconds_left));
+      } else if (now?.state === "working") {
+        tell("Restoring …", null, left(now.seconds_left)); // small ones have no more to tell
+      } else continue;
+      const milestone = now.state + now.ahead + Math.floor(now.fraction * 4); // not every percent is read out
+      if (milestone !== told) announce(`${$("phase").textContent}. ${$("left").textContent}`);
+      told = milestone;
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error;
+  }
+}
+
+function tell(phase, part, remaining = "") {
+  $("phase").textContent = phase;
+  $("left").textContent = remaining;
+  if (part === null) $("progress").removeAttribute("value");
+  else $("progress").value = part;
+  document.title = `${phase} · ${TITLE}`;
+}
+
+function pause(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    const stop = () => (clearTimeout(timer), reject(signal.reason));
+    const timer = setTimeout(() => (signal.removeEventListener("abort", stop), resolve()), milliseconds);
+    if (signal.aborted) stop();
+    else signal.addEventListener("abort", stop, { once: true });
+  });
+}
+
+// ---------------------------------------------------------------- the result
+
+function finish() {
+  const { blob, name, seconds, image, url } = result;
+  enter("done");
+  const [shown, why] = compared();
+  display(shown, image, why);
+  say("stage-message", "");
+  const notes = image && why ? [...result.notes, why] : result.notes;
+  $("outcome").textContent = isNaN(seconds) ? "Restored" : `Restored in ${duration(Math.max(1, seconds))}`;
+  $("notes").replaceChildren(...notes.map((note) => make("li", { textContent: note })));
+  $("download").href = url;
+  $("download").download = name;
+  $("result-name").textContent = name;
+  $("result-size").textContent = facts(image, blob);
+  announce(`${$("outcome").textContent}. ${image ? notes.join(". ") : why}`);
+  $("outcome").focus({ preventScroll: true });
+}
+
+/** The photograph as it can be shown beside its result, or null, and why there is no comparison. */
+function compared() {
+  const [before, after] = [photo.image, result.image];
+  const alone = "here is the result alone.";
+  if (!after) {
+    const other = "Save as PNG or JPEG to compare it here.";
+    return [null, `This browser cannot show the result, but you can download it. ${other}`];
+  }
+  if (!before) return [null, `This browser cannot show the original, ${shownAs(photo.kind)}: ${alone}`];
+  if (before.naturalWidth !== after.naturalWidth || before.naturalHeight !== after.naturalHeight)
+    return [null, `This browser shows the original in another size or orientation: ${alone}`];
+  return [before, ""];
+}
+
+function startAgain() {
+  forget();
+  say("stage-message", "");
+  enter("start");
+  $("file").value = $("camera").value = "";
+  $("file").focus();
+}
+
+function anotherTask() {
+  forgetResult();
+  say("stage-message", "");
+  enter("chosen");
+  display(photo.image, null, $("unseeable").textContent);
+  document.querySelector("[name=task]:checked").focus({ preventScroll: true });
+}
+
+// ---------------------------------------------------------------- wiring
+
+for (const input of [$("file"), $("camera")]) {
+  input.onchange = () => {
+    if (input.files.length) choose([...input.files]);
+    input.value = ""; // so that the same file can be chosen again
+  };
+}
+$("form").onsubmit = (event) => (event.preventDefault(), restore());
+$("ask").onsubmit = (event) => (event.preventDefault(), $("ask").close("given"));
+$("no-token").onclick = () => $("ask").close();
+$("cancel").onclick = () => running?.abort();
+$("other").onclick = () => $("file").click();
+$("again").onclick = anotherTask;
+$("on").onclick = () => choose([new File([result.blob], result.name, { type: result.blob.type })]);
+$("new").onclick = startAgain;
+$("zoom-in").onclick = () => viewer.step(1);
+$("zoom-out").onclick = () => viewer.step(-1);
+$("zoom-level").onclick = () => viewer.toggle();
+
+addEventListener("dragenter", (event) => {
+  if (event.dataTransfer.types.includes("Files")) document.body.classList.add("dragging");
+});
+addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) document.body.classList.remove("dragging"); // it left the window
+});
+addEventListener("dragover", (event) => event.preventDefault()); // else the browser leaves the page on a drop
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dragging");
+  if (event.dataTransfer.files.length) choose([...event.dataTransfer.files]);
+  else say("stage-message", "Only files can be dropped here: save the picture first.");
+});
+addEventListener("paste", (event) => {
+  if (event.target.closest?.("dialog")) return;
+  if (event.clipboardData.files.length) choose([...event.clipboardData.files]);
+  else say("stage-message", "There is no picture in the clipboard.");
+});
+
+offer();

@@ -1,0 +1,31 @@
+// What a file is, by its first bytes: names and types of files are often wrong.
+
+/** [kind, is an image, where the bytes stand, what they are] */
+const SIGNATURES = [
+  ["PNG", true, 0, "\x89PNG"],
+  ["JPEG", true, 0, "\xff\xd8\xff"],
+  ["GIF", true, 0, "GIF8"],
+  ["WebP", true, 8, "WEBP"],
+  ["TIFF", true, 0, "II*\0"],
+  ["TIFF", true, 0, "MM\0*"],
+  ["JPEG XL", true, 0, "\xff\x0a"],
+  ["JPEG XL", true, 4, "JXL "],
+  ["AVIF", true, 4, "ftypavi"],
+  ["HEIC", true, 4, "ftyphe"],
+  ["HEIC", true, 4, "ftypmif1"],
+  ["HEIC", true, 4, "ftypmsf1"],
+  ["video", false, 4, "ftypisom"],
+  ["video", false, 4, "ftypmp4"],
+  ["video", false, 4, "ftypqt"],
+  ["video", false, 0, "\x1aE\xdf\xa3"],
+  ["PDF", false, 0, "%PDF"],
+  ["ZIP or office file", false, 0, "PK\x03\x04"],
+];
+
+/** {kind, image} of a file; image is null where it cannot be told. */
+export async function kindOf(file) {
+  const bytes = new Uint8Array(await file.slice(0, 16).arrayBuffer());
+  const text = String.fromCharCode(...bytes);
+  const found = SIGNATURES.find(([, , at, signature]) => text.startsWith(signature, at));
+  return found ? { kind: found[0], image: found[1] } : { kind: null, image: null };
+}

@@ -1,0 +1,265 @@
+"""The process that computes: everything that touches pixels, torch or a decoder happens here.
+
+It may crash, hang or be killed: the service starts another. Three threads, so that the next image is
+decoded and the last one encoded while one is computed. Messages to it (see `wire`), after the settings:
+
+    {"job": 7, "task": "denoise", "kind": "png" or null} and the file   restore it
+    {"cancel": 7}                                                       nobody waits for it any more
+
+and from it:
+
+    {"ready": "cpu"}                                     or {"failed": "why", "usage": true}, and it ends
+    {"job": 7, "stage": "decoding"}                      then "waiting", "computing", "encoding"
+    {"job": 7, "fraction": 0.25}                         of computing
+    {"job": 7, "done": "png", "seconds": 1.2, "notes": […]} and the restored file
+    {"job": 7, "failed": "why", "status": 422}           or {"job": 7, "cancelled": true}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, BinaryIO
+
+from maximir import catalogue
+from maximir.errors import MaximirError, TooLarge, UnsupportedImage, UsageError
+from maximir.service import wire
+
+if TYPE_CHECKING:
+    from maximir.images import Photo
+    from maximir.restore import Restorer
+
+FIRST = catalogue.MODELS[0].task  # whose model is loaded at once
+SMALL_BYTES = 64 * 2**20  # decoded; of larger ones only one at a time is in memory
+PIXEL_BYTES = 8  # at most: 16-bit RGBA
+PROGRESS_EVERY = 0.1  # seconds
+OOM_SCORE = 500  # of 1000: where memory ends, Linux kills this process, not the service
+
+
+class Cancelled(Exception):
+    """Nobody waits for this job any more."""
+
+
+@dataclass(eq=False)
+class Order:
+    """A job on its way through the worker."""
+
+    number: int
+    task: str
+    kind: str | None
+    data: bytes
+    photo: Photo | None = None
+    large: bool = False
+    seconds: float = 0.0
+
+
+class Worker:
+    """Decodes, restores and encodes what it is sent.
+
+    Args:
+        settings: from `Settings.for_worker`.
+        replies: where the messages go.
+
+    Raises:
+        MaximirError: the device or the memory cannot be had.
+    """
+
+    def __init__(self, settings: wire.Message, replies: BinaryIO) -> None:
+        from maximir import images, restore
+        from maximir.images import decoders
+
+        self.decoders, self.images = decoders, images
+        self.max_pixels = settings.pop("max_pixels")
+        self.load: Callable[[str], Restorer] = lambda task: restore.Restorer(task, **settings)
+        self.restorers: dict[str, Restorer] = {}  # one for each task: small, and there are few
+        self.restorers[FIRST] = self.load(FIRST)  # now, because it checks all settings
+        self.replies, self.lock = replies, threading.Lock()
+        self.present: set[int] = set()  # numbers of the jobs that are here
+        self.cancelled: set[int] = set()
+        self.sent, self.decoded, self.restored = (SimpleQueue[Order]() for _ in range(3))
+        self.large = threading.Semaphore(1)
+        self.told = 0.0
+
+    def run(self) -> None:
+        """Work until the process ends. Computing has the main thread."""
+        for line, stage, work, then in (
+            (self.sent, "decoding", self.decode, self.pass_on),
+            (self.restored, "encoding", self.encode, self.forget),
+        ):
+            threading.Thread(target=self.keep_on, args=(line, stage, work, then), daemon=True).start()
+        self.tell({"ready": str(self.restorers[FIRST].device)})
+        self.keep_on(self.decoded, "computing", self.compute, self.restored.put)
+
+    def keep_on(
+        self,
+        line: SimpleQueue[Order],
+        stage: str,
+        work: Callable[[Order], None],
+        then: Callable[[Order], None],
+    ) -> None:
+        while True:
+            order = line.get()
+            if self.attempt(order, stage, work):
+                then(order)
+            else:
+                self.forget(order)
+            del order  # or its pixels would stay until the next one comes
+
+    def attempt(self, order: Order, stage: str, work: Callable[[Order], None]) -> bool:
+        """Do one stage; whatever goes wrong is told to the service."""
+        end: wire.Message
+        try:
+            self.check(order)
+            self.tell({"job": order.number, "stage": stage})
+            work(order)
+            return True
+        except Cancelled:
+            end = {"cancelled": True}
+        except MaximirError as error:
+            end = {"failed": str(error), "status": status_of(error, order)}
+        except MemoryError:
+            end = {"failed": "there is not enough memory for this image", "status": 413}
+        except Exception:
+            traceback.print_exc()
+            end = {"failed": "the service failed at this image, which its log explains", "status": 503}
+        self.tell({"job": order.number} | end)
+        return False
+
+    def check(self, order: Order) -> None:
+        if order.number in self.cancelled:
+            raise Cancelled
+
+    def decode(self, order: Order) -> None:
+        source = self.decoders.kind_of(order.data)
+        order.photo = self.images.decode(order.data, functools.partial(self.admit, order))
+        order.data = b""
+        kinds = self.images.KINDS.values()
+        order.kind = order.kind or (source if source in kinds else "png")
+        self.images.check_fits(order.photo, Path(f"image.{order.kind}"))  # rather now than after the work
+
+    def admit(self, order: Order, width: int, height: int) -> None:
+        """Raise TooLarge for too many pixels; wait until no other large photograph is in memory."""
+        if width * height > self.max_pixels:
+            raise TooLarge(f"{width}x{height} is over this server's limit of {self.max_pixels:,} pixels")
+        if width * height * PIXEL_BYTES > SMALL_BYTES and not order.large:
+            self.tell({"job": order.number, "stage": "waiting"})
+            self.large.acquire()
+            order.large = True
+            self.check(order)
+            self.tell({"job": order.number, "stage": "decoding"})
+
+    def pass_on(self, order: Order) -> None:
+        from maximir.padding import padded_size
+
+        assert order.photo is not None
+        height, width = order.photo.rgb.shape[:2]
+        pixels = padded_size(height) * padded_size(width)
+        self.tell({"job": order.number, "stage": "waiting", "pixels": pixels})
+        self.decoded.put(order)
+
+    def compute(self, order: Order) -> None:
+        restorer = self.restorer(order.task)
+        assert order.photo is not None
+        restorer.reserve = 3 * SMALL_BYTES  # one being decoded, one waiting, one being encoded
+        restorer.progress = functools.partial(self.progress, order)
+        start = time.perf_counter()
+        try:
+            order.photo = restorer.restore_photo(order.photo)
+        except MaximirError as error:  # it decoded: now only memory can be the matter
+            raise TooLarge(str(error)) from error
+        order.seconds = time.perf_counter() - start
+
+    def restorer(self, task: str) -> Restorer:
+        if task not in self.restorers:
+            try:
+                self.restorers[task] = self.load(task)
+            except MaximirError as error:
+                raise RuntimeError(f"the model for {task} cannot be loaded") from error
+        return self.restorers[task]
+
+    def progress(self, order: Order, fraction: float) -> None:
+        self.check(order)
+        if time.monotonic() - self.told >= PROGRESS_EVERY:
+            self.told = time.monotonic()
+            self.tell({"job": order.number, "fraction": round(fraction, 4)})
+
+    def encode(self, order: Order) -> None:
+        assert order.photo is not None and order.kind is not None
+        data, notes = self.images.encode(order.photo, order.kind)
+        notes, order.photo = order.photo.notes + notes, None
+        done = {"job": order.number, "done": order.kind, "seconds": order.seconds, "notes": notes}
+        self.tell(done, data)
+
+    def forget(self, order: Order) -> None:
+        self.present.discard(order.number)
+        self.cancelled.discard(order.number)
+        if order.large:
+            self.large.release()
+
+    def tell(self, message: wire.Message, body: bytes = b"") -> None:
+        try:
+            with self.lock:
+                wire.write(self.replies, message, body)
+        except OSError:  # the service is gone
+            os._exit(0)
+
+    def listen(self, orders: BinaryIO) -> None:
+        """Take orders until the service closes the pipe, or is gone: then this process ends, too."""
+        while (received := wire.read(orders)) is not None:
+            message, data = received
+            if "cancel" in message:
+                self.cancelled.update(self.present & {message["cancel"]})
+            else:
+                self.present.add(message["job"])
+                self.sent.put(Order(message["job"], message["task"], message["kind"], data))
+        os._exit(0)
+
+
+def status_of(error: MaximirError, order: Order) -> int:
+    """Of HTTP. Once an image is decoded, what is not supported is the wish, not the image."""
+    if isinstance(error, TooLarge):
+        return 413
+    if isinstance(error, UnsupportedImage) and order.photo is None:
+        return 415
+    return 422
+
+
+def private_streams() -> tuple[BinaryIO, BinaryIO]:
+    """Orders and replies, where no library can read or print: prints go to standard error."""
+    orders, replies = os.dup(0), os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    return os.fdopen(orders, "rb"), os.fdopen(replies, "wb")
+
+
+def main() -> None:
+    # A terminal and some supervisors send signals to all processes: the service decides when this one ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with contextlib.suppress(OSError):  # only Linux has it
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+    orders, replies = private_streams()
+    received = wire.read(orders)
+    if received is None:
+        return
+    try:
+        worker = Worker(received[0], replies)
+    except MaximirError as error:
+        wire.write(replies, {"failed": str(error), "usage": isinstance(error, UsageError)})
+        sys.exit(1)
+    threading.Thread(target=worker.listen, args=(orders,), daemon=True).start()
+    worker.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,374 @@
+"""The service's queue and its worker: order, cancelling, crashes, the end. The worker is a fake one."""
+
+import contextlib
+import os
+import re
+import signal
+import threading
+import time
+
+import httpx
+import psutil
+import pytest
+
+from maximir.service.pace import Pace
+from service import Later, Service, children, form, head, until, wish
+
+QUEUE = 3
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    with Service(tmp_path_factory.mktemp("queue"), queue=QUEUE, timeout=2.0, grace=1.0) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(request):
+    yield
+    if "service" in request.fixturenames:
+        until(request.getfixturevalue("service").idle)
+
+
+def computing(service, name):
+    """Wait until the worker has begun it."""
+    until(lambda: f"computing {name}" in service.worker_log())
+
+
+def test_a_full_queue_is_said_before_the_upload(service):
+    jobs = [service.later(wish(sleep=1.0, name=f"full-{n}")) for n in range(QUEUE)]
+    until(lambda: service.metric("maximir_places_taken") == QUEUE)
+    with service.raw() as connection:  # it would be a megabyte, of which nothing is sent
+        start = time.monotonic()
+        connection.sendall(head(1_000_000))
+        answer = connection.recv(65536)
+        assert time.monotonic() - start < 1
+    assert answer.startswith(b"HTTP/1.1 429 ")
+    assert 1 <= int(re.search(rb"retry-after: (\d+)", answer)[1]) <= 10
+    start = time.monotonic()
+    assert service.health().status_code == 200
+    assert time.monotonic() - start < 1
+    assert [job.result().status_code for job in jobs] == [200] * QUEUE
+
+
+def test_what_a_client_is_told_to_wait_follows_from_the_work(service):
+    """Half of the queue is done by then."""
+    service.restore(wish(sleep=0.6, name="measure"))
+    jobs = [service.later(wish(sleep=1.8, name="long")) for _ in range(QUEUE)]
+    until(lambda: service.metric("maximir_places_taken") == QUEUE)
+    computing(service, "long")
+    time.sleep(0.5)
+    waits = int(service.restore(wish()).headers["retry-after"])
+    assert 2 <= waits <= 6
+    for job in jobs:
+        job.result()
+
+
+def test_progress(service):
+    ids = [f"progress-{n}" for n in range(QUEUE)]
+    jobs = []
+    for id in ids:
+        jobs.append(service.later(wish(sleep=1.0, steps=20, name=id), id=id))
+        until(lambda id=id: service.progress(id).status_code == 200)
+    first, _, last = (service.progress(id).json() for id in ids)
+    assert first["state"] == "working" and first["ahead"] == 0
+    assert last["state"] == "waiting" and last["ahead"] == 2 and last["fraction"] == 0
+    clashing = service.restore(wish(), id=ids[2])
+    assert clashing.status_code in (422, 429)
+    seen = []
+    while (now := service.progress(ids[0]).json())["state"] == "working":
+        seen.append(now)
+        time.sleep(0.05)
+    assert [now["fraction"] for now in seen] == sorted(now["fraction"] for now in seen)
+    assert any(0.2 < now["fraction"] < 0.9 and 0 < now["seconds_left"] < 2 for now in seen)
+    assert all(job.result().status_code == 200 for job in jobs)
+    for id in ids:
+        assert service.progress(id).json() == {"state": "done", "ahead": 0, "fraction": 1, "seconds_left": 0}
+    assert service.restore(wish(do="fail"), id=ids[0]).status_code == 422  # the id is free again
+    assert service.progress(ids[0]).json()["state"] == "failed"
+    assert service.progress("somebody-else").status_code == 404
+
+
+def test_an_id_in_use_is_refused(service):
+    job = service.later(wish(sleep=0.5), id="twice-the-same")
+    until(lambda: service.progress("twice-the-same").status_code == 200)
+    assert service.restore(wish(), id="twice-the-same").status_code == 422
+    assert job.result().status_code == 200
+
+
+def test_every_client_gets_its_own_image(tmp_path):
+    """More clients than places: each tries until it is served, and none gets what is another's."""
+    with Service(tmp_path, queue=4) as service:
+        wrong, refused, lock = [], [], threading.Lock()
+
+        def client(number):
+            for turn in range(4):
+                image = wish(name=f"{number}-{turn}", sleep=0.005) + os.urandom(50_000)
+                while (answer := service.restore(image)).status_code == 429:
+                    with lock:
+                        refused.append(answer)
+                    time.sleep(0.05)
+                if answer.content != image[::-1]:
+                    wrong.append(answer)
+
+        clients = [Later(lambda number=number: client(number)) for number in range(12)]
+        for one in clients:
+            one.result()
+        assert not wrong
+        assert refused and all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+        until(service.idle)
+        assert service.metric("maximir_jobs_total") == 48
+
+
+# Clients that go away.
+
+
+def test_a_client_that_leaves_while_computing_stops_it(service):
+    stopped = len([line for line in service.worker_log() if line.startswith("cancel")])
+    connection = service.begin(wish(sleep=60, steps=2000, name="left-computing") + bytes(2_000_000))
+    computing(service, "left-computing")
+    connection.close()
+    until(lambda: len([line for line in service.worker_log() if line.startswith("cancel")]) > stopped)
+    start = time.monotonic()
+    assert service.restore(wish()).status_code == 200
+    assert time.monotonic() - start < 1.5  # less than the time limit: it obeyed
+
+
+def test_a_client_that_leaves_while_waiting_is_dropped(service):
+    jobs = [service.later(wish(sleep=0.8, name=f"before-{n}")) for n in range(2)]
+    computing(service, "before-0")
+    until(lambda: service.metric("maximir_places_taken") == 2)
+    with service.begin(wish(name="left-waiting") + bytes(2_000_000)):
+        until(lambda: service.metric("maximir_places_taken") == 3)
+    until(lambda: service.metric("maximir_places_taken") == 2)
+    assert all(job.result().status_code == 200 for job in jobs)
+    assert service.restore(wish()).status_code == 200
+    assert "computing left-waiting" not in service.worker_log()
+
+
+def test_a_client_that_leaves_while_uploading_leaves_nothing(service):
+    for size in (0, 100, 3_000_000):  # the last one is in a file already
+        with service.raw() as connection:
+            connection.sendall(head(5_000_000))
+            body, _ = form(("image", "a", bytes(size)))
+            connection.sendall(body[:-8])
+            until(lambda: service.metric("maximir_places_taken") == 1)
+            if size > 1_000_000:
+                until(service.files)
+        until(service.idle)
+
+
+def test_a_client_that_leaves_while_downloading_leaves_nothing(service):
+    with service.begin(wish(large=20_000_000)) as connection:
+        connection.recv(1000)
+        until(lambda: service.metric("maximir_results_leaving") == 1)
+        assert service.files()
+    until(service.idle)
+
+
+def test_a_full_disk_is_said(tmp_path):
+    with Service(tmp_path, largest_file=2_000_000) as service:
+        answer = service.restore(wish() + bytes(3_000_000))
+        assert answer.status_code == 503 and "upload could not be kept" in answer.json()["error"]
+        answer = service.restore(wish(large=3_000_000))
+        assert answer.status_code == 503 and "result could not be kept" in answer.json()["error"]
+        assert service.restore(wish()).status_code == 200
+        until(service.idle)
+
+
+# A worker that dies, hangs, or talks nonsense.
+
+
+@contextlib.contextmanager
+def restarts(service, expected):
+    """The worker is started so many times more meanwhile."""
+    before = service.metric("maximir_worker_starts_total")
+    yield
+    until(lambda: service.metric("maximir_worker_up") == 1)
+    assert service.metric("maximir_worker_starts_total") - before == expected
+
+
+def test_a_killed_worker_fails_its_request_only(service):
+    with restarts(service, 1):
+        job = service.later(wish(sleep=10, name="killed"))
+        computing(service, "killed")
+        service.worker.kill()
+        answer = job.result()
+        assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1
+        assert service.restore(wish()).status_code == 200
+
+
+def test_those_that_wait_behind_an_image_at_which_the_worker_crashes_stay_in_line(service):
+    with restarts(service, 1):
+        first = service.later(wish(sleep=0.5, name="first"))
+        computing(service, "first")
+        poison = service.later(wish(sleep=0.3, do="crash", name="poison"))
+        until(lambda: service.metric("maximir_places_taken") == 2)
+        last = service.later(wish(name="last"))
+        answers = [job.result().status_code for job in (first, poison, last)]
+    assert answers == [200, 503, 200]
+    assert service.worker_log().count("computing poison") == 1
+
+
+def test_an_image_at_which_the_worker_crashes_takes_no_other_down(service):
+    """Nobody knows which of the two it was: each is tried again, alone."""
+    with restarts(service, 2):
+        good = service.later(wish(sleep=0.8, name="beside"))
+        computing(service, "beside")
+        poison = service.later(wish(do="crash early"))
+        assert good.result().status_code == 200
+        assert poison.result().status_code == 503
+    assert service.worker_log().count("computing beside") == 2
+
+
+def test_a_silent_worker_is_replaced(service):
+    """It has not even begun: nobody is to blame."""
+    with restarts(service, 1):
+        service.worker.send_signal(signal.SIGSTOP)
+        assert service.restore(wish()).status_code == 200
+
+
+def test_a_worker_that_stops_in_mid_work_is_replaced(service):
+    with restarts(service, 1):
+        worker = service.worker
+        job = service.later(wish(sleep=0.2, name="stopped"))
+        computing(service, "stopped")
+        worker.send_signal(signal.SIGSTOP)
+        assert job.result().status_code == 504
+        until(lambda: not worker.is_running())
+    assert service.restore(wish()).status_code == 200
+
+
+def test_what_takes_too_long_is_given_up(service):
+    start = time.monotonic()
+    with restarts(service, 0):
+        answer = service.restore(wish(sleep=60, steps=2000, name="long"))
+        assert answer.status_code == 504 and "more than 2 s" in answer.json()["error"]
+        assert 2 <= time.monotonic() - start < 4
+        assert service.restore(wish()).status_code == 200
+
+
+def test_a_worker_that_hangs_is_killed_and_the_others_are_done(service):
+    with restarts(service, 1):
+        hanging = service.later(wish(do="hang", name="hanging"))
+        computing(service, "hanging")
+        waiting = [service.later(wish(name=f"waiting-{n}")) for n in range(2)]
+        assert hanging.result().status_code == 504
+        assert [job.result().status_code for job in waiting] == [200, 200]
+
+
+def test_a_worker_that_talks_nonsense_is_replaced(service):
+    with restarts(service, 1):
+        assert service.restore(wish(do="garbage")).status_code == 503
+        assert service.restore(wish()).status_code == 200
+
+
+def test_a_worker_that_cannot_start_again(tmp_path):
+    with Service(tmp_path, device="dies later") as service:
+        assert service.health().status_code == 200
+        waiting = service.later(wish(sleep=5))
+        until(lambda: service.worker_log()[-1].startswith("computing"))
+        other = service.later(wish())
+        until(lambda: service.metric("maximir_places_taken") == 2)
+        service.worker.kill()
+        assert waiting.result().status_code == 503
+        assert other.result().status_code == 503  # nobody waits for ever
+        start = time.monotonic()
+        answer = service.restore(wish())
+        assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1
+        assert time.monotonic() - start < 2
+        time.sleep(1)
+        health = service.health()
+        assert health.status_code == 503 and health.json() == {"status": "no worker"}
+        assert service.metric("maximir_worker_starts_total") <= 5  # not in a tight loop
+        service.signal()
+        assert service.process.wait(20) == 0
+
+
+# Beginning and end.
+
+
+@pytest.mark.parametrize(
+    ("device", "words"), [("none", "device 'none' cannot be used"), ("dead", "status 3")]
+)
+def test_a_worker_that_cannot_start_at_all(device, words, tmp_path):
+    service = Service(tmp_path, device=device)
+    assert service.process.wait(20) != 0
+    assert service.first == ""
+    assert words in service.stderr.read_text()
+    service.process.stdout.close()
+
+
+def test_stopping_finishes_what_there_is(tmp_path):
+    with Service(tmp_path) as service:
+        worker = service.worker
+        jobs = [service.later(wish(sleep=0.7, name=f"job-{n}"), id=f"stopping-{n}") for n in range(3)]
+        until(lambda: service.metric("maximir_places_taken") == 3)
+        service.signal()
+        until(lambda: service.health().status_code == 503)
+        assert service.health().json() == {"status": "draining"}
+        answer = service.restore(wish())
+        assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1
+        assert service.progress("stopping-2").json()["state"] in ("waiting", "working")
+        assert [job.result().status_code for job in jobs] == [200] * 3
+        assert service.process.wait(20) == 0
+        assert not worker.is_running()
+
+
+def test_stopping_does_not_take_for_ever(tmp_path):
+    with Service(tmp_path, drain=1.0) as service:
+        worker = service.worker
+        job = service.later(wish(do="hang"))
+        until(lambda: service.metric("maximir_places_taken") == 1)
+        service.signal(signal.SIGINT)
+        answer = job.result()
+        assert answer.status_code == 503 and "being stopped" in answer.json()["error"]
+        assert service.process.wait(20) == 0
+        assert not worker.is_running()
+
+
+def test_stopping_cuts_off_who_takes_too_long_to_read(tmp_path):
+    with Service(tmp_path, drain=0.5, patience=100.0) as service, service.begin(wish(large=30_000_000)):
+        until(lambda: service.metric("maximir_results_leaving") == 1)
+        service.signal()
+        assert service.process.wait(30) == 0
+
+
+def test_a_second_signal_ends_at_once(tmp_path):
+    with Service(tmp_path) as service:
+        worker = service.worker
+        job = service.later(wish(sleep=100))
+        until(lambda: service.metric("maximir_places_taken") == 1)
+        service.signal()
+        until(lambda: service.health().status_code == 503)
+        service.signal()
+        assert service.process.wait(5) == 128 + signal.SIGTERM
+        until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+        with pytest.raises(httpx.HTTPError):
+            job.result()
+
+
+def test_no_worker_outlives_its_service(tmp_path):
+    with Service(tmp_path) as service:
+        worker = service.worker
+        job = service.later(wish(sleep=100, name="orphan"))
+        computing(service, "orphan")
+        service.process.kill()
+        service.process.wait()
+        until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+        with pytest.raises(httpx.HTTPError):
+            job.result()
+    assert not children(service.process.pid)
+
+
+def test_pace():
+    pace = Pace()
+    assert pace.whole(100, 10) is None and pace.left(None, 10, 1.0, 0.0) is None
+    assert pace.left(None, 10, 1.0, 0.25) == pytest.approx(3.0)
+    pace.learn(2.0, 100, 10)
+    assert pace.whole(200, 1) == pytest.approx(4.0)
+    assert pace.whole(None, 30) == pytest.approx(6.0)
+    assert pace.left(100, 10, 0.5, 0.0) == pytest.approx(1.5)
+    assert pace.left(100, 10, 5.0, 0.0) == 0
+    pace.learn(1.0, 100, 10)
+    assert 1 < pace.whole(100, 10) < 2
