@@ -41,9 +41,8 @@ def place(tmp_path_factory):
     (folder / "recipe.toml").write_text(RECIPE)
     (folder / "plain.toml").write_text(
         RECIPE.replace("dropout = 0.1\n", "")
-        .replace("stages = 1", "stages = 2")
         .replace("learning_rate = 1e-3", CALM)
-        .replace("steps = 12", "steps = 6")
+        .replace("steps = 12", "steps = 4")
     )
     (folder / "clean").mkdir()
     for number in range(3):
@@ -122,21 +121,21 @@ SHARD = pytest.mark.parametrize("shard", [(), ("--shard",)], ids=["ddp", "fsdp2"
 
 @SHARD
 def test_two_processes_give_the_loss_curve_of_one(shard, place):
-    """The same global batches, so the same losses but for the order of float32 sums: 1e-4 after 6 steps."""
-    every = ("--log-every", "1", "--save-every", "3")
+    """The same global batches, so the same losses but for the order of float32 sums: 1e-4 after 4 steps."""
+    every = ("--log-every", "1", "--save-every", "2")
     if not (place / "one").exists():
         run_training(place, "one", *every, recipe="plain.toml")
     name = "two" + "".join(shard)
     run_training(place, name, *every, *shard, recipe="plain.toml", processes=2)
     one, two = losses(place, "one"), losses(place, name)
-    assert one.keys() == two.keys() == set(range(1, 7))
+    assert one.keys() == two.keys() == set(range(1, 5))
     assert np.allclose(list(one.values()), list(two.values()), rtol=1e-4, atol=0)
     a, b = last_state(place, "one"), last_state(place, name)
     assert a.keys() == b.keys()
     assert all(torch.allclose(a[key], b[key], rtol=1e-2, atol=1e-4) for key in a if key.startswith("model."))
 
-    # Cut off after three steps, the two go on to the same bits; and so does one alone, but for rounding.
-    (place / name / "states" / "step-00000006.safetensors").unlink()
+    # Cut off after two steps, the two go on to the same bits; and so does one alone, but for rounding.
+    (place / name / "states" / "step-00000004.safetensors").unlink()
     if not shard:
         shutil.copytree(place / name, place / "changing")
     assert "resumed from" in run_training(place, name, *every, *shard, recipe="plain.toml", processes=2)
