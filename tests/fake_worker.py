@@ -81,9 +81,10 @@ def restore(order, data):
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 settings, _ = wire.read(orders)
-log(f"start {os.getpid()}")
+device = settings["device"]
+log(f"start {os.getpid()} {device}")
 print("a library that prints", flush=True)  # must not get among the messages
-match settings["device"]:
+match device:
     case "none":
         tell(failed="device 'none' cannot be used", usage=True)
         sys.exit(1)
@@ -91,9 +92,9 @@ match settings["device"]:
         sys.exit(3)
     case "dies later":  # the first one runs, no other ever does
         with open(sys.argv[1]) as file:
-            if file.read().count("start") > 1:
+            if file.read().count(device) > 1:
                 sys.exit(3)
 threading.Thread(target=listen, daemon=True).start()
-tell(ready="fake")
+tell(ready=f"fake {device}")
 while True:
     restore(*line.get())

@@ -264,7 +264,7 @@ def test_a_worker_that_talks_nonsense_is_replaced(service):
 
 
 def test_a_worker_that_cannot_start_again(tmp_path):
-    with Service(tmp_path, device="dies later") as service:
+    with Service(tmp_path, devices=["dies later"]) as service:
         assert service.health().status_code == 200
         waiting = service.later(wish(sleep=5))
         until(lambda: service.worker_log()[-1].startswith("computing"))
@@ -285,6 +285,52 @@ def test_a_worker_that_cannot_start_again(tmp_path):
         assert service.process.wait(20) == 0
 
 
+# Several devices.
+
+
+def test_each_device_has_a_worker(tmp_path):
+    """Four images, two at a time; one worker is killed, the other goes on meanwhile."""
+    with Service(tmp_path, devices=["one", "two"], queue=4) as service:
+        assert service.first.strip().endswith("on fake one, fake two")
+        assert service.metric("maximir_worker_up") == 2
+        jobs = [service.later(wish(sleep=1.5, name=f"pair-{n}"), id=f"pair-{n}-id") for n in range(4)]
+        until(lambda: service.metric("maximir_places_taken") == 4)
+        until(lambda: len([line for line in service.worker_log() if line.startswith("computing")]) == 2)
+        progress = [service.progress(f"pair-{n}-id").json() for n in range(4)]
+        assert sorted(one["state"] for one in progress) == ["waiting"] * 2 + ["working"] * 2
+        assert sorted(one["ahead"] for one in progress) == [0, 0, 1, 1]  # one behind each
+        assert [job.result().status_code for job in jobs] == [200] * 4
+        until(service.idle)
+
+        jobs = [service.later(wish(sleep=1.5, name=f"killed-{n}")) for n in range(2)]
+        until(lambda: sum(line.startswith("computing killed") for line in service.worker_log()) == 2)
+        service.worker.kill()
+        until(lambda: service.metric("maximir_worker_up") == 1)
+        assert service.health().status_code == 200
+        assert sorted(job.result().status_code for job in jobs) == [200, 503]
+        until(lambda: service.metric("maximir_worker_up") == 2)
+
+
+def test_a_device_that_is_lost_leaves_the_work_to_the_other(tmp_path):
+    with Service(tmp_path, devices=["one", "dies later"]) as service:
+        until(lambda: service.metric("maximir_worker_up") == 2)
+        lost = next(int(line.split()[1]) for line in service.worker_log() if line.endswith("dies later"))
+        os.kill(lost, signal.SIGKILL)
+        until(lambda: service.metric("maximir_worker_up") == 1)
+        jobs = [service.later(wish(sleep=0.2)) for _ in range(4)]
+        assert [job.result().status_code for job in jobs] == [200] * 4
+        until(lambda: service.metric("maximir_worker_starts_total") >= 5)  # it cannot be started any more
+        assert service.health().status_code == 200
+        assert service.restore(wish()).status_code == 200
+
+
+def test_a_device_has_one_worker(tmp_path):
+    service = Service(tmp_path, devices=["one", "one"])
+    assert service.process.wait(20) != 0
+    assert "--device one was given twice" in service.stderr.read_text()
+    service.process.stdout.close()
+
+
 # Beginning and end.
 
 
@@ -292,7 +338,7 @@ def test_a_worker_that_cannot_start_again(tmp_path):
     ("device", "words"), [("none", "device 'none' cannot be used"), ("dead", "status 3")]
 )
 def test_a_worker_that_cannot_start_at_all(device, words, tmp_path):
-    service = Service(tmp_path, device=device)
+    service = Service(tmp_path, devices=[device])
     assert service.process.wait(20) != 0
     assert service.first == ""
     assert words in service.stderr.read_text()

@@ -25,9 +25,10 @@ from starlette.types import Receive, Scope, Send
 
 from maximir import __version__, catalogue
 from maximir.files import printable, reason
+from maximir.service.jobs import Job, Result
 from maximir.service.limits import exchange_of, too_large
 from maximir.service.metrics import Metrics
-from maximir.service.queue import Job, Queue, Result
+from maximir.service.queue import Queue
 from maximir.service.refusal import Refusal, sentence
 from maximir.service.settings import Settings
 

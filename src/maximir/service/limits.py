@@ -77,9 +77,12 @@ class Guard:
         self.metrics.answered(scope["method"], route, status, exchange.received, exchange.sent)
         client = scope["client"][0] if scope.get("client") else "-"
         line = f"{client} {scope['method']} {scope['path'][:200]} {status}"
+        # Who polls for progress or health is not worth a line each time.
+        level = logging.DEBUG if scope["method"] in ("GET", "HEAD") and status < 400 else logging.INFO
         seconds = time.monotonic() - exchange.began
         about = f" ({exchange.about})" if exchange.about else ""
-        log.info(
+        log.log(
+            level,
             "%s %.3f s, %d bytes in, %d out%s",
             printable(line),
             seconds,

@@ -44,8 +44,8 @@ class Metrics:
             ("maximir_places_taken", "Uploads, waiting images and images in work.", lambda: queue.taken),
             ("maximir_places", "The most there can be.", lambda: queue.settings.queue),
             ("maximir_results_leaving", "Results that are being sent.", lambda: queue.leaving),
-            ("maximir_worker_up", "1 if the worker process is ready.", lambda: queue.ready),
-            ("maximir_worker_memory_bytes", "Resident memory of the worker.", lambda: memory(queue)),
+            ("maximir_worker_up", "Worker processes that are ready.", lambda: ready(queue)),
+            ("maximir_worker_memory_bytes", "Resident memory of the workers.", lambda: memory(queue)),
         ):
             Gauge(name, text, registry=self.registry).set_function(value)
 
@@ -58,8 +58,14 @@ class Metrics:
         return generate_latest(self.registry)
 
 
+def ready(queue: Queue) -> int:
+    return sum(keeper.ready for keeper in queue.keepers)
+
+
 def memory(queue: Queue) -> int:
-    with contextlib.suppress(psutil.Error):
-        if queue.worker is not None:
-            return int(psutil.Process(queue.worker.pid).memory_info().rss)
-    return 0
+    total = 0
+    for keeper in queue.keepers:
+        with contextlib.suppress(psutil.Error):
+            if keeper.worker is not None:
+                total += psutil.Process(keeper.worker.pid).memory_info().rss
+    return total

@@ -6,6 +6,8 @@ import math
 
 from maximir.files import printable
 
+SOON, LATE = 1.0, 300.0  # seconds, bounds of what clients are told to wait
+
 
 class Refusal(Exception):
     """Becomes the reply `{"error": sentence}`.

@@ -27,7 +27,8 @@ class Settings:
         max_bytes: of an uploaded image.
         max_pixels: of an image, judged by its header.
         timeout: seconds that decoding, computing and encoding may take, each.
-        device, precision, max_memory, scratch: as `Restorer` takes them.
+        devices: to compute on, each with a worker process of its own.
+        precision, max_memory, scratch: as `Restorer` takes them.
         patience: seconds after which a client must send or take at least `slowest` bytes a second.
         grace: seconds that the worker gets to give up a job, before it is killed.
         drain: seconds that jobs get to end after SIGTERM.
@@ -42,7 +43,7 @@ class Settings:
     max_bytes: int = 64_000_000
     max_pixels: int = 50_000_000
     timeout: float = 900.0
-    device: str = "auto"
+    devices: tuple[str, ...] = ("auto",)
     precision: str = "fp32"
     max_memory: str | None = None
     scratch: Path | None = None
@@ -68,13 +69,15 @@ class Settings:
         for value, what in ((self.max_bytes, "--max-bytes"), (self.max_pixels, "--max-pixels")):
             if value < 1:
                 raise UsageError(f"{what} must be at least 1")
+        if twice := [device for device in self.devices if self.devices.count(device) > 1]:
+            raise UsageError(f"--device {twice[0]} was given twice; one process has it to itself")
         if self.max_memory is not None:
             parse_size(self.max_memory)
 
-    def for_worker(self) -> dict[str, Any]:
-        """What the worker process must know."""
+    def for_worker(self, device: str) -> dict[str, Any]:
+        """What the worker process of a device must know."""
         return {
-            "device": self.device,
+            "device": device,
             "precision": self.precision,
             "max_memory": self.max_memory,
             "scratch": None if self.scratch is None else str(self.scratch),
