@@ -1,6 +1,7 @@
 """A worker process that restores nothing: it does what the upload says, and gives it back reversed.
 
-An upload is JSON, then anything: {"sleep": seconds, "steps": n, "large": bytes of the result,
+An upload is JSON, then anything: {"sleep": seconds, "steps": n, "hold": a file beside the log to wait for,
+"large": bytes of the result,
 "do": "crash" | "crash early" (beside another) | "hang" | "garbage" | "fail"}. argv[1] is a log of its own.
 """
 
@@ -11,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 from maximir.service import wire
 from maximir.service.worker import private_streams
@@ -62,6 +64,8 @@ def restore(order, data):
             return
         tell(job=number, fraction=step / steps)
         time.sleep(wish.get("sleep", 0) / steps)
+    while "hold" in wish and not Path(sys.argv[1]).with_name(wish["hold"]).exists():
+        time.sleep(0.01)
     match wish.get("do"):
         case "crash":
             os.kill(os.getpid(), signal.SIGKILL)

@@ -115,6 +115,10 @@ class Service:
         """The worker process; waits until there is one."""
         return until(lambda: children(self.process.pid))[0]
 
+    def release(self, name: str) -> None:
+        """Let images go on that the fake worker holds."""
+        self.log.with_name(name).touch()
+
     def worker_log(self) -> list[str]:
         return self.log.read_text().splitlines() if self.log.exists() else []
 
