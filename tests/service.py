@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-PATIENCE = 180  # seconds; only what is broken waits that long
+PATIENCE = 60  # seconds; only what is broken waits that long
 FRESH = httpx.Limits(max_keepalive_connections=0)  # no connection that is being closed by then
 FAKE = Path(__file__).parent / "fake_worker.py"
 # Each connection that a process opens is written down: nothing may ever connect to anything.
@@ -59,7 +59,7 @@ class Service:
                 stderr=stderr,
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
             )
-        self.lines: list[str] = []
+        self.held: set[str] = set()
         assert self.process.stdout is not None
         self.first = self.process.stdout.readline().decode()
         if found := re.search(r"(http://\S+:(\d+)),", self.first):
@@ -115,9 +115,14 @@ class Service:
         """The worker process; waits until there is one."""
         return until(lambda: children(self.process.pid))[0]
 
-    def release(self, name: str) -> None:
-        """Let images go on that the fake worker holds."""
-        self.log.with_name(name).touch()
+    def hold(self, name: str) -> str:
+        """For a wish: the fake worker is to hold the image until `release`."""
+        self.held.add(name)
+        return name
+
+    def release(self, *names: str) -> None:
+        for name in names:
+            self.log.with_name(name).touch()
 
     def worker_log(self) -> list[str]:
         return self.log.read_text().splitlines() if self.log.exists() else []

@@ -18,6 +18,7 @@ from maximir.service.settings import Settings
 
 REMEMBERED = 60.0  # seconds that the ids of ended jobs are known
 MOST_REMEMBERED = 1000
+MOST_PROMISED = 2  # times the places
 NO_WORKER = "the process that restores images cannot be started; try again later"
 STOPPING = "the service is being stopped"
 
@@ -33,6 +34,7 @@ class Queue:
         self.ids: dict[str, Job] = {}
         self.ended: OrderedDict[str, tuple[str, float]] = OrderedDict()  # id -> state, when
         self.pace = Pace()
+        self.promised: list[float] = []  # when clients come back that found no place
         self.draining = False
         self.keepers = [Keeper(self, device) for device in settings.devices]
         self.tasks: list[asyncio.Task[None]] = []
@@ -82,7 +84,7 @@ class Queue:
         if self.hopeless:
             raise Refusal(503, NO_WORKER, self.pause())
         if self.taken >= self.settings.queue or self.leaving >= 2 * self.settings.queue:
-            raise Refusal(429, "too many images are waiting; try again later", self.retry_after())
+            raise Refusal(429, "too many images are waiting; try again later", self.promise())
         self.taken += 1
         try:
             yield
@@ -154,11 +156,23 @@ class Queue:
                 total += left / workers
         return total
 
-    def retry_after(self) -> float:
-        """Seconds after which about half of the places will be free: the workers have work until then."""
+    def promise(self) -> float:
+        """Seconds after which a client may find a place.
+
+        The first one, when about half of the places will be free, for the workers have work until then; each
+        further one an image later. Not all come back, so only so many are reckoned with.
+        """
+        now = time.monotonic()
         order = [*self.working(), *self.line]
-        seconds = self.seconds(order[: (len(order) + 1) // 2])
-        return min(LATE, max(SOON, seconds if seconds is not None else SOON))
+        half = order[: (len(order) + 1) // 2]
+        seconds = self.seconds(half)
+        if seconds is None:
+            return SOON
+        self.promised = [when for when in self.promised if when > now]
+        wait = min(LATE, max(SOON, seconds * (1 + len(self.promised) / max(1, len(half)))))
+        if len(self.promised) < MOST_PROMISED * self.settings.queue:
+            self.promised.append(now + wait)
+        return wait
 
     def pause(self) -> float:
         """Seconds until the next worker may be ready."""
