@@ -41,6 +41,7 @@ def test_an_image_goes_through(service):
     assert done.headers["x-maximir-notes"] == r"n\xe4ive"
     assert float(done.headers["x-maximir-seconds"]) >= 0
     assert done.headers["cache-control"] == "no-store"
+    assert service.restore(wish(), format="JPG").headers["content-type"] == "image/jpeg"
 
 
 def test_every_reply_has_the_headers_of_safety(service):

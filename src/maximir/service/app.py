@@ -34,6 +34,7 @@ from maximir.service.settings import Settings
 
 PAGE = Path(__file__).parent / "page"
 FORMATS = {"png": "png", "jpeg": "jpg", "webp": "webp", "tiff": "tif", "avif": "avif"}  # kind -> suffix
+KIND_OF = {suffix: kind for kind, suffix in FORMATS.items()}  # who writes "jpg" means JPEG
 FIELDS = {"image", "task", "format", "id"}
 ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 LONGEST_FIELD = 1024  # bytes
@@ -211,6 +212,7 @@ def read_job(form: FormData, settings: Settings) -> tuple[Job, str]:
         raise Refusal(400, f"the field task is missing: choose one of {', '.join(catalogue.BY_TASK)}")
     if task not in catalogue.BY_TASK:
         raise Refusal(422, f"unknown task {task[:40]!r}: choose one of {', '.join(catalogue.BY_TASK)}")
+    kind = kind and KIND_OF.get(kind.lower(), kind.lower())
     if kind is not None and kind not in FORMATS:
         raise Refusal(422, f"unknown format {kind[:40]!r}: choose one of {', '.join(FORMATS)}")
     if id is not None and not ID.fullmatch(id):
