@@ -1,6 +1,7 @@
 """Runs that were stopped: what is done stays, what is not is done again, and nothing else is touched."""
 
 import dataclasses
+import errno
 import json
 import os
 import random
@@ -185,6 +186,15 @@ def test_a_journal_is_not_put_in_order_under_another_run(tmp_path):
         other.add(tmp_path / "photo.png", "source", "result", 1, 2)
     with Journal(tmp_path, "a", resume=True) as journal:
         assert journal.entries.keys() == {"photo.png"}
+
+
+def test_drives_without_locks(folders, monkeypatch):
+    def flock(file, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("maximir.journal.fcntl.flock", flock)
+    assert set(go(folders)[0].values()) == {"restored"}
+    assert set(go(folders)[0].values()) == {"known"}
 
 
 def test_half_written_files_are_removed(tmp_path):

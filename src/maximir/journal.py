@@ -119,7 +119,12 @@ class Journal:
         """
         if fcntl is None:
             return True
-        fcntl.flock(self.lines.file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(self.lines.file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # some network drives have no locks
+            return True
         return self.path.exists() and os.path.samestat(os.fstat(self.lines.file.fileno()), self.path.stat())
 
     def _read(self) -> dict[str, Entry]:
