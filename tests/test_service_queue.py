@@ -153,7 +153,6 @@ def test_a_client_that_leaves_while_computing_stops_it(service):
 
 def test_a_client_that_leaves_while_waiting_is_dropped(service):
     jobs = [service.later(wish(hold=service.hold("leaving"), name=f"before-{n}")) for n in range(2)]
-    computing(service, "before-0")
     until(lambda: service.metric("maximir_places_taken") == 2)
     with service.begin(wish(name="left-waiting") + bytes(2_000_000)):
         until(lambda: service.metric("maximir_places_taken") == 3)
@@ -386,7 +385,7 @@ def test_stopping_finishes_what_there_is(tmp_path):
         assert service.health().json() == {"status": "draining"}
         answer = service.restore(wish())
         assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1
-        assert service.progress("stopping-2").json()["state"] == "waiting"
+        assert service.progress("stopping-2").json()["state"] in ("waiting", "working")
         service.release("stopping")
         assert [job.result().status_code for job in jobs] == [200] * 3
         assert service.process.wait(20) == 0

@@ -532,6 +532,7 @@ def info(
         models.add_row(f"[bold]{model.task}", "for", model.summary)
         models.add_row("", "trained on", f"{model.data}; {model.hours}")
         models.add_row("", "reaches", f"{model.results} dB")
+        models.add_row("", "limits", model.limits)
         models.add_row("", "weights", f"{size}, {model.licence}")
     console.print(models)
     console.print()
