@@ -1,5 +1,6 @@
 """What phones, cameras, scanners and programs put into files: kept, or said to be left out."""
 
+import contextlib
 import io
 import struct
 import sys
@@ -9,7 +10,7 @@ import pytest
 import pyvips
 from PIL import Image, ImageCms, PngImagePlugin
 
-from malformed import HEIC, originals, pillow, smooth
+from malformed import HEIC, malformed, originals, pillow, smooth
 from malformed import vips as by_vips
 from maximir import images
 from maximir.errors import DamagedImage, TooLarge, UnsupportedImage
@@ -333,8 +334,14 @@ def test_planes_and_pages():
     photo = decode(bare_tiff(3, 2))
     assert photo.rgb.shape == (4, 8, 3) and photo.rgb[0, 0].tolist() == [40, 80, 120]
     assert decode(bare_tiff(1, 1)).grey
-    with pytest.raises(UnsupportedImage, match="YCbCr in separate planes"):  # libvips takes it for RGB
+    with pytest.raises(UnsupportedImage, match="YCbCr in planes or without"):  # libvips takes it for RGB
         decode(bare_tiff(3, 6))
+    luma_first = Image.new("YCbCr", (8, 4), (80, 90, 200))
+    for compression in (None, "tiff_lzw"):
+        with pytest.raises(UnsupportedImage, match="YCbCr in planes or without"):
+            decode(pillow("TIFF", luma_first, compression=compression))
+    by_jpeg = decode(pillow("TIFF", luma_first, compression="jpeg")).rgb
+    assert apart(by_jpeg, np.full((4, 8, 3), (181, 42, 13), np.uint8)) <= 1
     with pytest.raises(UnsupportedImage, match="the TIFF has 2 pages; save each as its own file"):
         decode(bare_tiff(3, 2, (0, 0)))
     assert decode(bare_tiff(3, 2, (0, 1))).rgb[0, 0].tolist() == [40, 80, 120]  # a smaller copy of it
@@ -601,3 +608,15 @@ def test_kinds_by_content():
         struct.pack(">I4s4s", 16, b"ftyp", b"mp42") + bytes(4),
     ):
         assert decoders.kind_of(nothing) is None
+
+
+@pytest.mark.parametrize(
+    ("seed", "kind"),
+    [(1008, "png"), (10933, "avif 10 alpha")],  # a warning with bytes that are not UTF-8; an absurd size
+)
+def test_libraries_print_nothing(seed, kind, capfd):
+    name, data = malformed(seed)
+    assert name == kind
+    with contextlib.suppress(DamagedImage, TooLarge):
+        decode(data)
+    assert capfd.readouterr() == ("", "")

@@ -24,6 +24,8 @@ DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 316, 33432)
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, CENTIMETRES = 282, 283, 296, 3
 PHOTOMETRIC, YCBCR = 262, 6
 PLANES, SEPARATE = 284, 2
+COMPRESSION, JPEG = 259, 7
+SUBSAMPLING = 530
 SUBFILE_TYPE, SMALLER, MASK = 254, 1, 4
 MAX_PAGES = 1000
 MAX_FIELDS, MAX_FIELD = 512, 65_536  # what one directory may ask us to copy
@@ -73,16 +75,18 @@ def resolution(exif: bytes) -> Metadata:
     return {"xres": x, "yres": y} if x > 0 and y > 0 else {}
 
 
-def is_planar_ycbcr(data: bytes) -> bool:
-    """Whether the channels are luma and chroma in planes of their own, which libvips takes for RGB."""
+def is_raw_ycbcr(data: bytes) -> bool:
+    """Whether the channels are luma and chroma as libvips takes them for RGB: in planes, or of full size."""
     try:
         first, _ = directories(data)
     except struct.error:
         return False
-    value = {
-        tag: int.from_bytes(first[tag][2][:2], "little") for tag in (PHOTOMETRIC, PLANES) if tag in first
-    }
-    return value == {PHOTOMETRIC: YCBCR, PLANES: SEPARATE}
+    photometric, compression, planes = (
+        int.from_bytes(first[tag][2][:2], "little") if tag in first else None
+        for tag in (PHOTOMETRIC, COMPRESSION, PLANES)
+    )
+    full_size = first.get(SUBSAMPLING, (3, 2, b""))[2][:4] == b"\1\0\1\0"
+    return photometric == YCBCR and (planes == SEPARATE or (full_size and compression != JPEG))
 
 
 def pages(data: bytes) -> int:

@@ -5,7 +5,7 @@ Shapes: H height, W width, C channels: grey or RGB, and alpha behind them.
 
 from __future__ import annotations
 
-import logging
+import atexit
 import struct
 import zlib
 from typing import Any, Literal
@@ -22,7 +22,34 @@ from maximir.images.decoders import packed, unpacked, upright
 pyvips.block_untrusted_set(True)
 # Nothing here is computed twice: a cache would only hold memory.
 pyvips.cache_set_max(0)
-logging.getLogger("pyvips").setLevel(logging.ERROR)  # what matters is raised, and told in one sentence
+
+LOGS = (b"VIPS", b"GLib-GObject")  # whose messages about damaged files nobody needs
+LEVELS = 0xFF  # of GLib: all
+
+
+def silence() -> object:
+    """Have libraries print nothing: what matters is raised, and told in one sentence.
+
+    pyvips has a handler, but for libvips alone, and it stumbles over messages that are not UTF-8. Returns the
+    new one, which must be kept.
+    """
+
+    def handler(domain: object, level: object, message: object, data: object) -> None:
+        pass
+
+    if pyvips.API_mode:
+        pyvips.ffi.def_extern("_log_handler_callback")(handler)
+        callback = pyvips.glib_lib._log_handler_callback
+    else:
+        callback = pyvips.ffi.callback("GLogFunc", handler)
+    remove = pyvips.glib_lib.g_log_remove_handler
+    for name in LOGS:
+        number = pyvips.glib_lib.g_log_set_handler(name, LEVELS, callback, pyvips.ffi.NULL)
+        atexit.register(remove, name, number)  # at the very end there is no Python to call any more
+    return callback
+
+
+HANDLER = silence()
 
 BLOBS: tuple[Literal["icc-profile-data", "exif-data", "xmp-data", "iptc-data"], ...] = (
     "icc-profile-data",
@@ -107,8 +134,8 @@ def refuse(image: pyvips.Image, data: bytes, kind: str | None) -> None:
     if image.bands > bands:
         raise UnsupportedImage(f"{image.bands} channels are not supported; save it as grey or RGB")
     frames = get(image, "n-pages", 1)
-    if kind == "tiff" and tiff.is_planar_ycbcr(data):
-        raise UnsupportedImage("YCbCr in separate planes is not supported; save it as RGB")
+    if kind == "tiff" and tiff.is_raw_ycbcr(data):
+        raise UnsupportedImage("YCbCr in planes or without subsampling is not supported; save it as RGB")
     if kind == "tiff" and frames > 1 and tiff.pages(data) > 1:
         raise UnsupportedImage(f"the TIFF has {frames} pages; save each as its own file")
     if kind == "jpeg" and jpeg.is_cut(data):
