@@ -92,6 +92,8 @@ match device:
     case "none":
         tell(failed="device 'none' cannot be used", usage=True)
         sys.exit(1)
+    case "asleep":
+        time.sleep(1000)
     case "dead":
         sys.exit(3)
     case "dies later":  # the first one runs, no other ever does

@@ -12,7 +12,7 @@ from PIL import Image
 
 from maximir import __version__, batch, catalogue, cli, images, journal
 from maximir.config import MaximConfig
-from maximir.files import file_digest
+from maximir.files import PART, file_digest
 from maximir.official import table
 from reference import write_checkpoint
 
@@ -276,6 +276,11 @@ def test_links_to_folders_and_collisions_are_named(photos, tiny_weights, tmp_pat
     assert "4 restored, 2 failed" in streams.out
     assert f"{photos / 'loop'}: is a link to a folder" in streams.err
     assert "would become" in streams.err
+    half = tmp_path / f"{PART}0123456789ab.png"  # of another run, in a folder that is not ours
+    half.write_bytes(b"half")
+    maximir("restore", photos, "-o", tmp_path / "out", "--weights", tiny_weights, "--resume", expect=1)
+    assert "4 done before, 0 restored, 2 failed" in capsys.readouterr().out
+    assert half.exists()
 
 
 def test_a_folder_that_cannot_be_read_is_named(photos, tiny_weights, tmp_path, capsys, monkeypatch):

@@ -93,6 +93,24 @@ def test_content_decides_not_names_or_times(folders):
     assert images.read(target / "00.png").rgb[0, 0, 0] == 155
 
 
+def test_what_could_not_be_replaced_is_still_ours(folders, monkeypatch):
+    """Entered, but never written, as when the disk is full or the run is killed in between."""
+    go(folders)
+    before = files(folders[1])
+
+    def full(path, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    images.write(images.Photo(np.full((4, 5, 3), 100, np.uint8)), folders[0] / "00.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "write_atomically", full)
+        status, _ = go(folders)
+    assert status.pop("00") == "failed" and set(status.values()) == {"known"}
+    assert files(folders[1]) == before
+    status, batches = go(folders)
+    assert status["00"] == "restored" and batches == [[100]]
+
+
 def test_what_others_changed_is_named(folders):
     go(folders)
     (folders[1] / "03.png").write_bytes(b"somebody else's")
@@ -185,7 +203,7 @@ def test_a_journal_is_not_put_in_order_under_another_run(tmp_path):
         (tmp_path / "photo.png").write_bytes(b"")
         other.add(tmp_path / "photo.png", "source", "result", 1, 2)
     with Journal(tmp_path, "a", resume=True) as journal:
-        assert journal.entries.keys() == {"photo.png"}
+        assert journal.targets == {"photo.png"}
 
 
 def test_drives_without_locks(folders, monkeypatch):
@@ -195,6 +213,11 @@ def test_drives_without_locks(folders, monkeypatch):
     monkeypatch.setattr("maximir.journal.fcntl.flock", flock)
     assert set(go(folders)[0].values()) == {"restored"}
     assert set(go(folders)[0].values()) == {"known"}
+    with Journal(folders[1], "a") as other:  # nobody knows of it: nothing is put in order
+        go(folders)
+        other.add(folders[1] / "new.png", "source", "result", 1, 2)
+    with Journal(folders[1], "a", resume=True) as journal:
+        assert "new.png" in journal.targets
 
 
 def test_half_written_files_are_removed(tmp_path):

@@ -1,6 +1,8 @@
 """The service's queue and its worker: order, cancelling, crashes, the end. The worker is a fake one."""
 
+import asyncio
 import contextlib
+import io
 import os
 import re
 import signal
@@ -11,7 +13,12 @@ import httpx
 import psutil
 import pytest
 
+from maximir.service.jobs import Job
+from maximir.service.keeper import pause_after
+from maximir.service.metrics import Metrics
 from maximir.service.pace import Pace
+from maximir.service.queue import Queue
+from maximir.service.settings import Settings
 from service import Later, Service, children, form, head, until, wish
 
 QUEUE = 3
@@ -189,7 +196,11 @@ def test_a_full_disk_is_said(tmp_path):
         assert answer.status_code == 503 and "upload could not be kept" in answer.json()["error"]
         answer = service.restore(wish(large=3_000_000))
         assert answer.status_code == 503 and "result could not be kept" in answer.json()["error"]
+        for more in range(0, 8000, 1000):  # a last piece that is only written when the file is complete
+            answer = service.restore(wish(large=2_000_000 + more))
+            assert answer.status_code == 503 and "result could not be kept" in answer.json()["error"]
         assert service.restore(wish()).status_code == 200
+        assert service.metric("maximir_worker_starts_total") == 1
         until(service.idle)
 
 
@@ -362,10 +373,11 @@ def test_a_device_has_one_worker(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("device", "words"), [("none", "device 'none' cannot be used"), ("dead", "status 3")]
+    ("device", "words"),
+    [("none", "device 'none' cannot be used"), ("dead", "status 3"), ("asleep", "does not answer")],
 )
 def test_a_worker_that_cannot_start_at_all(device, words, tmp_path):
-    service = Service(tmp_path, devices=[device])
+    service = Service(tmp_path, devices=[device], timeout=1.0, grace=0.5)
     assert service.process.wait(20) != 0
     assert service.first == ""
     assert words in service.stderr.read_text()
@@ -436,6 +448,39 @@ def test_no_worker_outlives_its_service(tmp_path):
         with pytest.raises(httpx.HTTPError):
             job.result()
     assert not children(service.process.pid)
+
+
+def test_the_pause_before_the_next_start():
+    assert [pause_after(failures) for failures in (1, 2, 3, 4, 100, 5000)] == [0, 1, 2, 4, 10, 10]
+
+
+def test_two_devices_share_a_line():
+    """The one with less work takes the next image, and none is taken long before its turn."""
+
+    async def check():
+        queue = Queue(Settings(devices=("one", "two")), Metrics())
+        one, two = queue.keepers
+        queue.pace.learn(10.0, 1000, 100)
+        jobs = [Job("denoise", None, io.BytesIO(), 100) for _ in range(4)]
+        queue.line.extend(jobs)
+        assert queue.next(one) is None  # nobody is ready
+        one.ready = True
+        assert queue.seconds(jobs) == pytest.approx(40)  # one is there to share them
+        two.ready = True
+        assert queue.seconds(jobs) == pytest.approx(20)
+        assert queue.next(one) is jobs[0]
+        one.working[jobs[0].number] = jobs[0]
+        assert queue.next(one) is None  # the other one has nothing
+        assert queue.next(two) is jobs[1]
+        two.working[jobs[1].number] = jobs[1]
+        assert queue.next(one) is None and queue.next(two) is None  # ten seconds are left of both
+        jobs[1].began, jobs[1].fraction = time.monotonic() - 9.0, 0.9
+        assert queue.next(one) is None
+        assert queue.next(two) is jobs[2]
+        two.ready = False
+        assert queue.next(one) is jobs[3]  # there is nobody else
+
+    asyncio.run(check())
 
 
 def test_pace():

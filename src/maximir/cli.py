@@ -88,7 +88,7 @@ def restore(
     if "" in inputs:
         raise UsageError("an INPUT is empty; give files or folders")
     jobs = batch.plan([Path(name) for name in inputs], output)
-    to_file = jobs[0].target == output
+    to_file = jobs[0].problem is None and jobs[0].target == output
     if resume and to_file:
         raise UsageError("--resume goes on in a folder; give one as --output")
 
@@ -109,7 +109,7 @@ def restore(
             restorer.progress = progress.part
             journal = None if to_file else stack.enter_context(Journal(output, settings, resume=resume))
             if resume:
-                remove_parts({job.target.parent for job in jobs})
+                remove_parts({job.target.parent for job in jobs if job.problem is None})
             lines = (
                 None
                 if report is None

@@ -11,13 +11,14 @@ import contextlib
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
 from maximir.errors import MaximirError, UsageError
-from maximir.files import PART, JsonLines, file_digest, line_of, reason, write_atomically
+from maximir.files import PART, JsonLines, file_digest, line_of, reason, sync_folder, write_atomically
 
 try:
     import fcntl
@@ -48,7 +49,7 @@ class Entry:
 
 
 class Journal:
-    """The entries of a folder, the newest of each target; open as long as the run takes.
+    """The entries of a folder; open as long as the run takes.
 
     Args:
         resume: go on where an earlier run was stopped, and remove what it left half-written. Otherwise the
@@ -64,10 +65,15 @@ class Journal:
         self.path = folder / NAME
         try:
             self.lines = JsonLines(self.path)
-            while not self._lock(alone=resume):  # its end was just brought in order: there is a new file
+            self._lock(alone=resume)
+            while self.locked and not self._is_current():  # another run has just put it in order
                 self.lines.close()
                 self.lines = JsonLines(self.path)
+                self._lock(alone=resume)
+            sync_folder(folder)
+            # By target and result: one that was to be replaced is still there if that failed.
             self.entries = self._read() if resume else {}
+            self.targets = {name for name, _ in self.entries}
         except BlockingIOError as error:
             self.lines.close()
             raise UsageError(f"{folder}: another maximir writes there; wait for it") from error
@@ -81,18 +87,16 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            with contextlib.suppress(
-                OSError
-            ):  # in use by another run, or the disk is full: it is good as it is
+            with contextlib.suppress(OSError):  # it is in use, or the disk is full: it is good as it is
                 self._tidy()
         self.lines.close()
 
     def ours(self, target: Path) -> Entry | None:
         """The entry of a result that is still there, unchanged."""
-        entry = self.entries.get(self._name(target))
+        name = self._name(target)
         with contextlib.suppress(OSError):
-            if entry is not None and entry.result == file_digest(target):
-                return entry
+            if name in self.targets:
+                return self.entries.get((name, file_digest(target)))
         return None
 
     def is_done(self, entry: Entry, source: Path) -> bool:
@@ -111,29 +115,33 @@ class Journal:
         entry = Entry(self._name(target), source, self.settings, result, height, width)
         self.lines.add(asdict(entry), sync=True)
 
-    def _lock(self, *, alone: bool) -> bool:
-        """Take the file, alone or with others; whether it is still the one of this name.
+    def _lock(self, *, alone: bool) -> None:
+        """Take the file, alone or with others, if there are locks.
 
         Raises:
             BlockingIOError: others have it.
         """
-        if fcntl is None:
-            return True
-        try:
-            fcntl.flock(self.lines.file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise
-        except OSError:  # some network drives have no locks
-            return True
+        self.locked = False
+        if fcntl is not None:
+            try:
+                fcntl.flock(self.lines.file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+                self.locked = True
+            except BlockingIOError:
+                raise
+            except OSError:  # some network drives have none
+                pass
+
+    def _is_current(self) -> bool:
+        """Whether the file is still the one of this name."""
         return self.path.exists() and os.path.samestat(os.fstat(self.lines.file.fileno()), self.path.stat())
 
-    def _read(self) -> dict[str, Entry]:
-        """The newest entry of each target."""
+    def _read(self) -> dict[tuple[str, str], Entry]:
+        """The newest entry of each target and result."""
         entries = {}
         for values in self.lines.read():
             with contextlib.suppress(TypeError):  # not of ours
                 entry = Entry(**values)
-                entries[entry.target] = entry
+                entries[entry.target, entry.result] = entry
         return entries
 
     def _tidy(self) -> None:
@@ -143,8 +151,16 @@ class Journal:
             OSError: another run writes there, or it cannot be written.
         """
         self._lock(alone=True)
-        kept = (entry for _, entry in sorted(self._read().items()) if (self.folder / entry.target).exists())
-        write_atomically(self.path, b"".join(line_of(asdict(entry)) for entry in kept))
+        if not (self.locked and self._is_current()):
+            return
+        entries = self._read()
+        of_target = Counter(name for name, _ in entries)
+        lines = b""
+        for (name, result), entry in sorted(entries.items()):
+            path = self.folder / name
+            if path.exists() and (of_target[name] == 1 or file_digest(path) == result):
+                lines += line_of(asdict(entry))
+        write_atomically(self.path, lines)
 
     def _name(self, target: Path) -> str:
         return os.path.relpath(target, self.folder).replace(os.sep, "/")

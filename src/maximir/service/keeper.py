@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from typing import TYPE_CHECKING, BinaryIO
@@ -39,6 +40,7 @@ class Keeper:
         self.changed = asyncio.Event()  # there may be something to send to the worker
         self.worker: Worker | None = None
         self.ready = False
+        self.ready_by = math.inf  # while one starts: when it must be ready
         self.heard = 0.0  # when the worker last said something
         self.failures = 0  # workers in a row that ended without a result: for the pause
         self.stillborn = 0  # of these in a row, that never were ready
@@ -66,7 +68,7 @@ class Keeper:
                     self.first.set_exception(MaximirError(f"no worker process can be started ({error})"))
             self.failures += 1
             self.stillborn += 1
-            pause = min(LONGEST_PAUSE, 2.0 ** (self.failures - 2)) if self.failures > 1 else 0.0
+            pause = pause_after(self.failures)
             self.back_at = time.monotonic() + pause
             self.queue.give_up_if_hopeless()
             await asyncio.sleep(pause)
@@ -75,20 +77,20 @@ class Keeper:
         """From its start to its end."""
         command = self.settings.worker or process.COMMAND
         worker = await Worker.start(command, self.settings.for_worker(self.device))
-        self.worker = worker
+        self.worker, self.ready_by = worker, time.monotonic() + self.settings.timeout
         self.queue.metrics.starts.inc()
         feeding = asyncio.create_task(self.feed(worker))
         try:
             while (received := await worker.receive()) is not None:
                 self.hear(*received)
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # only its start may raise OSError: there is someone to bury
             log.error("worker process %d: %s", worker.pid, error)
             worker.kill()
         except BaseException:
             worker.kill()
             raise
         finally:
-            self.ready = False
+            self.ready, self.ready_by = False, math.inf
             feeding.cancel()
             status = await worker.wait()
             await asyncio.gather(feeding, return_exceptions=True)
@@ -122,7 +124,7 @@ class Keeper:
         self.queue.take_back(back)
 
     async def watch(self) -> None:
-        """Stop jobs that take too long; kill a worker that does not obey, or has become silent."""
+        """Stop jobs that take too long; kill one that does not obey, is silent, or does not get ready."""
         while True:
             await asyncio.sleep(TICK)
             now = time.monotonic()
@@ -133,7 +135,8 @@ class Keeper:
                     self.queue.refuse(job, Refusal(504, f"the image was given up: {what}"))
                     self.cancel(job)
             patience = now - self.settings.grace
-            silent = self.working and patience > self.heard + self.settings.timeout
+            silent = bool(self.working) and patience > self.heard + self.settings.timeout
+            silent |= patience > self.ready_by
             if silent or any(job.deadline is not None and patience > job.deadline for job in late):
                 log.error("the worker process does not answer: it is killed")
                 self.kill()
@@ -185,7 +188,8 @@ class Keeper:
         job = self.working.get(message.get("job", 0))
         match message:
             case {"ready": device}:
-                self.ready, self.stillborn = True, -1  # the count begins when this one has ended
+                self.ready, self.ready_by = True, math.inf
+                self.stillborn = -1  # the count begins when this one has ended
                 log.info("worker process %d is ready, on %s", self.worker.pid if self.worker else 0, device)
                 if not self.first.done():
                     self.first.set_result(device)
@@ -227,3 +231,8 @@ class Keeper:
         """It is not in the worker any more."""
         del self.working[job.number]
         job.image.close()
+
+
+def pause_after(failures: int) -> float:
+    """Seconds before the next start, after so many workers in a row that ended without a result."""
+    return min(LONGEST_PAUSE, 2.0 ** min(failures - 2, 10)) if failures > 1 else 0.0

@@ -89,8 +89,11 @@ class Worker:
                         file.write(chunk)
                 except OSError as error:
                     problem = reason(error)
+            try:
+                file.seek(0)  # writes what is left
+            except OSError as error:
+                problem = problem or reason(error)
             if problem is None:
-                file.seek(0)
                 return file
         except BaseException:
             file.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,8 @@ from maximir.service.settings import Settings
 REMEMBERED = 60.0  # seconds that the ids of ended jobs are known
 MOST_REMEMBERED = 1000
 MOST_PROMISED = 2  # times the places
+LONGEST_AHEAD = 5.0  # seconds of work that a worker may have when it takes more, if there are others
+log = logging.getLogger("maximir.service")
 NO_WORKER = "the process that restores images cannot be started; try again later"
 STOPPING = "the service is being stopped"
 
@@ -35,7 +38,8 @@ class Queue:
         self.ended: OrderedDict[str, tuple[str, float]] = OrderedDict()  # id -> state, when
         self.pace = Pace()
         self.promised: list[float] = []  # when clients come back that found no place
-        self.draining = False
+        self.draining = False  # no new jobs are taken
+        self.closed = False  # nor those whose upload took too long
         self.keepers = [Keeper(self, device) for device in settings.devices]
         self.tasks: list[asyncio.Task[None]] = []
         metrics.watch(self)
@@ -48,6 +52,8 @@ class Queue:
         """
         for keeper in self.keepers:
             self.tasks += [asyncio.create_task(keeper.keep()), asyncio.create_task(keeper.watch())]
+        for task in self.tasks:
+            task.add_done_callback(complain)
         return ", ".join(await asyncio.gather(*(keeper.first for keeper in self.keepers)))
 
     async def drain(self) -> None:
@@ -56,8 +62,12 @@ class Queue:
         until = time.monotonic() + self.settings.drain
         while (self.taken or self.leaving) and time.monotonic() < until:
             await asyncio.sleep(TICK / 2)
-        for job in [*self.working(), *self.line]:
-            self.refuse(job, Refusal(503, STOPPING, self.settings.drain))
+        self.closed = True
+        self.refuse_line(Refusal(503, STOPPING, self.settings.drain))
+        for keeper in self.keepers:
+            for job in keeper.working.values():
+                self.refuse(job, Refusal(503, STOPPING, self.settings.drain))
+                keeper.cancel(job)
 
     async def close(self) -> None:
         """End the workers."""
@@ -97,6 +107,9 @@ class Queue:
         Raises:
             Refusal: it cannot be done, or its id is in use.
         """
+        if self.closed:
+            job.image.close()
+            raise Refusal(503, STOPPING, self.settings.drain)
         if job.id is not None and job.id in self.ids:
             job.image.close()
             raise Refusal(422, "this id belongs to another image that is being restored; choose a new one")
@@ -128,10 +141,11 @@ class Queue:
             return Progress(state, 0, float(state == "done"), 0.0) if state else None
         keeper = self.keeper_of(job)
         if keeper is None:
-            before = [*self.working(), *itertools.takewhile(lambda other: other is not job, self.line)]
+            before = [*self.working(), *earlier(job, self.line)]
             left = self.seconds(before, [job])
         else:
-            before = list(itertools.takewhile(lambda other: other is not job, keeper.working.values()))
+            # One that is being encoded is not waited for.
+            before = [other for other in earlier(job, keeper.working.values()) if other.stage != "encoding"]
             left = self.seconds((), [*before, job])
         working = keeper is not None and not before
         return Progress("working" if working else "waiting", len(before), job.fraction, left)
@@ -147,7 +161,8 @@ class Queue:
     def seconds(self, shared: Iterable[Job], own: Iterable[Job] = ()) -> float | None:
         """Until jobs are done, those that all workers share and those of one; None: anyone's guess."""
         now, total = time.monotonic(), 0.0
-        for jobs, workers in ((shared, len(self.keepers)), (own, 1)):
+        ready = sum(keeper.ready for keeper in self.keepers)
+        for jobs, workers in ((shared, max(1, ready)), (own, 1)):
             for job in jobs:
                 elapsed = 0.0 if job.began is None else now - job.began
                 left = self.pace.left(job.pixels, job.size, elapsed, job.fraction)
@@ -184,9 +199,12 @@ class Queue:
         """The next job out of the line, if it is this one's turn to take it."""
         if not self.line or not keeper.has_room(self.line[0]):
             return None
-        for other in self.keepers:
-            if len(other.working) < len(keeper.working) and other.has_room(self.line[0]):
-                return None
+        others = [other for other in self.keepers if other is not keeper and other.ready]
+        if any(len(other.working) < len(keeper.working) and other.has_room(self.line[0]) for other in others):
+            return None
+        # Nothing is decoded ahead for long, which another worker might begin before.
+        if others and (self.seconds((), keeper.working.values()) or 0.0) > LONGEST_AHEAD:
+            return None
         return self.line.popleft()
 
     def wake(self) -> None:
@@ -209,10 +227,13 @@ class Queue:
     def give_up_if_hopeless(self) -> None:
         """Let nobody wait for workers that do not come."""
         if self.hopeless:
-            for job in self.line:
-                job.image.close()
-                self.refuse(job, Refusal(503, NO_WORKER, self.pause()))
-            self.line.clear()
+            self.refuse_line(Refusal(503, NO_WORKER, self.pause()))
+
+    def refuse_line(self, refusal: Refusal) -> None:
+        for job in self.line:
+            job.image.close()
+            self.refuse(job, refusal)
+        self.line.clear()
 
     def working(self) -> Iterator[Job]:
         """The jobs in the workers, in the order of their arrival there as far as it can be told."""
@@ -239,6 +260,7 @@ class Queue:
         with contextlib.suppress(ValueError):
             self.line.remove(job)
         job.image.close()
+        self.wake()  # perhaps it was one that wanted a worker to itself
 
     def refuse(self, job: Job, refusal: Refusal) -> None:
         if not job.outcome.done():
@@ -272,3 +294,13 @@ class Queue:
             if len(self.ended) <= MOST_REMEMBERED and time.monotonic() - when < REMEMBERED:
                 return
             del self.ended[id]
+
+
+def earlier(job: Job, jobs: Iterable[Job]) -> Iterator[Job]:
+    return itertools.takewhile(lambda other: other is not job, jobs)
+
+
+def complain(task: asyncio.Task[None]) -> None:
+    """Nothing but the service's end ends the tasks that look after workers."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a worker is not looked after any more", exc_info=error)

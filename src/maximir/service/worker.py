@@ -201,6 +201,7 @@ class Worker:
         self.tell(done, data)
 
     def forget(self, order: Order) -> None:
+        order.photo, order.data = None, b""  # the restorer's `progress` still knows it
         self.present.discard(order.number)
         self.cancelled.discard(order.number)
         if order.large:
@@ -215,13 +216,17 @@ class Worker:
 
     def listen(self, orders: BinaryIO) -> None:
         """Take orders until the service closes the pipe, or is gone: then this process ends, too."""
-        while (received := wire.read(orders)) is not None:
-            message, data = received
-            if "cancel" in message:
-                self.cancelled.update(self.present & {message["cancel"]})
-            else:
-                self.present.add(message["job"])
-                self.sent.put(Order(message["job"], message["task"], message["kind"], data))
+        try:
+            while (received := wire.read(orders)) is not None:
+                message, data = received
+                if "cancel" in message:
+                    self.cancelled.update(self.present & {message["cancel"]})
+                else:
+                    self.present.add(message["job"])
+                    self.sent.put(Order(message["job"], message["task"], message["kind"], data))
+        except BaseException:  # such as no memory for an upload: rather start again than be deaf
+            traceback.print_exc()
+            os._exit(1)
         os._exit(0)
 
 
