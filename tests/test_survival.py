@@ -31,7 +31,7 @@ groups = 1
 bottlenecks = 1
 dropout = 0.1
 """
-KILLS = 2
+KILLS = 1
 CALM = "learning_rate = 2e-4\nstart_as_identity = true"  # or rounding grows from step to step
 
 
