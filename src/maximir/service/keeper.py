@@ -86,7 +86,7 @@ class Keeper:
         except (ValueError, OSError) as error:  # only its start may raise OSError: there is someone to bury
             log.error("worker process %d: %s", worker.pid, error)
             worker.kill()
-        except BaseException:
+        except BaseException:  # the service ends, or has a fault: no worker may outlive it
             worker.kill()
             raise
         finally:

@@ -95,7 +95,7 @@ class Worker:
                 problem = problem or reason(error)
             if problem is None:
                 return file
-        except BaseException:
+        except BaseException:  # also when cancelled: passed on, but no file stays open
             file.close()
             raise
         with contextlib.suppress(OSError):
