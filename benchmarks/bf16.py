@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from maximir import Restorer
-from maximir.data import find_scenes
 from maximir.degradations.noise import gaussian_noise
 from maximir.pixels import to_unit
+from maximir.training.data import find_scenes
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("folder", type=Path)

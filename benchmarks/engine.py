@@ -24,11 +24,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from maximir import kernels, streaming
-from maximir.config import VARIANTS
-from maximir.memory import needs
-from maximir.model import Maxim
-from maximir.streaming import Streaming
+from maximir.engine import kernels, streaming
+from maximir.engine.streaming import Streaming
+from maximir.network.config import VARIANTS
+from maximir.network.model import Maxim
+from maximir.restoring.memory import needs
 
 HERE = Path(__file__).parent
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024

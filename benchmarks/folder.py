@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from maximir import Restorer, batch, images
+from maximir import Restorer, images
 from maximir.images import Photo
+from maximir.restoring import batch
 from maximir.sizes import parse_pixels
 
 

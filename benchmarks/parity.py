@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from maximir.checkpoint import build
-from maximir.official import state_from_official
-from reference import GOLDEN, reference_image, reference_weights
+from helpers.reference import GOLDEN, reference_image, reference_weights
+from maximir.models.checkpoint import build
+from maximir.models.official import state_from_official
 
 table = Table("golden", "stage", "1/4", "1/2", "full", title="largest absolute difference, fp32, CPU")
 for path in sorted(GOLDEN.glob("*.npz")):

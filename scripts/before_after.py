@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from maximir import Restorer
-from maximir.data import ImageFile, list_images
+from maximir.training.data import ImageFile, list_images
 
 GAP = 6
 

@@ -23,12 +23,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from maximir import batch, images
+from maximir import images
 from maximir.files import printable
 from maximir.images import Photo
+from maximir.restoring import batch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from watched import Verdict, watch
+from helpers.watched import Verdict, watch
 
 LOSSLESS = (".png", ".webp", ".tif", ".tiff")
 

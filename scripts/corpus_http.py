@@ -19,16 +19,16 @@ from pathlib import Path
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from service import Service
+from helpers.serving import Service
 
 EXPECTED = (200, 413, 415, 422)  # 400 is for malformed requests, and these are none
 WORKER = """
-from maximir import restore
+from maximir.restoring import restorer
 class Unchanged:
     device = "no device"
     def __init__(self, *args, **kwargs): pass
     def restore_photo(self, photo): return photo
-restore.Restorer = Unchanged
+restorer.Restorer = Unchanged
 from maximir.service.worker import main
 main()
 """

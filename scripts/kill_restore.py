@@ -26,7 +26,7 @@ import numpy as np
 from maximir import images
 from maximir.errors import MaximirError
 from maximir.files import PART
-from maximir.journal import NAME
+from maximir.restoring.journal import NAME
 
 SUFFIXES = ("png", "jpg", "webp", "tif", "avif")
 

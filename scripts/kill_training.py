@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from maximir.checkpoint import read_tensors
+from maximir.models.checkpoint import read_tensors
 
 RECIPE = """
 task = "denoise"

@@ -16,8 +16,8 @@ from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from malformed import attempt, originals
-from watched import watch
+from helpers.malformed import attempt, originals
+from helpers.watched import watch
 
 
 def main() -> int:

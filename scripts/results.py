@@ -6,7 +6,7 @@
 
 DATA holds `validation/mcmaster`, `validation/set14` (clean photographs), `pairs/real-noise`, `pairs/rain`,
 `pairs/haze-indoor`, `pairs/low-light` and `blur-kernels`. Of pairs, only scenes that the recipe holds out are
-looked at. The figures go to `src/maximir/weights/results.json`, and from there to docs/results.md, to the
+looked at. The figures go to `src/maximir/models/box/results.json`, and from there to docs/results.md, to the
 models' cards and `maximir info`: no figure is copied by hand.
 """
 
@@ -25,11 +25,11 @@ import jinja2
 from rich.console import Console
 from rich.progress import track
 
-from maximir import report
-from maximir.catalogue import BY_TASK, RESULTS, TASKS
 from maximir.errors import MaximirError
-from maximir.evaluate import Request, prepare, run
-from maximir.recipe import load_recipe
+from maximir.evaluation import report
+from maximir.evaluation.evaluate import Request, prepare, run
+from maximir.models.catalogue import BY_TASK, RESULTS, TASKS
+from maximir.training.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "results.md"

@@ -3,9 +3,9 @@ import copy
 import pytest
 import torch
 
-from maximir.checkpoint import save_model
-from maximir.config import MaximConfig
-from maximir.model import Maxim
+from maximir.models.checkpoint import save_model
+from maximir.network.config import MaximConfig
+from maximir.network.model import Maxim
 
 torch.set_num_threads(1)  # small work; and two threads that wait for each other crawl on a busy machine
 

@@ -7,7 +7,7 @@ from importlib import metadata
 import pytest
 
 import maximir
-from maximir import catalogue
+from maximir.models import catalogue
 
 
 def test_public_names():
@@ -32,7 +32,7 @@ def test_training_needs_torch_numpy_and_pillow_only():
     code = (
         "import sys\n"
         "for name in ('pyvips', 'rich', 'typer', 'tensorboard', 'skimage'): sys.modules[name] = None\n"
-        "import maximir.train"
+        "import maximir.training.train"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from maximir import cli
-from maximir.layouts import LAYOUTS
-from maximir.protocols import PROTOCOLS
+from maximir.evaluation.layouts import LAYOUTS
+from maximir.evaluation.protocols import PROTOCOLS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -16,21 +16,21 @@ __version__ = "0.1.0"
 __all__ = ["VARIANTS", "Maxim", "MaximConfig", "MaximirError", "Restorer", "UsageError", "load_model"]
 
 _HOMES = {
-    "VARIANTS": "maximir.config",
-    "Maxim": "maximir.model",
-    "MaximConfig": "maximir.config",
+    "VARIANTS": "maximir.network.config",
+    "Maxim": "maximir.network.model",
+    "MaximConfig": "maximir.network.config",
     "MaximirError": "maximir.errors",
-    "Restorer": "maximir.restore",
+    "Restorer": "maximir.restoring.restorer",
     "UsageError": "maximir.errors",
-    "load_model": "maximir.checkpoint",
+    "load_model": "maximir.models.checkpoint",
 }
 
 if TYPE_CHECKING:
-    from maximir.checkpoint import load_model
-    from maximir.config import VARIANTS, MaximConfig
     from maximir.errors import MaximirError, UsageError
-    from maximir.model import Maxim
-    from maximir.restore import Restorer
+    from maximir.models.checkpoint import load_model
+    from maximir.network.config import VARIANTS, MaximConfig
+    from maximir.network.model import Maxim
+    from maximir.restoring.restorer import Restorer
 
 
 def __getattr__(name: str) -> object:

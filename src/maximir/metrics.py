@@ -1,7 +1,7 @@
 """Image quality by stated conventions: PSNR and two kinds of SSIM, luma, and RealBlur's alignment.
 
 Everything is computed in float64, piece by piece, so that large images need little memory beyond their own.
-`maximir.protocols` says which of these a published table used.
+`maximir.evaluation.protocols` says which of these a published table used.
 """
 
 from __future__ import annotations

@@ -23,8 +23,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from maximir import __version__, catalogue
+from maximir import __version__
 from maximir.files import printable, reason
+from maximir.models import catalogue
 from maximir.service.jobs import Job, Result
 from maximir.service.limits import exchange_of, too_large
 from maximir.service.metrics import Metrics

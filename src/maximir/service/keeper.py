@@ -7,17 +7,16 @@ import logging
 import math
 import time
 from collections import deque
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO, Protocol
 
 from maximir.errors import MaximirError, UsageError
 from maximir.service import process
 from maximir.service.jobs import Job, Result
+from maximir.service.metrics import Metrics
 from maximir.service.process import Worker
 from maximir.service.refusal import SOON, Refusal
+from maximir.service.settings import Settings
 from maximir.service.wire import Message
-
-if TYPE_CHECKING:
-    from maximir.service.queue import Queue
 
 AHEAD = 2  # jobs in the worker that are not computed yet: one is, one is decoded meanwhile
 IN_WORKER = 3  # with one that is being encoded
@@ -30,11 +29,22 @@ TICK = 0.2  # seconds
 log = logging.getLogger("maximir.service")
 
 
+class Line(Protocol):
+    """Where a keeper gets jobs, and whom it tells what becomes of them; see `Queue`."""
+
+    def next(self, keeper: Keeper) -> Job | None: ...
+    def wake(self) -> None: ...
+    def take_back(self, jobs: list[Job]) -> None: ...
+    def give_up_if_hopeless(self) -> None: ...
+    def refuse(self, job: Job, refusal: Refusal) -> None: ...
+    def fulfil(self, job: Job, result: Result) -> None: ...
+
+
 class Keeper:
     """Sees to it that there is a worker process for a device, and that it has work."""
 
-    def __init__(self, queue: Queue, device: str) -> None:
-        self.queue, self.settings, self.device = queue, queue.settings, device
+    def __init__(self, line: Line, device: str, settings: Settings, metrics: Metrics) -> None:
+        self.line, self.device, self.settings, self.metrics = line, device, settings, metrics
         self.working: dict[int, Job] = {}  # in the worker, by number, in order
         self.cancels: deque[int] = deque()  # numbers to tell the worker
         self.changed = asyncio.Event()  # there may be something to send to the worker
@@ -70,7 +80,7 @@ class Keeper:
             self.stillborn += 1
             pause = pause_after(self.failures)
             self.back_at = time.monotonic() + pause
-            self.queue.give_up_if_hopeless()
+            self.line.give_up_if_hopeless()
             await asyncio.sleep(pause)
 
     async def one_worker(self) -> None:
@@ -78,7 +88,7 @@ class Keeper:
         command = self.settings.worker or process.COMMAND
         worker = await Worker.start(command, self.settings.for_worker(self.device))
         self.worker, self.ready_by = worker, time.monotonic() + self.settings.timeout
-        self.queue.metrics.starts.inc()
+        self.metrics.starts.inc()
         feeding = asyncio.create_task(self.feed(worker))
         try:
             while (received := await worker.receive()) is not None:
@@ -115,13 +125,13 @@ class Keeper:
             job.deaths += 1
             if suspects == [job] or job.deaths >= MOST_DEATHS:
                 why = "the process that restores images ended at this one"
-                self.queue.refuse(job, Refusal(503, why, SOON))
+                self.line.refuse(job, Refusal(503, why, SOON))
             if job.outcome.done():
                 job.image.close()
             else:
                 job.alone = job in suspects
                 back.append(job)
-        self.queue.take_back(back)
+        self.line.take_back(back)
 
     async def watch(self) -> None:
         """Stop jobs that take too long; kill one that does not obey, is silent, or does not get ready."""
@@ -132,7 +142,7 @@ class Keeper:
             for job in late:
                 if not job.outcome.done():
                     what = f"{job.stage} it took more than {self.settings.timeout:.0f} s"
-                    self.queue.refuse(job, Refusal(504, f"the image was given up: {what}"))
+                    self.line.refuse(job, Refusal(504, f"the image was given up: {what}"))
                     self.cancel(job)
             patience = now - self.settings.grace
             silent = bool(self.working) and patience > self.heard + self.settings.timeout
@@ -155,12 +165,12 @@ class Keeper:
                 self.changed.clear()
                 while self.cancels:
                     await worker.send({"cancel": self.cancels.popleft()})
-                while (job := self.queue.next(self)) is not None:
+                while (job := self.line.next(self)) is not None:
                     if not self.working:
                         self.heard = time.monotonic()
                     self.working[job.number] = job
                     job.stage = "sent"
-                    self.queue.wake()  # it may be another worker's turn now
+                    self.line.wake()  # it may be another worker's turn now
                     order = {"job": job.number, "task": job.task, "kind": job.kind}
                     await worker.send(order, job.image, job.size)
                 await self.changed.wait()
@@ -204,14 +214,14 @@ class Keeper:
             case {"done": kind, "seconds": seconds, "notes": notes} if job is not None:
                 self.failures = 0
                 if file is None or isinstance(file, str):
-                    self.queue.refuse(job, Refusal(503, f"the result could not be kept ({file})", SOON))
+                    self.line.refuse(job, Refusal(503, f"the result could not be kept ({file})", SOON))
                 else:
                     size = file.seek(0, 2)
                     file.seek(0)
-                    self.queue.fulfil(job, Result(file, size, kind, seconds, tuple(notes)))
+                    self.line.fulfil(job, Result(file, size, kind, seconds, tuple(notes)))
                 self.leave(job)
             case {"failed": why, "status": status} if job is not None:
-                self.queue.refuse(job, Refusal(status, why, SOON if status == 503 else None))
+                self.line.refuse(job, Refusal(status, why, SOON if status == 503 else None))
                 self.leave(job)
             case {"cancelled": True} if job is not None:
                 self.leave(job)
@@ -223,7 +233,7 @@ class Keeper:
         job.pixels = pixels or job.pixels
         if stage == "computing":
             job.began = self.heard
-            self.queue.metrics.waited.observe(self.heard - job.arrived)
+            self.metrics.waited.observe(self.heard - job.arrived)
         elif stage == "encoding":
             job.fraction = 1.0
 

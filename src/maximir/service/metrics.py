@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import NamedTuple
 
-import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-
-if TYPE_CHECKING:
-    from maximir.service.queue import Queue
 
 SECONDS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
+
+
+class State(NamedTuple):
+    """Functions that tell how a queue is now, each a number."""
+
+    taken: Callable[[], float]
+    places: Callable[[], float]
+    leaving: Callable[[], float]
+    ready: Callable[[], float]
+    memory: Callable[[], float]
 
 
 class Metrics:
@@ -38,14 +44,14 @@ class Metrics:
         )
         self.starts = Counter("maximir_worker_starts", "Worker processes started.", registry=registry)
 
-    def watch(self, queue: Queue) -> None:
+    def watch(self, state: State) -> None:
         """Show a queue's state whenever it is asked for."""
         for name, text, value in (
-            ("maximir_places_taken", "Uploads, waiting images and images in work.", lambda: queue.taken),
-            ("maximir_places", "The most there can be.", lambda: queue.settings.queue),
-            ("maximir_results_leaving", "Results that are being sent.", lambda: queue.leaving),
-            ("maximir_worker_up", "Worker processes that are ready.", lambda: ready(queue)),
-            ("maximir_worker_memory_bytes", "Resident memory of the workers.", lambda: memory(queue)),
+            ("maximir_places_taken", "Uploads, waiting images and images in work.", state.taken),
+            ("maximir_places", "The most there can be.", state.places),
+            ("maximir_results_leaving", "Results that are being sent.", state.leaving),
+            ("maximir_worker_up", "Worker processes that are ready.", state.ready),
+            ("maximir_worker_memory_bytes", "Resident memory of the workers.", state.memory),
         ):
             Gauge(name, text, registry=self.registry).set_function(value)
 
@@ -56,16 +62,3 @@ class Metrics:
 
     def text(self) -> bytes:
         return generate_latest(self.registry)
-
-
-def ready(queue: Queue) -> int:
-    return sum(keeper.ready for keeper in queue.keepers)
-
-
-def memory(queue: Queue) -> int:
-    total = 0
-    for keeper in queue.keepers:
-        with contextlib.suppress(psutil.Error):
-            if keeper.worker is not None:
-                total += psutil.Process(keeper.worker.pid).memory_info().rss
-    return total

@@ -10,9 +10,11 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 
+import psutil
+
 from maximir.service.jobs import Job, Progress, Result
 from maximir.service.keeper import TICK, Keeper
-from maximir.service.metrics import Metrics
+from maximir.service.metrics import Metrics, State
 from maximir.service.pace import Pace
 from maximir.service.refusal import LATE, SOON, Refusal
 from maximir.service.settings import Settings
@@ -40,9 +42,17 @@ class Queue:
         self.promised: list[float] = []  # when clients come back that found no place
         self.draining = False  # no new jobs are taken
         self.closed = False  # nor those whose upload took too long
-        self.keepers = [Keeper(self, device) for device in settings.devices]
+        self.keepers = [Keeper(self, device, settings, metrics) for device in settings.devices]
         self.tasks: list[asyncio.Task[None]] = []
-        metrics.watch(self)
+        metrics.watch(
+            State(
+                taken=lambda: self.taken,
+                places=lambda: settings.queue,
+                leaving=lambda: self.leaving,
+                ready=self.ready,
+                memory=self.memory,
+            )
+        )
 
     async def start(self) -> str:
         """Start the workers and wait for them: the devices that they compute on.
@@ -154,15 +164,27 @@ class Queue:
         """ "ok", or why no image can be restored now."""
         if self.draining:
             return "draining"
-        return "ok" if any(keeper.ready for keeper in self.keepers) else "no worker"
+        return "ok" if self.ready() else "no worker"
+
+    def ready(self) -> int:
+        """Workers that are ready."""
+        return sum(keeper.ready for keeper in self.keepers)
+
+    def memory(self) -> int:
+        """Bytes that the workers hold."""
+        total = 0
+        for keeper in self.keepers:
+            with contextlib.suppress(psutil.Error):
+                if keeper.worker is not None:
+                    total += psutil.Process(keeper.worker.pid).memory_info().rss
+        return total
 
     # Estimates.
 
     def seconds(self, shared: Iterable[Job], own: Iterable[Job] = ()) -> float | None:
         """Until jobs are done, those that all workers share and those of one; None: anyone's guess."""
         now, total = time.monotonic(), 0.0
-        ready = sum(keeper.ready for keeper in self.keepers)
-        for jobs, workers in ((shared, max(1, ready)), (own, 1)):
+        for jobs, workers in ((shared, max(1, self.ready())), (own, 1)):
             for job in jobs:
                 elapsed = 0.0 if job.began is None else now - job.began
                 left = self.pace.left(job.pixels, job.size, elapsed, job.fraction)

@@ -31,13 +31,13 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, BinaryIO
 
-from maximir import catalogue
 from maximir.errors import MaximirError, TooLarge, UnsupportedImage, UsageError
+from maximir.models import catalogue
 from maximir.service import wire
 
 if TYPE_CHECKING:
     from maximir.images import Photo
-    from maximir.restore import Restorer
+    from maximir.restoring.restorer import Restorer
 
 FIRST = catalogue.MODELS[0].task  # whose model is loaded at once
 SMALL_BYTES = 64 * 2**20  # decoded; of larger ones only one at a time is in memory
@@ -75,12 +75,13 @@ class Worker:
     """
 
     def __init__(self, settings: wire.Message, replies: BinaryIO) -> None:
-        from maximir import images, restore
+        from maximir import images
         from maximir.images import decoders
+        from maximir.restoring import restorer
 
         self.decoders, self.images = decoders, images
         self.max_pixels = settings.pop("max_pixels")
-        self.load: Callable[[str], Restorer] = lambda task: restore.Restorer(task, **settings)
+        self.load: Callable[[str], Restorer] = lambda task: restorer.Restorer(task, **settings)
         self.restorers: dict[str, Restorer] = {}  # one for each task: small, and there are few
         self.restorers[FIRST] = self.load(FIRST)  # now, because it checks all settings
         self.replies, self.lock = replies, threading.Lock()
@@ -159,7 +160,7 @@ class Worker:
             self.tell({"job": order.number, "stage": "decoding"})
 
     def pass_on(self, order: Order) -> None:
-        from maximir.padding import padded_size
+        from maximir.restoring.padding import padded_size
 
         assert order.photo is not None
         height, width = order.photo.rgb.shape[:2]

@@ -1,0 +1,79 @@
+"""`maximir compare`: paired differences of two evaluations."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maximir.cli.evaluate import watch
+from maximir.cli.options import Device, Precision
+from maximir.errors import UsageError
+from maximir.files import printable
+
+
+def compare(
+    a: Annotated[
+        str, typer.Argument(help="A folder from `evaluate --out`; or, with --data, a model or images.")
+    ],
+    b: Annotated[str, typer.Argument(help="The same.")],
+    data: Annotated[Path | None, typer.Option(help="As for `evaluate`.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="As for `evaluate`.")] = None,
+    degrade: Annotated[str | None, typer.Option(help="As for `evaluate`.")] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="As for `evaluate`.")] = None,
+    worst: Annotated[int, typer.Option(min=0, help="Images to list at either end.")] = 3,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+) -> None:
+    """Is B better than A? Paired differences, image by image, with a 95 % confidence interval."""
+    from rich.console import Console
+
+    from maximir.evaluation import compare as comparing
+    from maximir.evaluation import report
+    from maximir.evaluation.evaluate import Request, prepare
+    from maximir.evaluation.scores import RUN, kept
+
+    comparing.scipy_stats()  # rather miss it now than after the work
+    sides, to_do = [], []
+    for name in (a, b):
+        if (Path(name) / RUN).is_file():
+            sides.append(kept(Path(name)))
+            continue
+        if data is None:
+            raise UsageError(
+                f"{name}: holds no evaluation; give --data to score a model or a folder of images"
+            )
+        where = {"restored": Path(name)} if Path(name).is_dir() else {"weights": name}
+        request = Request(
+            data,
+            protocol=protocol,
+            degrade=degrade,
+            only=tuple(only or ()),
+            device=device,
+            precision=precision,
+            **where,
+        )
+        to_do.append(prepare(request))
+        sides.append((to_do[-1].settings, to_do[-1].scores))
+    (settings, ours), (others, theirs) = sides
+    if settings["convention"] != others["convention"]:
+        raise UsageError(
+            f"{a} and {b} are measured by different conventions: {settings['convention']}; "
+            f"and {others['convention']}"
+        )
+    for evaluation in to_do:
+        watch(evaluation, None)
+    comparison = comparing.compare(ours, theirs)
+    print(f"A  {printable(a)}\nB  {printable(b)}\n{settings['convention']}")
+    Console().print(report.comparison_table(comparison))
+    for line in report.extremes(comparison, worst):
+        print(printable(line))
+    if any(comparison.only):
+        print(
+            f"maximir: not compared: {comparison.only[0]} images that only A has, {comparison.only[1]} of B",
+            file=sys.stderr,
+        )
+    if any(comparison.only) or any(evaluation.left_out for evaluation in to_do):
+        raise typer.Exit(1)

@@ -1,0 +1,124 @@
+"""`maximir evaluate`: scores by a stated protocol."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maximir.cli.options import Device, Ensemble, MaxMemory, Precision, Scratch, Task, Weights, command_line
+from maximir.errors import UsageError
+from maximir.files import printable
+
+if TYPE_CHECKING:
+    from maximir.evaluation.evaluate import Evaluation
+    from maximir.evaluation.scores import Book
+
+
+def evaluate(
+    data: Annotated[
+        Path,
+        typer.Option(help="Folder of pairs as the dataset is downloaded; or of clean images to --degrade."),
+    ],
+    task: Task = None,
+    weights: Weights = None,
+    restored: Annotated[
+        Path | None, typer.Option(help="Or a folder of restored images: only score them.")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Default: what fits the data. See docs/evaluation.md.")
+    ] = None,
+    degrade: Annotated[
+        str | None, typer.Option(help="gaussian:SIGMA, gaussian:SIGMA:file, kernel:FILE, rain, haze, …")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for report, scores and pictures; goes on there."),
+    ] = None,
+    save: Annotated[bool, typer.Option("--save", help="Keep the restored images in OUT, too.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Images with such names; may be repeated.")
+    ] = None,
+    images: Annotated[int | None, typer.Option(min=1, metavar="N", help="The first N images.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Default: recognised. See docs/evaluation.md.")] = None,
+    pixels: Annotated[
+        str | None, typer.Option(help="float, clipped, truncated or rounded: instead of the protocol's.")
+    ] = None,
+    ensemble: Ensemble = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Forget another evaluation in OUT.")] = False,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    max_memory: MaxMemory = None,
+    scratch: Scratch = None,
+) -> None:
+    """Score a model, or images that others restored, by a stated protocol (docs/evaluation.md)."""
+    if [task, weights, restored].count(None) != 2:
+        raise UsageError("give one of --task, --weights and --restored")
+    if out is None and (save or overwrite):
+        raise UsageError("--save and --overwrite need --out FOLDER")
+    for folder in (data, restored):
+        if out is not None and folder is not None and out.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"{out}: is in {folder}, and so would its pictures be; choose another folder")
+    from rich.console import Console
+
+    from maximir.evaluation import report
+    from maximir.evaluation.evaluate import Request, prepare
+    from maximir.evaluation.scores import Book
+    from maximir.models import catalogue
+
+    request = Request(
+        data,
+        weights=weights if task is None else catalogue.for_task(task).task,
+        restored=restored,
+        protocol=protocol,
+        pixels=pixels,
+        layout=layout,
+        degrade=degrade,
+        only=tuple(only or ()),
+        images=images,
+        ensemble=ensemble,
+        device=device,
+        precision=precision,
+        max_memory=max_memory,
+        scratch=scratch,
+    )
+    evaluation = prepare(request, command_line())
+    book = None if out is None else Book(out, evaluation.settings, overwrite=overwrite)
+    watch(evaluation, book, save=save)
+    summary = report.summarise(evaluation)
+    if evaluation.scores:
+        Console(markup=False, emoji=False).print(report.table(summary))
+    print(f"{summary['convention']}; {report.coverage(summary)}")
+    if out is not None:
+        print(printable(report.write(evaluation, out)))
+    if evaluation.left_out:
+        raise typer.Exit(1)
+
+
+def watch(evaluation: Evaluation, book: Book | None, *, save: bool = False) -> None:
+    """Run an evaluation: progress, and a line for each image and for what is left out."""
+    from maximir.evaluation.evaluate import run
+    from maximir.progress import WorkProgress
+
+    count = len(evaluation.cases)
+    with WorkProgress(count, count) as progress, ExitStack() as stack:
+        for what, why in evaluation.left_out:
+            progress.warn(f"{what}: left out, {why}")
+        if evaluation.restorer is not None:
+            evaluation.restorer.progress = progress.part
+        outcomes = run(evaluation, book, save=save, started=lambda case: progress.begin(case.name, 1))
+        try:
+            for outcome in stack.enter_context(closing(outcomes)):
+                if (score := outcome.score) is None:
+                    progress.fail(f"{outcome.case.name}: left out, {outcome.error}", 1)
+                else:
+                    before = "" if score.input_psnr is None else f"{score.input_psnr:.2f} → "
+                    line = f"{score.name}  {before}{score.psnr:.2f} dB  {score.ssim:.4f}"
+                    progress.succeed(line + ("  (known)" if outcome.known else ""), 1, score.seconds)
+        except KeyboardInterrupt:
+            kept = "" if book is None else "; the same command goes on from here"
+            print(f"maximir: interrupted{kept}", file=sys.stderr)
+            raise typer.Exit(130) from None

@@ -1,0 +1,96 @@
+"""`maximir info`: what there is, and what an image will take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from maximir.cli.options import Device, Ensemble, MaxMemory, Precision, Scratch, Task, Weights, model_of
+from maximir.errors import UsageError
+
+
+def info(
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="WIDTHxHEIGHT", help="Foresee memory and time for images of this size."),
+    ] = None,
+    task: Task = None,
+    weights: Weights = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    max_memory: MaxMemory = None,
+    scratch: Scratch = None,
+    ensemble: Ensemble = False,
+) -> None:
+    """List models and variants; with --size, foresee what an image takes on this machine."""
+    if size is not None:
+        name = model_of(task, weights)
+        foresee(
+            name,
+            size,
+            device=device,
+            precision=precision,
+            max_memory=max_memory,
+            scratch=scratch,
+            ensemble=ensemble,
+        )
+    elif task or weights or max_memory or scratch or ensemble:
+        raise UsageError("give --size WIDTHxHEIGHT to foresee what an image takes")
+    else:
+        list_models()
+
+
+def list_models() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from maximir.engine import kernels
+    from maximir.models import catalogue
+    from maximir.network.config import VARIANTS
+
+    console = Console(highlight=False)
+    console.print("Embedded models (cards: src/maximir/models/box). Reached: PSNR, held-out images")
+    models = Table.grid(padding=(0, 2))
+    for model in catalogue.MODELS:
+        size = f"{model.path.stat().st_size / 1e6:.1f} MB" if model.path.exists() else "missing"
+        models.add_row()
+        models.add_row(f"[bold]{model.task}", "for", model.summary)
+        models.add_row("", "trained on", f"{model.data}; {model.hours}")
+        models.add_row("", "reaches", f"{model.results} dB")
+        models.add_row("", "limits", model.limits)
+        models.add_row("", "weights", f"{size}, {model.licence}")
+    console.print(models)
+    console.print()
+    variants = Table("variant", "features", "stages", title="Official variants", title_justify="left")
+    for name, config in VARIANTS.items():
+        variants.add_row(name, str(config.features), str(config.stages))
+    console.print(variants)
+    library = kernels.library()
+    console.print(f"native kernels: {Path(library._name).stem if library else 'none, torch does it all'}")
+
+
+def foresee(name: str, size: str, **settings: Any) -> None:
+    """Print what `maximir restore` will take for an image of this size.
+
+    Args:
+        settings: of the `Restorer`.
+    """
+    from maximir import (
+        images,  # noqa: F401  as `restore` does: part of what the process holds
+        sizes,
+    )
+    from maximir.progress import in_words
+    from maximir.restoring import foresight
+    from maximir.restoring.restorer import Restorer
+
+    height, width = sizes.parse_pixels(size)
+    restorer = Restorer(name, **settings)
+    foreseen = foresight.foresee(restorer, height, width)
+    print(f"{name}, {width} x {height} pixels, {settings['precision']}, {restorer.device}")
+    print(f"memory  {sizes.in_words(foreseen.peak)}", end="")
+    if foreseen.scratch:
+        print(f", and up to {sizes.in_words(foreseen.scratch)} in scratch files", end="")
+    print(f" (at least {sizes.in_words(foreseen.least)})")
+    print(f"time    about {in_words(foreseen.seconds)}, reckoned from {foreseen.sample} on this machine")

@@ -1,0 +1,113 @@
+"""`maximir restore`: files and folders through a model."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maximir import __version__
+from maximir.cli.options import (
+    Device,
+    Ensemble,
+    MaxMemory,
+    Precision,
+    Scratch,
+    Task,
+    Weights,
+    command_line,
+    model_of,
+)
+from maximir.errors import UsageError
+
+RESUME = "Go on where a run was stopped: results that are still those of these images and settings stay."
+REPORT = "Add a line of JSON for each image to this file: what became of it."
+
+
+def restore(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, or folders of images.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the results (or one file, for one image).")
+    ],
+    task: Task = None,
+    weights: Weights = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help=RESUME)] = False,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help=REPORT)] = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    max_memory: MaxMemory = None,
+    scratch: Scratch = None,
+    ensemble: Ensemble = False,
+) -> None:
+    """Restore photographs. Results keep name, format, bit depth, metadata and place in the folder."""
+    from maximir.files import file_digest
+    from maximir.models import catalogue
+    from maximir.progress import WorkProgress, in_words
+    from maximir.restoring import batch
+    from maximir.restoring.journal import Journal, remove_parts, settings_digest
+
+    model = model_of(task, weights)
+    if "" in inputs:
+        raise UsageError("an INPUT is empty; give files or folders")
+    jobs = batch.plan([Path(name) for name in inputs], output)
+    to_file = jobs[0].problem is None and jobs[0].target == output
+    if resume and to_file:
+        raise UsageError("--resume goes on in a folder; give one as --output")
+
+    from maximir.restoring.restorer import Restorer
+
+    restorer = Restorer(
+        model, device=device, precision=precision, max_memory=max_memory, scratch=scratch, ensemble=ensemble
+    )
+    batch.check_writable(output.parent if to_file else output)
+    settings = settings_digest(
+        weights=file_digest(catalogue.resolve(model)),
+        precision=precision,
+        ensemble=ensemble,
+        version=__version__,
+    )
+    failed, known, clock = 0, 0, time.monotonic()
+    work = {job: job.weight for job in jobs}
+    try:
+        with WorkProgress(len(jobs), sum(work.values())) as progress, ExitStack() as stack:
+            restorer.progress = progress.part
+            journal = None if to_file else stack.enter_context(Journal(output, settings, resume=resume))
+            if resume:
+                remove_parts({job.target.parent for job in jobs if job.problem is None})
+            lines = (
+                None if report is None else stack.enter_context(closing(batch.Report(report, command_line())))
+            )
+            outcomes = batch.restore_files(
+                restorer,
+                jobs,
+                overwrite=overwrite,
+                journal=journal,
+                started=lambda job: progress.begin(job.source.name, work[job]),
+            )
+            for outcome in stack.enter_context(closing(outcomes)):
+                job = outcome.job
+                if lines is not None:
+                    lines.add(outcome)
+                if outcome.known:
+                    known += 1
+                    progress.succeed(f"{job.source} → {job.target}  (done before)", work[job], 0.0)
+                elif outcome.error is None:
+                    notes = "".join(f"  [{note}]" for note in outcome.notes)
+                    line = f"{job.source} → {job.target}  {outcome.seconds:.1f} s{notes}"
+                    progress.succeed(line, work[job], outcome.seconds)
+                else:
+                    failed += 1
+                    progress.fail(f"{job.source}: {outcome.error}", work[job])
+    except KeyboardInterrupt:  # typer would end without a word
+        print("maximir: interrupted; results that are complete stay", file=sys.stderr)
+        raise typer.Exit(130) from None
+    before = f"{known} done before, " if known else ""
+    took = in_words(time.monotonic() - clock)
+    print(f"{before}{len(jobs) - known - failed} restored, {failed} failed, {took}, in {output}")
+    if failed:
+        raise typer.Exit(1)

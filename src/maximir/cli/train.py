@@ -1,0 +1,90 @@
+"""`maximir train`: a recipe carried out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from maximir.cli.options import Device
+from maximir.errors import UsageError
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name, or a .toml file.")],
+    out: Annotated[Path, typer.Option(help="The run's folder. An unfinished run there goes on.")] = Path(
+        "run"
+    ),
+    data: Annotated[
+        list[Path] | None, typer.Option(help="Clean photographs: a folder or a .tar shard; may be repeated.")
+    ] = None,
+    pairs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Pairs: a folder with input/ and target/, a .tar shard or a .txt list; may be repeated."
+        ),
+    ] = None,
+    validation: Annotated[
+        list[Path] | None, typer.Option(help="Clean images to measure on while training; may be repeated.")
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="Start from these weights: .safetensors, official .npz, or a model's name."),
+    ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the recipe (value in TOML)."),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Do not train: foresee memory, speed and hours on this machine.")
+    ] = False,
+    device: Device = "auto",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare samples.")] = 0,
+    accumulate: Annotated[int, typer.Option(min=1, help="Parts in which a batch is computed.")] = 1,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Less memory: compute activations again for the gradients.")
+    ] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
+    shard: Annotated[bool, typer.Option("--shard", help="Under torchrun: FSDP2 instead of DDP.")] = False,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between states to go on from.")] = 250,
+    log_every: Annotated[int, typer.Option(min=1, help="Steps between lines of the log.")] = 50,
+    validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations.")] = 500,
+) -> None:
+    """Train a model by a recipe (docs/training.md). With several processes: torchrun … -m maximir train …"""
+    from maximir.training.recipe import load_recipe
+    from maximir.training.run import Execution
+
+    changes = dict(parse_override(item) for item in override or [])
+    if init is not None:
+        changes["init"] = init
+    chosen = load_recipe(recipe, changes)
+    execution = Execution(device, workers, accumulate, recompute, compile, shard)
+    if plan:
+        from maximir.training.plan import print_plan
+
+        print_plan(chosen, data or [], pairs or [], execution)
+        return
+
+    from maximir.training.train import Every
+    from maximir.training.train import train as run
+
+    run(
+        chosen,
+        data or [],
+        out,
+        pairs=pairs or [],
+        validation=validation or [],
+        execution=execution,
+        every=Every(log_every, validate_every, save_every),
+    )
+
+
+def parse_override(item: str) -> tuple[str, Any]:
+    import tomllib
+
+    try:
+        ((key, value),) = tomllib.loads(item).items()
+    except (tomllib.TOMLDecodeError, ValueError) as error:
+        raise UsageError(f"--set {item}: must be KEY=VALUE with a TOML value, e.g. steps=100") from error
+    return key, value

@@ -1,0 +1,140 @@
+"""Is A better than B? Paired differences, image by image, with a confidence interval."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from maximir.errors import MaximirError, UsageError
+from maximir.evaluation.scores import Score
+
+LEVEL = 0.95
+SAME = 0.001  # dB: noise is the same on all machines but for the last bits
+
+
+@dataclass(frozen=True)
+class Difference:
+    """B - A of one figure, over the images that both have.
+
+    Attributes:
+        figure: "psnr" or "ssim".
+        a, b: means over the images.
+        mean: of the differences, over the originals: images of one original (ten hazes of a scene) are not
+            independent, and count as one with their mean.
+        low, high: its `LEVEL` confidence interval by Student's t; None: there is but one original.
+        better, worse: images where B is above or below A.
+        originals: how many.
+    """
+
+    figure: str
+    a: float
+    b: float
+    mean: float
+    low: float | None
+    high: float | None
+    better: int
+    worse: int
+    originals: int
+
+    @property
+    def verdict(self) -> str:
+        if self.low is None or self.high is None:
+            return "one original tells nothing"
+        if self.low > 0:
+            return "B is better"
+        return "A is better" if self.high < 0 else "no difference that is certain"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two evaluations of the same images.
+
+    Attributes:
+        pairs: (A's score, B's score) of each image that both have, B's greatest loss first.
+        only: how many images A alone and B alone has.
+    """
+
+    pairs: tuple[tuple[Score, Score], ...]
+    differences: tuple[Difference, ...]
+    only: tuple[int, int]
+
+
+def compare(a: Sequence[Score], b: Sequence[Score]) -> Comparison:
+    """Pair the scores by name.
+
+    Raises:
+        MaximirError: they have no image in common; an image is of another original, or its input is another;
+            or it is reproduced exactly (PSNR inf) by only one of them, so that there is no mean.
+    """
+    ours, theirs = ({score.name: score for score in scores} for scores in (a, b))
+    names = [name for name in ours if name in theirs]
+    if not names:
+        raise MaximirError("the two have no image in common")
+    pairs = [(ours[name], theirs[name]) for name in names]
+    for one, other in pairs:
+        if (one.width, one.height) != (other.width, other.height):
+            raise MaximirError(f"{one.name}: is not the same image in both; their sizes differ")
+        if differ(one.input_psnr, other.input_psnr):
+            raise MaximirError(f"{one.name}: is not the same image in both; their inputs differ")
+    pairs.sort(key=lambda pair: difference(pair, "psnr"))
+    return Comparison(
+        tuple(pairs),
+        tuple(summarise(figure, pairs) for figure in ("psnr", "ssim")),
+        (len(ours) - len(names), len(theirs) - len(names)),
+    )
+
+
+def differ(a: float | None, b: float | None) -> bool:
+    """Whether two inputs, measured in the same way, cannot be the same. None: there was no input."""
+    return a is not None and b is not None and not math.isclose(a, b, abs_tol=SAME)
+
+
+def difference(pair: tuple[Score, Score], figure: str) -> float:
+    """B - A; 0 where both are inf."""
+    a, b = (getattr(score, figure) for score in pair)
+    return 0.0 if a == b else float(b - a)
+
+
+def summarise(figure: str, pairs: Sequence[tuple[Score, Score]]) -> Difference:
+    differences = [difference(pair, figure) for pair in pairs]
+    if infinite := [pair[0].name for pair, each in zip(pairs, differences, strict=True) if math.isinf(each)]:
+        raise MaximirError(
+            f"{infinite[0]}: is reproduced exactly by one of the two, which has no finite PSNR"
+        )
+    by_original: dict[str, list[float]] = {}
+    for (score, _), each in zip(pairs, differences, strict=True):
+        by_original.setdefault(score.target, []).append(each)
+    means = [math.fsum(values) / len(values) for values in by_original.values()]
+    mean = math.fsum(means) / len(means)
+    half = half_width(means)
+    return Difference(
+        figure,
+        math.fsum(getattr(a, figure) for a, _ in pairs) / len(pairs),
+        math.fsum(getattr(b, figure) for _, b in pairs) / len(pairs),
+        mean,
+        None if half is None else mean - half,
+        None if half is None else mean + half,
+        sum(each > 0 for each in differences),
+        sum(each < 0 for each in differences),
+        len(means),
+    )
+
+
+def half_width(values: Sequence[float]) -> float | None:
+    """Of the confidence interval of their mean; None for a single value."""
+    n = len(values)
+    if n < 2:
+        return None
+    mean = math.fsum(values) / n
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    return float(scipy_stats().t.ppf((1 + LEVEL) / 2, n - 1)) * deviation / math.sqrt(n)
+
+
+def scipy_stats() -> Any:
+    try:
+        return importlib.import_module("scipy.stats")
+    except ImportError as error:
+        raise UsageError("comparing needs SciPy: pip install 'maximir[evaluate]'") from error

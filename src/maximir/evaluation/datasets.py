@@ -1,0 +1,484 @@
+"""What `maximir evaluate --data DIR` scores: which image below a folder is the original of which.
+
+Images are told by their names alone, by the rules of `layouts`; nothing is decoded. Every image below DIR is
+in a case, or listed with the reason why not, or counted as no part of the layout, as what a dataset has
+besides (`blur_gamma`) and all that is in a folder `train` below DIR.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maximir import images
+from maximir.errors import MaximirError, UsageError
+from maximir.evaluation.layouts import BY_NAME, CLEAN, LAYOUTS, Layout, compiled
+from maximir.files import reason
+
+SUFFIXES = {*images.WRITABLE, *images.NOT_WRITABLE}
+BLOCKS = ".mat"
+SIDD_BLOCKS = re.compile(r"Validation(Noisy|Gt)BlocksSrgb\.mat", re.IGNORECASE)
+TEST_LIST = "RealBlur_{}_test_list.txt"
+TRAINING = {"train", "our485"}  # folders of images for training; the second is LOL's
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image on disk.
+
+    Attributes:
+        path: an image file, or a `.mat` file of SIDD's.
+        block: which of the `.mat` file's blocks, from 0, counted through all of its images.
+    """
+
+    path: Path
+    block: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.path) if self.block is None else f"{self.path}:{self.block}"
+
+    def load(self) -> np.ndarray:
+        """The pixels, uint8 or uint16 [H, W, 3], upright; of a grey image three equal channels; no alpha.
+
+        Raises:
+            MaximirError: it cannot be read.
+        """
+        if self.block is not None:
+            blocks = read_blocks(self.path)
+            return np.ascontiguousarray(blocks[divmod(self.block, blocks.shape[1])])
+        try:
+            return images.read(self.path).rgb
+        except MaximirError as error:
+            raise MaximirError(f"{self}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Case:
+    """A degraded image and its original, to be scored.
+
+    Attributes:
+        name: the input's path below DIR without suffix, `/` between folders. No other case has it.
+        set: the part of the data with a result of its own; "" if there is but one.
+        input: None in a set of clean images, which the caller degrades.
+        crop: a target larger than the input is cropped to its centre.
+    """
+
+    name: str
+    set: str
+    target: Source
+    input: Source | None
+    crop: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is to score.
+
+    Attributes:
+        cases: in the order of their paths.
+        left_out: (path below DIR, why) of images that the layout knows, but that are in no case.
+        ignored: how many images are no part of the layout.
+    """
+
+    layout: Layout
+    cases: tuple[Case, ...]
+    left_out: tuple[tuple[str, str], ...]
+    ignored: int
+
+
+def find_cases(root: Path, layout: str | None = None, only: Sequence[str] = ()) -> Found:
+    """The images to score below a folder.
+
+    Args:
+        root: DIR.
+        layout: the name of one; None: the one that fits.
+        only: patterns as of a shell; kept are cases whose name or scene, or the last part of it, matches one.
+            The scene is what input and target have in common: of `1400_light_input` it is `1400`.
+
+    Raises:
+        MaximirError: the folder is missing, unreadable or holds no images; no layout fits, or several do;
+            nothing matches `only`; a `.mat` file is damaged, or SciPy is not there to read it.
+        UsageError: there is no layout of that name.
+    """
+    if layout is not None and layout not in BY_NAME:
+        raise UsageError(f"--layout {layout}: there is no such layout; there are {', '.join(BY_NAME)}")
+    everything = list_images(root)
+    files = [file for file in everything if TRAINING.isdisjoint(file.lower().split("/")[:-1])]
+    if not files:
+        instead = " but those for training; to score these, name their folder" if everything else ""
+        raise MaximirError(f"{root}: no images in it{instead}")
+    matched = recognise(root, files) if layout is None else match(BY_NAME[layout], files, above(root))
+    problems = dict(matched.problems)
+    pairs = for_testing(root, matched, problems)
+    cases = [(case, pair.scene) for pair in pairs for case in cases_of(root, pair, matched.layout, problems)]
+    if not cases:
+        first = "".join(f"; {file}: {why}" for file, why in list(problems.items())[:1])
+        wanted = f"--layout {matched.layout.name}: {matched.layout.looks}"
+        raise MaximirError(f"{root}: nothing to score by {wanted}{first}")
+    kept = [case for case, scene in cases if not only or fits((case.name, scene), only)]
+    if not kept:
+        raise MaximirError(f"{root}: nothing in it is called {' or '.join(only)}")
+    if len({case.set for case in kept}) == 1:
+        kept = [replace(case, set="") for case in kept]
+    known = {file for pair in pairs for file in (pair.input, pair.target)} | problems.keys()
+    ignored = sum(file not in known for file in everything)
+    return Found(matched.layout, tuple(kept), tuple(sorted(problems.items())), ignored)
+
+
+def list_images(root: Path) -> list[str]:
+    """The paths of images below a folder, `/` between folders, sorted; links to folders are followed.
+
+    Raises:
+        MaximirError: the folder is missing, or it or one below cannot be read.
+    """
+    if not os.path.isdir(root):
+        raise MaximirError(f"{root}: is not a folder" if os.path.lexists(root) else f"{root}: no such folder")
+
+    def refuse(error: OSError) -> None:
+        raise MaximirError(f"{error.filename}: {reason(error)}") from error
+
+    found = []
+    for here, folders, names in os.walk(root, onerror=refuse, followlinks=True):
+        real = os.path.realpath(here) + os.sep
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".")  # a link to a folder that it is in has no end
+            and not (
+                os.path.islink(path := os.path.join(here, name))
+                and real.startswith(os.path.join(os.path.realpath(path), ""))
+            )
+        ]
+        below = os.path.relpath(here, root).replace(os.sep, "/")
+        found += [
+            name if below == "." else f"{below}/{name}"
+            for name in names
+            if not name.startswith(".")  # such as what macOS leaves beside each file
+            and (os.path.splitext(name)[1].lower() in SUFFIXES or SIDD_BLOCKS.fullmatch(name))
+        ]
+    return sorted(found)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An input and its one target, paths below DIR. In a clean set both are the same.
+
+    Attributes:
+        scene: what they have in common.
+        set: the part of the data, or "".
+    """
+
+    input: str
+    target: str
+    scene: str
+    set: str
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The images below DIR as a layout sees them.
+
+    Attributes:
+        problems: file -> why it is in no pair.
+        inputs: all that look like inputs.
+    """
+
+    layout: Layout
+    pairs: list[Pair]
+    problems: dict[str, str]
+    inputs: set[str]
+
+
+Key = tuple[str, ...]  # a rule's number, and what its common groups read: the same for input and target
+
+
+def match(layout: Layout, files: Sequence[str], names_above: str) -> Matched:
+    """Pairs by the layout's rules.
+
+    Args:
+        names_above: see `above`.
+    """
+    inputs: dict[str, list[Key]] = {}
+    targets: dict[Key, list[str]] = {}
+    sets: dict[str, str] = {}
+    for file in files:
+        below = stem(file)
+        for number, rule in enumerate(compiled(layout)):
+            path = names_above + below if rule.looks_up else below
+            if seen := rule.input.fullmatch(path):
+                inputs.setdefault(file, []).append((str(number), *(seen[name] for name in rule.common)))
+                sets.setdefault(file, seen["set"] if rule.looks_up else "")
+            if seen := rule.target.fullmatch(path):
+                targets.setdefault((str(number), *(seen[name] for name in rule.common)), []).append(file)
+        if layout is CLEAN:
+            inputs[file] = [("", below)]
+            targets["", below] = [file]
+            sets[file] = f"/{names_above}{file}".split("/")[-2]
+
+    pairs: list[Pair] = []
+    problems: dict[str, str] = {}
+    spoilt: set[str] = set()  # targets of inputs that are left out
+    namesakes = Counter(map(stem, inputs))
+    for file, keys in inputs.items():
+        key, owners = owners_of(keys, targets, layout.shared)
+        if len(owners) == 1 and namesakes[stem(file)] == 1:
+            scene = "/".join(filter(None, (part.strip("/") for part in key[1:])))
+            pairs.append(Pair(file, owners[0], scene.removeprefix(names_above), sets[file]))
+            continue
+        spoilt.update(owners)
+        problems[file] = "no target"
+        if owners:
+            problems[file] = "another image has this name"
+        if len(owners) > 1:
+            problems[file] = f"{len(owners)} targets: {', '.join(owners)}"
+    paired = {file for pair in pairs for file in (pair.input, pair.target)}
+    for file in {file for group in targets.values() for file in group} - inputs.keys():
+        if file in spoilt or not layout.spare:
+            problems[file] = "its input is left out" if file in spoilt else "no input"
+    problems = {file: why for file, why in problems.items() if file not in paired}
+    return Matched(layout, pairs, problems, set(inputs))
+
+
+def owners_of(keys: list[Key], targets: dict[Key, list[str]], shared: bool) -> tuple[Key, list[str]]:
+    """The first of an input's keys that leads to targets, and all targets that its keys lead to.
+
+    Args:
+        shared: as of `Layout`; the names are shortened at each `_` until they lead to a target.
+    """
+    while keys:
+        if leading := [key for key in keys if key in targets]:
+            return leading[0], sorted({file for key in leading for file in targets[key]})
+        keys = [
+            (*key[:-1], key[-1].rpartition("_")[0])
+            for key in keys
+            if shared and "_" in key[-1].rpartition("/")[2]
+        ]
+    return (), []
+
+
+def recognise(root: Path, files: Sequence[str]) -> Matched:
+    """The images as the one layout sees them that fits.
+
+    Raises:
+        MaximirError: none does, or several.
+    """
+    fitting: list[Matched] = []
+    inputs: set[str] = set()
+    known: set[str] = set()  # those of the layouts that fit
+    for layout in LAYOUTS:
+        if layout is not CLEAN:
+            matched = match(layout, files, above(root))
+            inputs |= matched.inputs
+            if not known.issuperset(pair.input for pair in matched.pairs):
+                fitting.append(matched)
+                known |= matched.inputs
+    if len(fitting) > 1:
+        counts = ", ".join(f"{one.layout.name}: {len(one.pairs)}" for one in fitting)
+        raise MaximirError(
+            f"{root}: holds pairs by several layouts ({counts}); say --layout NAME, or give a folder of one"
+        )
+    if fitting:
+        return fitting[0]
+    advice = f"Name pairs input/NAME and target/NAME, or say what they are: --layout {'|'.join(BY_NAME)}"
+    if inputs:
+        raise MaximirError(f"{root}: {min(inputs)} looks like an input, but none has a target. {advice}")
+    folders: dict[str, set[str]] = {}
+    for file in files:
+        folder, _, name = file.rpartition("/")
+        folders.setdefault(folder, set()).add(stem(name))
+    alike: dict[frozenset[str], str] = {}
+    for folder, names in folders.items():
+        if (other := alike.setdefault(frozenset(names), folder)) != folder:
+            raise MaximirError(
+                f"{root}: {other or '.'} and {folder} hold the same names: which are the originals? {advice}"
+            )
+    return match(CLEAN, files, above(root))
+
+
+def above(root: Path) -> str:
+    """The names of the folder that DIR is in and of DIR, each with a `/` behind."""
+    return "".join(f"{name}/" for name in Path(os.path.abspath(root)).parts[1:][-2:])
+
+
+def stem(file: str) -> str:
+    """The path without suffix."""
+    return os.path.splitext(file)[0]
+
+
+def fits(names: Iterable[str], patterns: Sequence[str]) -> bool:
+    either = {form for name in names for form in (name, name.rpartition("/")[2])}
+    return any(fnmatchcase(name, pattern) for name in either for pattern in patterns)
+
+
+def cases_of(root: Path, pair: Pair, layout: Layout, problems: dict[str, str]) -> list[Case]:
+    """The case that a pair is, or all those in two `.mat` files. If these do not fit, a problem is added."""
+    name, input, target = stem(pair.input), root / pair.input, root / pair.target
+    if not pair.input.lower().endswith(BLOCKS):
+        source = None if layout is CLEAN else Source(input)
+        return [Case(name, pair.set, Source(target), source, layout.crop)]
+    _, shape = find_blocks(input)
+    _, other = find_blocks(target)
+    if shape != other:
+        problems[pair.input] = f"its blocks are {shape}, those of {pair.target} are {other}"
+        problems[pair.target] = "its input is left out"
+        return []
+    scenes, blocks = shape[:2]
+    return [
+        Case(
+            f"{name}/{scene + 1:04d}_{block + 1:02d}",  # as is usual for results saved as images
+            pair.set,
+            Source(target, scene * blocks + block),
+            Source(input, scene * blocks + block),
+            layout.crop,
+        )
+        for scene in range(scenes)
+        for block in range(blocks)
+    ]
+
+
+def for_testing(root: Path, matched: Matched, problems: dict[str, str]) -> list[Pair]:
+    """The pairs; of RealBlur as released, those that a list beside it names for testing, if there is one.
+
+    What a list names, but is not there, is added to the problems.
+    """
+    if matched.layout.name != "realblur":
+        return matched.pairs
+    kept = []
+    unseen: dict[tuple[Path, str], dict[str, str] | None] = {}
+    for pair in matched.pairs:
+        path = Path(os.path.abspath(root), pair.input)  # .../RealBlur-J.../scene230/blur/blur_7.png
+        place = (path.parents[2], pair.set)
+        if place not in unseen:
+            unseen[place] = read_test_lists(*place)
+        listed = unseen[place]
+        view = "/".join((*path.parts[-3:-1], path.stem))
+        if listed is None or path.parent.name.lower() != "blur" or listed.pop(view, ""):
+            kept.append(pair)
+    for listed in unseen.values():
+        problems.update(
+            dict.fromkeys((listed or {}).values(), "named in the list of test images, but not there")
+        )
+    return kept
+
+
+def read_test_lists(folder: Path, part: str) -> dict[str, str] | None:
+    """What the lists of test images name: `scene230/blur/blur_7` -> the whole path. None: there is no list.
+
+    A line is a target, a space and its input, which end in `scene230/gt/gt_7.png scene230/blur/blur_7.png`.
+
+    Args:
+        folder: of the scenes; the lists are in it or beside it.
+        part: RealBlur-J or RealBlur-R, or "" if that is unknown.
+
+    Raises:
+        MaximirError: a list cannot be read.
+    """
+    places = [
+        place / TEST_LIST.format(letter)
+        for place in (folder, folder.parent)
+        for letter in (part[-1:].upper() or "JR")
+    ]
+    lists = [place for place in places if place.is_file()]
+    try:
+        text = "\n".join(place.read_text("utf-8", errors="replace") for place in lists)
+    except OSError as error:
+        raise MaximirError(f"{error.filename}: {reason(error)}") from error
+    entries = re.findall(r"(\S*?(scene[^/\s]+/blur/blur_\d+)\.\w+)", text)
+    return {view: path for path, view in entries} if lists else None
+
+
+def scipy_io() -> Any:
+    try:
+        import scipy.io  # for these files alone
+    except ImportError as error:
+        raise MaximirError("reading .mat files needs SciPy: pip install 'maximir[evaluate]'") from error
+    return scipy.io
+
+
+def find_blocks(path: Path) -> tuple[str, tuple[int, ...]]:
+    """The name and shape [scenes, blocks, H, W, 3] of the blocks in a `.mat` file, from the headers alone.
+
+    Raises:
+        MaximirError: the file cannot be read, or has no such blocks; or there is no SciPy.
+    """
+    matlab = scipy_io()
+    try:
+        variables = matlab.whosmat(path)
+    except Exception as error:  # SciPy raises all kinds for bad files
+        raise MaximirError(f"{path}: cannot be read as a .mat file ({error})") from error
+    for name, shape, kind in variables:
+        if len(shape) == 5 and shape[-1] == 3 and kind == "uint8":
+            return name, shape
+    raise MaximirError(f"{path}: has no blocks of images, uint8 [scenes, blocks, height, width, 3]")
+
+
+@lru_cache(maxsize=2)  # both files of SIDD's validation; 240 MiB each
+def read_blocks(path: Path) -> np.ndarray:
+    """The blocks of a `.mat` file, [scenes, blocks, H, W, 3]; read once, not for each block.
+
+    Raises:
+        MaximirError: as `find_blocks`.
+    """
+    name, _ = find_blocks(path)
+    try:
+        return np.asarray(scipy_io().loadmat(path, variable_names=[name])[name])
+    except Exception as error:
+        raise MaximirError(f"{path}: cannot be read as a .mat file ({error})") from error
+
+
+def match_restored(found: Found, folder: Path) -> tuple[dict[str, Path], list[tuple[str, str]]]:
+    """Which file in a folder of restored images belongs to which case.
+
+    A file belongs to a case if its path below the folder, without suffix, is the case's name, or the end of
+    it, with or without one of the folders in it: `Rain100H/1.png` to `test/Rain100H/input/1`. Where that fits
+    several cases, and is the name of none, it belongs to none.
+
+    Returns:
+        Files by the cases' names; and (case or file, what is wrong with it).
+
+    Raises:
+        MaximirError: the folder is missing, or cannot be read.
+    """
+    names = {case.name for case in found.cases}
+    owners: dict[str, set[str]] = {}
+    for case in found.cases:
+        for form in forms(case):
+            owners.setdefault(form, set()).add(case.name)
+    files: dict[str, list[str]] = {}
+    problems = []
+    for file in list_images(folder):
+        name = stem(file)
+        fitting = {name} if name in names else owners.get(name, set())
+        if len(fitting) == 1:
+            files.setdefault(next(iter(fitting)), []).append(file)
+        else:
+            problems.append(
+                (file, f"could be any of {len(fitting)} cases" if fitting else "belongs to no case")
+            )
+    restored = {}
+    for case in found.cases:
+        own = files.get(case.name, [])
+        if len(own) == 1:
+            restored[case.name] = folder / own[0]
+        else:
+            problems.append((case.name, f"{len(own)} files: {', '.join(own)}" if own else "not restored"))
+    return restored, problems
+
+
+def forms(case: Case) -> set[str]:
+    """What a restored image may be called: see `match_restored`."""
+    parts = case.name.split("/")
+    suffix = (case.input or case.target).path.suffix
+    if suffix.lower() in images.NOT_WRITABLE:
+        parts[-1] += suffix  # maximir restore makes x.bmp.png of x.bmp
+    wholes = [parts] + [parts[:k] + parts[k + 1 :] for k in range(len(parts) - 1)]
+    return {"/".join(whole[k:]) for whole in wholes for k in range(len(whole))}

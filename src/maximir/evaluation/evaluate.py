@@ -1,0 +1,419 @@
+"""Scores by a stated protocol: restore degraded images of known original, or take what others restored.
+
+With a folder for the results (`scores.Book`), the same command goes on where it was stopped: a score counts
+again only if pixels and settings are the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from maximir import __version__, images
+from maximir.errors import MaximirError, UsageError
+from maximir.evaluation.datasets import Case, find_cases, match_restored
+from maximir.evaluation.layouts import CLEAN
+from maximir.evaluation.pictures import strip
+from maximir.evaluation.protocols import PIXELS, PROTOCOLS, Protocol
+from maximir.evaluation.scores import PICTURES, RESTORED, Book, Score
+from maximir.evaluation.testsets import Degrade, degradation
+from maximir.files import file_digest, reason, write_atomically
+from maximir.images import Photo
+from maximir.models import catalogue
+from maximir.pixels import UINT8, from_unit, to_unit
+from maximir.restoring import pipeline
+from maximir.restoring.pipeline import Work
+
+if TYPE_CHECKING:
+    from maximir.restoring.restorer import Restorer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a case: a score, or the reason why there is none."""
+
+    case: Case
+    score: Score | None
+    error: str | None = None
+    known: bool = False  # from an earlier run
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to evaluate: the options of `maximir evaluate`.
+
+    Attributes:
+        data: folder of pairs, or of clean images to `degrade`.
+        weights: a model's name or file; None: score the images in `restored`.
+        protocol: a name of `protocols.PROTOCOLS`; None: what the data's layout suggests.
+        pixels: instead of the protocol's.
+        layout: a name of `datasets.LAYOUTS`; None: recognise it.
+        degrade: what `degradations.testsets.degradation` takes.
+        only: patterns of names, as of a shell; none: all.
+        images: the first so many.
+    """
+
+    data: Path
+    weights: str | None = None
+    restored: Path | None = None
+    protocol: str | None = None
+    pixels: str | None = None
+    layout: str | None = None
+    degrade: str | None = None
+    only: tuple[str, ...] = ()
+    images: int | None = None
+    ensemble: bool = False
+    device: str = "auto"
+    precision: str = "fp32"
+    max_memory: str | None = None
+    scratch: Path | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is computed, how, and what came of it.
+
+    Attributes:
+        settings: what decides the scores, as JSON-able facts.
+        facts: what else a reader wants to know: names, versions, command.
+        scores: so far.
+        left_out: what has no score, and why.
+    """
+
+    cases: tuple[Case, ...]
+    protocol: Protocol
+    restorer: Restorer | None
+    degrade: Degrade | None
+    restored: dict[str, Path] | None
+    settings: dict[str, Any]
+    facts: dict[str, Any]
+    scores: list[Score] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """Of all images that should have a score."""
+        return len(self.scores) + len(self.left_out)
+
+
+def prepare(request: Request, command: str = "") -> Evaluation:
+    """Everything that can be checked before work: data, protocol, model.
+
+    Raises:
+        UsageError, MaximirError: what is wrong with it.
+    """
+    degrade = None if request.degrade is None else degradation(request.degrade)
+    found = find_cases(request.data, request.layout, request.only)
+    if found.layout is CLEAN and degrade is None and request.restored is None:
+        raise UsageError(
+            f"{request.data}: holds clean images without degraded ones; say how to --degrade them"
+        )
+    if degrade is not None:  # of pairs, the originals
+        originals = {str(case.target): replace(case, input=None, crop=False) for case in found.cases}
+        found = replace(found, cases=tuple(originals.values()))
+    name = request.protocol or (found.layout.protocol if degrade is None else "rounded")
+    if name not in PROTOCOLS:
+        raise UsageError(f"unknown protocol {name!r}: choose of {', '.join(PROTOCOLS)}")
+    protocol = PROTOCOLS[name]
+    if request.pixels is not None:
+        if request.pixels not in PIXELS:
+            raise UsageError(f"unknown pixels {request.pixels!r}: choose of {', '.join(PIXELS)}")
+        protocol = replace(protocol, pixels=cast("Any", request.pixels))
+    cases, left_out, restored, restorer = found.cases[: request.images], list(found.left_out), None, None
+    if request.restored is not None:
+        whole = find_cases(request.data, request.layout) if request.only else found
+        restored, problems = match_restored(whole, request.restored)
+        cut = {case.name for case in whole.cases} - {case.name for case in cases}
+        left_out += [(what, why) for what, why in problems if what not in cut]
+        cases = tuple(case for case in cases if case.name in restored)
+    sha256 = None
+    if request.weights is not None:
+        path = catalogue.resolve(request.weights)
+
+        from maximir.restoring.restorer import Restorer
+
+        restorer = Restorer(
+            path,
+            request.device,
+            request.precision,
+            request.max_memory,
+            scratch=request.scratch,
+            ensemble=request.ensemble,
+        )
+        sha256 = file_digest(path)
+    settings = {
+        "protocol": protocol.name,
+        "convention": protocol.convention,
+        "sha256": sha256,
+        "degrade": request.degrade,
+        "ensemble": restorer is not None and request.ensemble,
+        "precision": None if restorer is None else request.precision,
+    }
+    facts = {
+        "title": f"{request.weights or request.restored} on {request.data.resolve().name}",
+        "source": protocol.source,
+        "weights": request.weights or f"none: images in {request.restored}",
+        "data": str(request.data),
+        "layout": found.layout.name,
+        "ignored": found.ignored,
+        "device": None if restorer is None else str(restorer.device),
+        "versions": versions(),
+        "date": date.today().isoformat(),
+        "command": command,
+    }
+    return Evaluation(cases, protocol, restorer, degrade, restored, settings, facts, left_out=left_out)
+
+
+@dataclass(eq=False)
+class Trial(Work[Case]):
+    """A case on its way."""
+
+    degraded: np.ndarray | None = None  # [H, W, 3]
+    target: np.ndarray | None = None
+    digest: str = ""
+    score: Score | None = None  # known from an earlier run
+
+    @property
+    def bytes(self) -> int:
+        arrays = (self.degraded, self.target)
+        return super().bytes + sum(array.nbytes for array in arrays if array is not None)
+
+
+def run(
+    evaluation: Evaluation,
+    book: Book | None = None,
+    *,
+    save: bool = False,
+    started: Callable[[Case], None] = lambda case: None,
+) -> Generator[Outcome, None, None]:
+    """Score the cases, in their order; each yields its outcome as soon as it and those before are done.
+
+    What comes of them is added to `evaluation`, too.
+
+    Args:
+        book: where to keep scores and a picture of each image (and with `save`, the restored images as PNGs).
+        started: called with each case when computing begins.
+
+    Raises:
+        Exception: whatever is no fault of one image.
+    """
+    known = {} if book is None else book.known
+    if book is not None and save:  # an earlier run may not have kept the images
+        known = {
+            name: each for name, each in known.items() if (book.out / RESTORED / f"{name}.png").is_file()
+        }
+    read = functools.partial(
+        read_case,
+        protocol=evaluation.protocol,
+        degrade=evaluation.degrade,
+        restored=evaluation.restored,
+        known=known,
+    )
+    finish = functools.partial(
+        score, protocol=evaluation.protocol, out=None if book is None else book.out, save=save
+    )
+    restore: pipeline.Restore = list  # as they are
+    batch_size = pipeline.alone
+    if evaluation.restorer is not None:
+        evaluation.restorer.reserve = pipeline.reserve(evaluation.cases)
+        restore = functools.partial(restore_floats, evaluation.restorer)
+        batch_size = evaluation.restorer.batch_size
+    outcomes = pipeline.run(
+        evaluation.cases,
+        read,
+        restore,
+        finish,
+        batch_size=batch_size,
+        finishers=max(1, min(4, os.cpu_count() or 1)),
+        started=started,
+    )
+    with closing(outcomes):
+        for outcome in outcomes:
+            if outcome.score is None:
+                evaluation.left_out.append((outcome.case.name, outcome.error or ""))
+            else:
+                evaluation.scores.append(outcome.score)
+                if book is not None and book.known.get(outcome.score.name) != outcome.score:
+                    book.add(outcome.score)
+            yield outcome
+
+
+def restore_floats(restorer: Restorer, photos: Sequence[Photo]) -> list[Photo]:
+    """As in the official script: the results stay floats, are not clipped, nor made grey again."""
+    restored = restorer.restore_arrays([photo.rgb for photo in photos])
+    return [replace(photo, rgb=rgb) for photo, rgb in zip(photos, restored, strict=True)]
+
+
+def read_case(
+    case: Case,
+    *,
+    protocol: Protocol,
+    degrade: Degrade | None,
+    restored: dict[str, Path] | None,
+    known: dict[str, Score],
+) -> Trial:
+    """Decode or make what is needed of a case.
+
+    Raises:
+        MaximirError: a file cannot be read, or the two do not fit together.
+    """
+    target = load(case.target)
+    protocol.check_depth(target)
+    if degrade is not None:
+        if target.dtype != UINT8:
+            raise MaximirError(f"{case.target}: has 16 bits; only 8-bit images can be degraded")
+        degraded = degrade(target, case.name)
+    elif case.input is not None:
+        degraded = load(case.input)
+        if case.crop:
+            target = middle(target, degraded.shape)
+        check_alike(degraded, case.input, target, case.target)
+    else:
+        degraded = None
+    if restored is not None:
+        path = restored[case.name]
+        try:
+            photo = images.read(path)
+        except MaximirError as error:
+            raise MaximirError(f"{path}: {error}") from error
+        check_alike(photo.rgb, path, target, case.target)
+    else:
+        assert degraded is not None  # see `prepare`
+        photo = Photo(to_unit(degraded))
+    digest = digest_of(target, degraded, photo.rgb if restored is not None else None)
+    if (before := known.get(case.name)) is not None and before.digest == digest:
+        # Where it was found, and beside which other sets, may be new.
+        return Trial(case, score=replace(before, set=case.set, target=str(case.target)))
+    return Trial(case, photo, degraded=degraded, target=target, digest=digest)
+
+
+def load(source: Any) -> np.ndarray:
+    try:
+        pixels: np.ndarray = source.load()
+    except MaximirError as error:
+        raise MaximirError(str(error) if str(source) in str(error) else f"{source}: {error}") from error
+    return pixels
+
+
+def middle(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The centre of an image that is larger; any other as it is."""
+    (h, w), (height, width) = image.shape[:2], shape[:2]
+    if h < height or w < width:
+        return image
+    top, left = (h - height) // 2, (w - width) // 2
+    return image[top : top + height, left : left + width]
+
+
+def check_alike(image: np.ndarray, source: object, target: np.ndarray, target_source: object) -> None:
+    """Raise MaximirError if the two cannot be compared."""
+    if image.shape != target.shape:
+        (h, w), (height, width) = image.shape[:2], target.shape[:2]
+        raise MaximirError(
+            f"{source}: is {w} x {h} pixels, but its target {target_source} is {width} x {height}"
+        )
+    if image.dtype != target.dtype:
+        bits, wanted = (8 * array.dtype.itemsize for array in (image, target))
+        raise MaximirError(f"{source}: has {bits} bits, but its target {target_source} has {wanted}")
+
+
+def digest_of(*arrays: np.ndarray | None) -> str:
+    """Of shapes, types and pixels."""
+    sha = hashlib.sha256()
+    for array in arrays:
+        sha.update(b"-" if array is None else f"{array.shape} {array.dtype}".encode())
+        if array is not None:
+            sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()[:32]
+
+
+def score(work: Work[Case], *, protocol: Protocol, out: Path | None, save: bool) -> Outcome:
+    """Measure the restored image; keep pictures of it."""
+    assert isinstance(work, Trial) or work.error is not None
+    if work.error is not None or not isinstance(work, Trial):
+        return Outcome(work.job, None, work.error)
+    if work.score is not None:
+        return Outcome(work.job, work.score, known=True)
+    case, photo, degraded, target = work.job, work.photo, work.degraded, work.target
+    assert photo is not None and target is not None
+    try:
+        psnr, ssim = protocol.measure(photo.rgb, target)
+        before: tuple[float | None, float | None] = (None, None)
+        if degraded is not None:
+            before = protocol.measure(degraded, target)
+    except MaximirError as error:
+        work.photo = work.degraded = work.target = None
+        return Outcome(case, None, str(error))
+    if out is not None:  # what cannot be written stops the run: the next would fail as well
+        keep(out, case.name, degraded, photo.rgb, target, protocol, save=save)
+    work.photo = work.degraded = work.target = None
+    height, width = target.shape[:2]
+    seconds = round(work.seconds, 3)
+    return Outcome(
+        case,
+        Score(
+            case.name, case.set, psnr, ssim, *before, width, height, seconds, work.digest, str(case.target)
+        ),
+    )
+
+
+def keep(
+    out: Path,
+    name: str,
+    degraded: np.ndarray | None,
+    restored: np.ndarray,
+    target: np.ndarray,
+    protocol: Protocol,
+    *,
+    save: bool,
+) -> None:
+    """A picture for the report; and the restored image as the protocol's 8 bits.
+
+    Raises:
+        MaximirError: it cannot be written.
+    """
+    try:
+        pixels = as_file(restored, protocol, target.dtype)
+        picture = out / PICTURES / f"{name}.webp"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        before = None if degraded is None else eight_bits(degraded)
+        write_atomically(picture, strip(before, eight_bits(pixels), eight_bits(target)))
+        if save:
+            path = out / RESTORED / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            images.write(Photo(pixels), path)
+    except (OSError, MaximirError) as error:
+        why = reason(error) if isinstance(error, OSError) else error
+        raise MaximirError(f"{out}: cannot be written to ({why})") from error
+
+
+def as_file(restored: np.ndarray, protocol: Protocol, dtype: np.dtype) -> np.ndarray:
+    """The restored pixels as integers: as the protocol has them, or rounded where it is of floats."""
+    if restored.dtype.kind == "u":
+        return restored
+    if protocol.pixels == "truncated":
+        return (np.clip(restored, 0, 1) * 255).astype(np.uint8)
+    return from_unit(restored, dtype)
+
+
+def eight_bits(image: np.ndarray) -> np.ndarray:
+    return image if image.dtype == UINT8 else from_unit(to_unit(image), UINT8)
+
+
+def versions() -> dict[str, str]:
+    return {
+        "maximir": __version__,
+        "torch": metadata.version("torch"),  # not imported: scoring files need not wait seconds for it
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

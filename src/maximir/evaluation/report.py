@@ -1,0 +1,240 @@
+"""What came of an evaluation: a table, JSON, CSV, Markdown, and one page of HTML with everything in it."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from rich.table import Table
+
+from maximir.errors import MaximirError
+from maximir.evaluation.compare import LEVEL, Comparison
+from maximir.evaluation.evaluate import Evaluation
+from maximir.evaluation.protocols import PROTOCOLS
+from maximir.evaluation.scores import PICTURES, REPORTS, Score
+from maximir.files import printable, reason, write_atomically
+
+WORST = 40  # images with pictures on the page
+MEANS = ("input_psnr", "input_ssim", "psnr", "ssim")
+
+
+def average(values: Sequence[float | None]) -> float | None:
+    """None if there is no value, or some are None."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def means(scores: Sequence[Score]) -> dict[str, float | None]:
+    return {name: average([getattr(score, name) for score in scores]) for name in MEANS}
+
+
+def summarise(evaluation: Evaluation) -> dict[str, Any]:
+    """Means over the images of each set, and of all: what `summary.json` holds.
+
+    Of all: over the images, or, if that is the protocol, over the sets' means.
+    """
+    sets = sorted({score.set for score in evaluation.scores})
+    by_set = {name: [score for score in evaluation.scores if score.set == name] for name in sets}
+    rows: list[dict[str, Any]] = [
+        {"set": name, "images": len(scores), **means(scores)} for name, scores in by_set.items()
+    ]
+    whole = means(evaluation.scores)
+    if PROTOCOLS[evaluation.settings["protocol"]].mean_of_sets and len(rows) > 1:
+        for each in MEANS:
+            whole[each] = average([row[each] for row in rows])
+    return {
+        **evaluation.settings,
+        **evaluation.facts,
+        "scored": len(evaluation.scores),
+        "of": evaluation.count,
+        "all": whole,
+        "sets": rows if len(rows) > 1 else [],
+        "left_out": [{"what": what, "why": why} for what, why in evaluation.left_out],
+    }
+
+
+def decibels(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def gain(score: Score) -> str:
+    if score.input_psnr is None or score.psnr == score.input_psnr == math.inf:
+        return "–"
+    return f"{score.psnr - score.input_psnr:+.2f}"
+
+
+def index(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """Set, images, input, restored."""
+    return [
+        row["set"] or "all",
+        str(row["images"]),
+        f"{decibels(row['input_psnr'])} / {index(row['input_ssim'])}",
+        f"{decibels(row['psnr'])} / {index(row['ssim'])}",
+    ]
+
+
+def rows_of(summary: dict[str, Any]) -> list[list[str]]:
+    """Of each set, and of all."""
+    whole = {"set": "all", "images": summary["scored"], **summary["all"]}
+    return [cells(row) for row in [*summary["sets"], whole]]
+
+
+HEAD = ("set", "images", "input PSNR / SSIM", "restored PSNR / SSIM")
+
+
+def table(summary: dict[str, Any]) -> Table:
+    """For the terminal."""
+    result = Table(*HEAD)
+    for row in rows_of(summary):
+        result.add_row(*map(printable, row))
+    return result
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """For the terminal: a column for each figure, for a wide table loses digits on a narrow one."""
+    names = ("A", "B", "B - A", f"{LEVEL:.0%} interval", "images better", "images worse", "originals", "")
+    columns = []
+    for each in comparison.differences:
+        digits = 3 if each.figure == "psnr" else 5
+        within = "–"
+        if each.low is not None and each.high is not None:
+            within = f"{each.low:+.{digits}f} … {each.high:+.{digits}f}"
+        columns.append(
+            [
+                f"{each.a:.{digits}f}",
+                f"{each.b:.{digits}f}",
+                f"{each.mean:+.{digits}f}",
+                within,
+                str(each.better),
+                str(each.worse),
+                str(each.originals),
+                each.verdict,
+            ]
+        )
+    result = Table("", *(each.figure.upper() for each in comparison.differences))
+    for row in zip(names, *columns, strict=True):
+        result.add_row(*row)
+    return result
+
+
+def extremes(comparison: Comparison, count: int) -> list[str]:
+    """Where B loses and gains most."""
+    pairs = comparison.pairs
+    ends = [*pairs[:count], *pairs[max(count, len(pairs) - count) :]]
+    return [f"{b.psnr - a.psnr:+.3f} dB  {a.psnr:.2f} → {b.psnr:.2f}  {a.name}" for a, b in ends]
+
+
+def coverage(summary: dict[str, Any]) -> str:
+    """Over how many images the score is."""
+    missing = summary["of"] - summary["scored"]
+    text = f"{summary['scored']} of {summary['of']} images" + (f", {missing} left out" if missing else "")
+    if summary["ignored"]:
+        text += f"; {summary['ignored']} others there are no part of layout {summary['layout']}"
+    return text
+
+
+def finite(value: Any) -> Any:
+    """JSON has no infinity: "inf", as in the scores."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [finite(each) for each in value]
+    return "inf" if value == math.inf else value
+
+
+def markdown(summary: dict[str, Any]) -> str:
+    lines = [HEAD, ["---"] * len(HEAD), *rows_of(summary)]
+    bar = r"\|"  # within a cell
+    text = "\n".join(
+        f"| {' | '.join(printable(cell).replace('|', bar) for cell in line)} |" for line in lines
+    )
+    notes = [f"{summary['convention']}; {coverage(summary)}.", f"`{printable(summary['command'])}`"]
+    notes += [
+        f"- left out: {printable(each['what'])}: {printable(each['why'])}" for each in summary["left_out"]
+    ]
+    return "\n\n".join([text, *notes]) + "\n"
+
+
+def as_csv(scores: Sequence[Score]) -> str:
+    file = io.StringIO()
+    names = (
+        "name",
+        "set",
+        "input_psnr",
+        "input_ssim",
+        "psnr",
+        "ssim",
+        "width",
+        "height",
+        "seconds",
+        "target",
+    )
+    writer = csv.writer(file)
+    writer.writerow(names)
+    writer.writerows([getattr(score, name) for name in names] for score in scores)
+    return file.getvalue()
+
+
+def html(evaluation: Evaluation, summary: dict[str, Any], out: Path) -> str:
+    """The page: needs no other file and no network.
+
+    Args:
+        out: where the pictures of the images are.
+    """
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"decibels": decibels, "index": index, "gain": gain}
+    template = environment.from_string(
+        (resources.files("maximir.evaluation") / "templates" / "report.html").read_text("utf-8")
+    )
+    scores = sorted(evaluation.scores, key=lambda score: score.psnr)
+    worst = [(score, picture(out, score)) for score in scores[:WORST]]
+    return template.render(
+        summary=summary,
+        coverage=coverage(summary),
+        head=HEAD,
+        rows=rows_of(summary),
+        scores=scores,
+        worst=[(score, data) for score, data in worst if data],
+    )
+
+
+def picture(out: Path, score: Score) -> str:
+    """The strip of an image in base64; empty if there is none."""
+    try:
+        return base64.b64encode((out / PICTURES / f"{score.name}.webp").read_bytes()).decode()
+    except OSError:
+        return ""
+
+
+def write(evaluation: Evaluation, out: Path) -> Path:
+    """All of it into the folder; the page's path.
+
+    Raises:
+        MaximirError: it cannot be written.
+    """
+    summary = summarise(evaluation)
+    texts = {
+        "summary.json": json.dumps(finite(summary), indent=2, ensure_ascii=False) + "\n",
+        "summary.md": markdown(summary),
+        "scores.csv": as_csv(evaluation.scores),
+        "report.html": html(evaluation, summary, out),
+    }
+    assert texts.keys() == set(REPORTS)
+    try:
+        for name, text in texts.items():
+            write_atomically(out / name, text.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise MaximirError(f"{out}: cannot be written to ({reason(error)})") from error
+    return out / "report.html"

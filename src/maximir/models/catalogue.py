@@ -1,0 +1,129 @@
+"""The models that come with maximir, and which one a task uses."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from maximir.errors import UsageError
+
+BOX = Path(__file__).parent / "box"
+RESULTS = BOX / "results.json"
+
+
+@dataclass(frozen=True)
+class EmbeddedModel:
+    """A model in the box, named after its task. Its card, `box/TASK.md`, says more.
+
+    Attributes:
+        summary: what it is for.
+        data: what it was trained on.
+        hours: for how long, on what.
+        shown: of what it was measured on (scripts/results.py), what tells most.
+        licence: of the weights.
+        limits: what it cannot do, in sentences for users.
+    """
+
+    task: str
+    summary: str
+    data: str
+    hours: str
+    shown: tuple[str, ...]
+    licence: str = "Apache-2.0"
+    limits: str = ""
+
+    @property
+    def results(self) -> str:
+        """Input → output PSNR (dB) on images that it was not trained on."""
+        rows = {row["set"]: row for row in json.loads(RESULTS.read_text("utf-8")).get(self.task, [])}
+        return "; ".join(
+            f"{name}: {rows[name]['input_psnr']:.2f} → {rows[name]['psnr']:.2f}"
+            for name in self.shown
+            if name in rows
+        )
+
+    @property
+    def path(self) -> Path:
+        return BOX / f"{self.task}.safetensors"
+
+    @property
+    def card(self) -> Path:
+        return BOX / f"{self.task}.md"
+
+
+MODELS = (
+    EmbeddedModel(
+        "denoise",
+        "Gaussian noise of unknown strength, and the noise of cameras",
+        "545 photographs, synthetic noise; 40 pairs of PolyU",
+        "1.8 h, 2 CPU cores; 2.1 h, 1 core",
+        ("McMaster, Gaussian 25", "PolyU, held out"),
+        limits="Of strong noise from phones at night the colour goes, but some grain stays. "
+        "Fine regular texture may be smoothed away.",
+    ),
+    EmbeddedModel(
+        "deblur",
+        "blur by a camera that moved a little, nearly straight",
+        "545 photographs, synthetic motion",
+        "1.7 h, 1 CPU core",
+        ("McMaster, straight motion, synthetic", "McMaster, Levin's kernel 1"),
+        limits="Long or crooked motion is only sharpened a little.",
+    ),
+    EmbeddedModel(
+        "derain",
+        "streaks of rain and light mist",
+        "545 photographs, synthetic rain; 7 pairs of RainTrainL",
+        "1.1 h, 1 CPU core",
+        ("McMaster, rain, synthetic",),
+        limits="Drops on a lens or a window stay. Where heavy rain hides everything, the result is soft.",
+    ),
+    EmbeddedModel(
+        "dehaze",
+        "haze, mist and smog, indoors and outdoors",
+        "454 photographs, synthetic haze; 20 indoor scenes of RESIDE",
+        "1.6 h, 1 CPU core",
+        ("SOTS indoor, held out",),
+        limits="Strong haze does not go away wholly. Even skies may show a faint grid.",
+    ),
+    EmbeddedModel(
+        "enhance",
+        "photographs taken with too little light",
+        "49 pairs of ELIEI and LOL; 545 photographs, synthetic darkness",
+        "0.9 h, 1 CPU core",
+        ("ELIEI, held out", "LOL, held out"),
+        limits="How bright the scene was is a guess. "
+        "In the darkest pictures fine detail and colour are invented or lost.",
+    ),
+)
+BY_TASK = {model.task: model for model in MODELS}
+TASKS = tuple(BY_TASK)
+
+
+def for_task(task: str) -> EmbeddedModel:
+    """The model of a task.
+
+    Raises:
+        UsageError: unknown task.
+    """
+    if task not in BY_TASK:
+        raise UsageError(f"unknown task {task!r}: choose one of {', '.join(BY_TASK)}")
+    return BY_TASK[task]
+
+
+def resolve(path_or_name: str | os.PathLike[str]) -> Path:
+    """The weights file that a path or a task means.
+
+    Raises:
+        UsageError: neither a task nor something that looks like a file.
+    """
+    text = os.fspath(path_or_name)
+    if text in BY_TASK:
+        return BY_TASK[text].path
+    path = Path(text)
+    if path.suffix or path.exists():
+        return path
+    raise UsageError(
+        f"unknown model {text!r}: give a .safetensors or .npz file, or one of " + ", ".join(BY_TASK)
+    )

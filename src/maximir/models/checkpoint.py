@@ -1,0 +1,190 @@
+"""Weights in and out: our `.safetensors` and the official `.npz`. Strict, atomic, and never unpickling."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from maximir.errors import MaximirError
+from maximir.files import reason, write_atomically
+from maximir.models import catalogue, official
+from maximir.network.config import MaximConfig
+from maximir.network.model import Maxim
+
+FORMAT = "maximir-1"
+DIGEST = "sha256"  # key of the metadata
+MAX_OFFICIAL_BYTES = 4 * 2**30  # M-3, the largest, has 0.27 GB
+
+
+def load_model(path_or_name: str | os.PathLike[str]) -> Maxim:
+    """A network with its weights, in float32 and evaluation mode, on the CPU.
+
+    Args:
+        path_or_name: a `.safetensors` of ours, an official `.npz`, or the name of an embedded model or of a
+            task that has one ("denoise").
+
+    Raises:
+        MaximirError: unknown name; missing, truncated, foreign or pickled file; missing, unknown or
+            wrong-shaped parameters; values that are not finite.
+    """
+    path = catalogue.resolve(path_or_name)
+    readers = {".safetensors": read_safetensors, ".npz": read_official}
+    if path.suffix.lower() not in readers:
+        raise MaximirError(f"{path}: weights are .safetensors or official .npz files")
+    try:
+        with path.open("rb"):  # safetensors has one message for all that can go wrong
+            pass
+        config, state = readers[path.suffix.lower()](path)
+        return build(config, state)
+    except MaximirError as error:
+        raise MaximirError(f"{path}: {error}") from error
+    except OSError as error:
+        raise MaximirError(f"{path}: cannot be read ({reason(error)})") from error
+
+
+def build(config: MaximConfig, state: Mapping[str, Tensor]) -> Maxim:
+    """The network of `config` with the weights of `state`, checked one by one."""
+    with torch.device("meta"):
+        model = Maxim(config)
+    parameters = dict(model.named_parameters())
+    if missing := sorted(set(parameters) - set(state)):
+        raise MaximirError(f"parameter {missing[0]} is missing ({len(missing)} are)")
+    if unknown := sorted(set(state) - set(parameters)):
+        raise MaximirError(f"parameter {unknown[0]} is unknown ({len(unknown)} are)")
+    for name, parameter in parameters.items():
+        value = state[name]
+        if value.shape != parameter.shape:
+            raise MaximirError(f"parameter {name} has shape {list(value.shape)}, not {list(parameter.shape)}")
+        if not value.is_floating_point():
+            raise MaximirError(f"parameter {name} has type {value.dtype}, not a floating-point one")
+    state = {name: state[name].float() for name in parameters}
+    check_finite(state)
+    model.load_state_dict(state, strict=True, assign=True)
+    return model.requires_grad_(True).eval()
+
+
+def check_finite(state: Mapping[str, Tensor]) -> None:
+    for name, value in state.items():
+        if not value.isfinite().all():
+            raise MaximirError(f"parameter {name} holds values that are not finite ({value.dtype})")
+
+
+def read_safetensors(path: Path) -> tuple[MaximConfig, dict[str, Tensor]]:
+    metadata, state = read_tensors(path)
+    if metadata.get("format") != FORMAT:
+        raise MaximirError("a safetensors file, but not one of maximir's (no config in it)")
+    try:
+        config = MaximConfig.from_dict(json.loads(metadata["config"]))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise MaximirError("the config in the file cannot be read") from error
+    return config, state
+
+
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file, checked against the digest that ours hold.
+
+    Raises:
+        MaximirError: not such a file, or a damaged one.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, NotImplementedError) as error:
+        raise MaximirError(f"not a whole safetensors file ({error})") from error
+    if DIGEST in metadata and metadata.pop(DIGEST) != digest(tensors):
+        raise MaximirError("the values are not those that were written: the file is damaged")
+    return metadata, tensors
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names and values; safetensors itself has no checksum."""
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        sha.update(name.encode())
+        sha.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def read_official(path: Path) -> tuple[MaximConfig, dict[str, Tensor]]:
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [info for info in archive.infolist() if info.filename.startswith(official.PREFIX)]
+            if sum(info.file_size for info in members) > MAX_OFFICIAL_BYTES:
+                raise MaximirError(f"more than {MAX_OFFICIAL_BYTES:,} bytes of parameters")
+            for info in members:
+                key = info.filename.removeprefix(official.PREFIX).removesuffix(".npy")
+                if key in arrays:
+                    raise MaximirError(f"parameter {key} is there twice")
+                arrays[key] = read_array(archive.read(info))
+    except (MaximirError, OSError):
+        raise
+    except Exception as error:  # zipfile, its decompressors and NumPy's header parser raise of every kind
+        raise MaximirError(f"not a whole .npz file of plain arrays ({type(error).__name__})") from error
+    if not arrays:
+        raise MaximirError(f"no parameters named {official.PREFIX}… in the file")
+    return official.state_from_official(arrays)
+
+
+def read_array(data: bytes) -> np.ndarray:
+    """The float32 array in the bytes of a `.npy` file.
+
+    Not `np.load`: it allocates what the header claims before it looks at the data.
+    """
+    file = io.BytesIO(data)
+    newer = np.lib.format.read_magic(file) != (1, 0)
+    read_header = np.lib.format.read_array_header_2_0 if newer else np.lib.format.read_array_header_1_0
+    shape, fortran, dtype = read_header(file)
+    if dtype.kind != "f":  # also objects, which would have to be unpickled
+        raise MaximirError(f"an array of type {dtype} instead of floating-point numbers")
+    values = np.frombuffer(data, dtype, offset=file.tell())
+    with np.errstate(over="ignore"):  # what float32 cannot hold is found as not finite
+        return values.reshape(shape, order="F" if fortran else "C").astype(np.float32)
+
+
+def save_model(
+    model: Maxim, path: Path, *, half: bool = False, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write weights and config as `.safetensors`, atomically.
+
+    Args:
+        half: store float16, half the size.
+        metadata: further facts to keep in the file, JSON-able.
+
+    Raises:
+        MaximirError: the file cannot be written, or a value does not fit into float16.
+    """
+    state = {
+        name: value.detach().to("cpu", torch.float16 if half else torch.float32).contiguous()
+        for name, value in model.state_dict().items()
+    }
+    check_finite(state)
+    facts = {"format": FORMAT, "config": json.dumps(model.config.to_dict())}
+    facts |= {key: json.dumps(value) for key, value in (metadata or {}).items()}
+    write_tensors(path, state, facts)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """A safetensors file, complete or not at all.
+
+    Raises:
+        MaximirError: the folder is missing or cannot be written to, or the disk is full.
+    """
+    try:
+        facts = {**metadata, DIGEST: digest(tensors)}
+        write_atomically(path, safetensors.torch.save(dict(tensors), facts))
+    except OSError as error:
+        raise MaximirError(f"{path}: cannot be written ({reason(error)})") from error

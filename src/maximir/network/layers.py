@@ -1,0 +1,208 @@
+"""The operators that MAXIM's blocks are made of (official `maxim/models/maxim.py`).
+
+Shapes: N images, H x W positions, C channels. Feature maps are channels-last, `[N, H, W, C]`, so that
+Dense and LayerNorm act on the last axis as in the paper, and a 1x1 convolution is a Dense.
+"Tokens" are the P = s*s positions that a spatial Dense mixes: the s x s pixels of a block, or the
+s x s pixels that lie H/s rows and W/s columns apart on a grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maximir.engine import kernels
+from maximir.engine.sources import up_convolve
+from maximir.engine.streaming import Rows
+
+WHOLE = Rows()
+DENSE_STD = 0.02  # official `weight_initializer`
+TRUNCATED_STD = 0.87962566103423978  # std of a unit normal truncated at +-2, as flax's lecun_normal
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU in its tanh form, flax's default."""
+    return F.gelu(x, approximate="tanh")
+
+
+def lecun_normal_(weight: Tensor, fan_in: int) -> None:
+    """flax's default kernel initialiser: truncated normal of variance 1 / fan_in."""
+    std = fan_in**-0.5 / TRUNCATED_STD
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Modules(nn.ModuleList, Generic[M]):
+    """A list of modules of one class."""
+
+    def __init__(self, modules: Iterable[M]) -> None:
+        super().__init__(modules)
+
+    def __iter__(self) -> Iterator[M]:
+        return super().__iter__()  # type: ignore[return-value]
+
+    def __getitem__(self, index: int) -> M:  # type: ignore[override]
+        return super().__getitem__(index)  # type: ignore[return-value]
+
+
+class LayerNorm(nn.LayerNorm):
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if kernels.usable(self, x, dtype=torch.float32):
+            return kernels.layer_norm(self.weight, self.bias, x)
+        return super().forward(x)
+
+
+class Dense(nn.Linear):
+    """Dense of the gMLPs and MLPs: N(0, 0.02)."""
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=DENSE_STD)
+        nn.init.zeros_(self.bias)
+
+
+class Conv1x1(nn.Linear):
+    """A 1x1 convolution (or a Dense that the official code left at flax's default): lecun normal."""
+
+    def reset_parameters(self) -> None:
+        lecun_normal_(self.weight, self.in_features)
+        nn.init.zeros_(self.bias)
+
+
+class Conv(nn.Conv2d):
+    """A k x k convolution of rows of a channels-last map; padding as flax's 'SAME', 1 in all cases here.
+
+    Zeros pad the image, not a strip of it: the strip brings `halo` rows of its neighbours instead.
+    """
+
+    halo = 1
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
+        assert kernel - stride in (1, 2)
+        super().__init__(inputs, outputs, kernel, stride, padding=self.halo)
+
+    def reset_parameters(self) -> None:
+        lecun_normal_(self.weight, self.weight[0].numel())
+        assert self.bias is not None
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor, rows: Rows = WHOLE) -> Tensor:
+        top, bottom = self.halo * rows.at_top, self.halo * rows.at_bottom
+        if top != bottom:
+            x = F.pad(x, (0, 0, 0, 0, top, bottom))
+        padding = (top if top == bottom else 0, self.halo)
+        y = F.conv2d(x.permute(0, 3, 1, 2), self.weight, self.bias, self.stride, padding)
+        return y.permute(0, 2, 3, 1)
+
+
+class ImageConv(Conv):
+    """A 3x3 convolution from or to an image: in float32 at all times.
+
+    Rounding the image to bfloat16 would be most of what bfloat16 costs: 6 dB, docs/performance.md.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3)
+
+    def forward(self, x: Tensor, rows: Rows = WHOLE) -> Tensor:
+        if x.is_meta or not torch.is_autocast_enabled(x.device.type):
+            return super().forward(x, rows)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.to(self.weight.dtype), rows)
+
+
+class ConvTranspose(nn.ConvTranspose2d):
+    """The 2x2 stride-2 up-convolution of channels-last maps.
+
+    Torch's kernel is the flax one flipped in both spatial axes: `official` does that on import.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, kernel_size=2, stride=2)
+
+    def reset_parameters(self) -> None:
+        lecun_normal_(self.weight, 4 * self.in_channels)
+        assert self.bias is not None
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return up_convolve(x, self.weight, self.bias)
+
+
+class SpatialDense(nn.Linear):
+    """A Dense over tokens: every channel and every block (or grid) is mixed by the same P x P matrix."""
+
+    def __init__(self, size: int, *, bias_init: float) -> None:
+        self.bias_init = bias_init
+        super().__init__(size * size, size * size)
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=DENSE_STD)
+        nn.init.constant_(self.bias, self.bias_init)
+
+    def forward(self, tokens: Tensor) -> Tensor:  # [P, M, C]
+        return torch.addmm(self.bias[:, None], self.weight, tokens.flatten(1)).view_as(tokens)
+
+
+class ScaleTo(nn.Module):
+    """Resize bilinearly by `ratio` (1/4 … 4) and project. Official `UpSampleRatio`, which resizes first.
+
+    Both are linear and the resize's weights sum to one, so they commute: each is done at the smaller size.
+    """
+
+    def __init__(self, inputs: int, outputs: int, ratio: float) -> None:
+        super().__init__()
+        self.ratio = ratio
+        self.project = Conv1x1(inputs, outputs)
+
+    def through(self, x: Tensor, weight: Tensor) -> Callable[[Rows], Tensor]:
+        """Rows of the result times `weight`, from the whole map `x`; both projections in one product."""
+        bias = weight @ self.project.bias
+        weight = weight @ self.project.weight
+        if self.ratio == 1:
+            return lambda rows: F.linear(rows.of(x), weight, bias)
+        # One row of the smaller map is as far as a resize reaches: 2 taps up, 2 / ratio taps down.
+        halo = 1 if self.ratio > 1 else round(1 / self.ratio)
+
+        def rows_of(rows: Rows) -> Tensor:
+            strip = rows.of(x, halo)
+            if self.ratio > 1:
+                strip = self.resize(F.linear(strip, weight, bias))
+            else:
+                strip = F.linear(self.resize(strip), weight, bias)
+            return rows.trim(strip, round(halo * self.ratio))
+
+        return rows_of
+
+    def resize(self, x: Tensor) -> Tensor:
+        return enlarge(x, round(self.ratio)) if self.ratio > 1 else shrink(x, round(1 / self.ratio))
+
+
+def enlarge(x: Tensor, factor: int) -> Tensor:
+    """Bilinear, half-pixel centres."""
+    planes = F.interpolate(x.permute(0, 3, 1, 2), scale_factor=factor, mode="bilinear", align_corners=False)
+    return planes.permute(0, 2, 3, 1)
+
+
+def shrink(x: Tensor, factor: int) -> Tensor:
+    """Bilinear with antialiasing, as `jax.image.resize`: a triangle as wide as two of the larger pixels.
+
+    At the border the part of the triangle that lies outside, 1/8 of it, is left out. A convolution of each
+    channel: torch's own antialiasing is many times slower, and can't in bfloat16.
+    """
+    c = x.shape[-1]
+    taps = 1 - (torch.arange(2 * factor, device=x.device, dtype=x.dtype) + 0.5 - factor).abs() / factor
+    kernel = (torch.outer(taps, taps) / factor**2).expand(c, 1, -1, -1)
+    planes = F.conv2d(x.permute(0, 3, 1, 2), kernel, stride=factor, padding=factor // 2, groups=c)
+    inside = [torch.ones(size, device=x.device, dtype=planes.dtype) for size in planes.shape[2:]]
+    for part in inside:
+        part[0] = part[-1] = 8 / 7
+    return planes.permute(0, 2, 3, 1) * (inside[0][:, None] * inside[1])[..., None]

@@ -1,0 +1,51 @@
+"""What an image will take, told before it is restored: `maximir info --size`."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from maximir.restoring.memory import padded_pixels, plan
+from maximir.restoring.restorer import Restorer
+
+SAMPLES = (64, 256, 512)  # sides of images that time is reckoned from; the first one warms up
+LONG_SAMPLE = 1.0  # seconds; a larger sample would be no better
+
+
+class Foreseen(NamedTuple):
+    """What an image will take: bytes, and seconds that were reckoned from a `sample`."""
+
+    peak: int
+    scratch: int
+    least: int
+    seconds: float
+    sample: str
+
+
+def foresee(restorer: Restorer, height: int, width: int) -> Foreseen:
+    """What `restorer` will take for an 8-bit image of this size. Takes a few seconds: it restores a sample.
+
+    Raises:
+        MaximirError: the image needs more memory than allowed.
+    """
+    photograph = np.broadcast_to(np.uint8(0), (height, width, 3))
+    needed = plan(
+        restorer.model.config,
+        (1, height, width),
+        restorer.features,
+        device=restorer.device,
+        max_memory=restorer.max_memory,
+        scratch=restorer.scratch,
+        more=photograph.nbytes + restorer.result_bytes([photograph]),
+    )
+    for side in SAMPLES:
+        image = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+        start = time.perf_counter()
+        restorer(image)
+        seconds = time.perf_counter() - start
+        if side > SAMPLES[0] and seconds > LONG_SAMPLE:
+            break
+    pixels = padded_pixels((1, height, width))
+    return Foreseen(*needed[1:], seconds * pixels / side**2, f"{side} x {side} pixels in {seconds:.1f} s")

@@ -1,0 +1,185 @@
+"""How much memory an image takes, before it is restored; and the streaming that fits a budget.
+
+What a pass needs is read off the network itself: one pass over the smallest image on the meta device, which
+allocates nothing. Every feature map is proportional to the pixels, and so is the work of every sweep.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from maximir.engine import streaming
+from maximir.engine.machine import available, resident, scratch_folder
+from maximir.engine.maps import MapStore
+from maximir.engine.streaming import STRIP_BYTES, UNIT, Streaming
+from maximir.errors import MaximirError
+from maximir.network.config import SIZE_MULTIPLE, MaximConfig
+from maximir.network.model import Maxim
+from maximir.restoring.padding import padded_size
+from maximir.sizes import in_words
+
+SMALLEST_STRIP = 1 << 18  # shorter strips save nothing that shows
+STRIPS_AT_ONCE = 12  # what a sweep's function and the libraries below hold, in strips
+IMAGE_BYTES = 16  # of the padded image, for each pixel, with its smaller scales
+AMPLE_MAPS = 16  # of full size: more than any network holds, images and strips included
+SMALL_PIXELS = 1 << 19  # done before anyone looks for its progress
+OVERHEAD = 60 << 20  # threads, allocators, oneDNN's kernels
+GPU_STRIPS = 16  # times as long as on a processor; not measured yet
+UNFILLED = 0.15  # of all maps, that scratch files hold besides what has no room: measured, 9 to 13%
+SHARE = 0.8  # of the free memory that a pass takes when no budget is given
+
+
+class Needs(NamedTuple):
+    """What a pass takes for each padded pixel."""
+
+    map_bytes: float
+    flops: tuple[float, ...]  # of each sweep, in order
+
+
+class Plan(NamedTuple):
+    """How an image will go through the network, and what that takes, in bytes.
+
+    Attributes:
+        streaming: the strips and where maps live.
+        peak: memory of the process at most.
+        scratch: in scratch files at most.
+        least: the smallest budget that works.
+    """
+
+    streaming: Streaming
+    peak: int
+    scratch: int
+    least: int
+
+
+@functools.cache
+def needs(config: MaximConfig, features: torch.dtype) -> Needs:
+    """What networks of this shape take for each pixel, with feature maps of this type."""
+    with torch.device("meta"):
+        model = Maxim(config).eval()
+        image = torch.empty(1, 3, SIZE_MULTIPLE, SIZE_MULTIPLE)
+    pixels = SIZE_MULTIPLE**2
+    flops: list[float] = []
+    counter = FlopCounterMode(display=False)
+    dry = Streaming(features=features, strip_done=lambda strips: flops.append(counter.get_total_flops()))
+    with torch.no_grad(), streaming.use(dry), counter:
+        model(image)
+    each = [after - before for before, after in itertools.pairwise([0.0, *flops])]
+    return Needs(dry.store.peak / pixels, tuple(flop / pixels for flop in each))
+
+
+def fixed(config: MaximConfig, shape: tuple[int, int, int], more: int, strip_bytes: int) -> int:
+    """Bytes that a pass holds besides feature maps: what the process has now, images, and a strip."""
+    smallest = UNIT * shape[0] * padded_size(shape[2]) * config.features * 4
+    images = IMAGE_BYTES * padded_pixels(shape)
+    return resident() + OVERHEAD + more + images + STRIPS_AT_ONCE * max(strip_bytes, smallest)
+
+
+def plan(
+    config: MaximConfig,
+    shape: tuple[int, int, int],
+    features: torch.dtype,
+    *,
+    device: torch.device,
+    max_memory: int | None = None,
+    scratch: Path | None = None,
+    more: int = 0,
+) -> Plan:
+    """The streaming that keeps the process within `max_memory`: shorter strips, then maps in scratch files.
+
+    Args:
+        shape: images in the batch, height, width; before padding.
+        features: type of the feature maps that wait.
+        device: where the network runs. Maps of a GPU stay there, and only count.
+        max_memory: bytes; None: most of what the machine has free.
+        scratch: folder for scratch files; None: the system's.
+        more: bytes that the caller will need besides.
+
+    Raises:
+        MaximirError: even that needs more, or the scratch folder has not enough room; says how much.
+    """
+    maps = round(needs(config, features).map_bytes * padded_pixels(shape))
+    if device.type != "cpu":
+        return plan_on_gpu(config, shape, features, maps, device, max_memory)
+    limit = budget(max_memory)
+    least = fixed(config, shape, more, SMALLEST_STRIP)
+    for strip_bytes in (STRIP_BYTES, SMALLEST_STRIP):
+        besides = fixed(config, shape, more, strip_bytes)
+        room = limit - besides
+        if room >= maps:
+            return Plan(Streaming(strip_bytes, features), besides + maps, 0, least)
+        if room > maps / 4 or (strip_bytes == SMALLEST_STRIP and room >= 0):
+            # A map is in memory or in a file as a whole: some room stays empty.
+            on_disk = min(maps, round(maps * (1 + UNFILLED) - room))
+            store = MapStore(room, scratch_folder(scratch, on_disk))
+            return Plan(Streaming(strip_bytes, features, store), limit, on_disk, least)
+    source = "the memory budget is" if max_memory is not None else "this machine has room for"
+    raise MaximirError(
+        f"{shape[2]} x {shape[1]} pixels need at least {in_words(least)} with this model, "
+        f"but {source} {in_words(limit)}"
+    )
+
+
+def plan_on_gpu(
+    config: MaximConfig,
+    shape: tuple[int, int, int],
+    features: torch.dtype,
+    maps: int,
+    device: torch.device,
+    max_memory: int | None,
+) -> Plan:
+    """Long strips keep a GPU busy; what it cannot hold is refused before it starts."""
+    strip_bytes = GPU_STRIPS * STRIP_BYTES
+    peak = fixed(config, shape, -resident(), strip_bytes) + maps
+    if max_memory is None:  # what torch holds and does not use counts as free
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        max_memory = torch.cuda.mem_get_info(device)[0] + unused
+    if peak > max_memory:
+        raise MaximirError(
+            f"{shape[2]} x {shape[1]} pixels need {in_words(peak)} on the GPU with this model, "
+            f"but there are {in_words(max_memory)}; use --device cpu, which needs less"
+        )
+    return Plan(Streaming(strip_bytes, features), peak, 0, peak)
+
+
+def padded_pixels(shape: tuple[int, int, int]) -> int:
+    """Of a batch: images, height, width."""
+    return shape[0] * padded_size(shape[1]) * padded_size(shape[2])
+
+
+def budget(max_memory: int | None) -> int:
+    """Bytes that the process may hold: what was asked for, or most of what is free."""
+    return max_memory if max_memory is not None else resident() + int(SHARE * available())
+
+
+def is_small(config: MaximConfig, shape: tuple[int, int, int], max_memory: int | None) -> bool:
+    """Whether an image surely fits and is soon done: it needs no plan, which takes a second to reckon."""
+    pixels = padded_pixels(shape)
+    ample = resident() + OVERHEAD + AMPLE_MAPS * 4 * config.features * pixels
+    return pixels <= SMALL_PIXELS and ample < budget(max_memory)
+
+
+class Shares:
+    """How far a pass is: each sweep counts by its floating-point operations.
+
+    Call it after each strip, as `Streaming.strip_done`; it calls `report` with the part that is done.
+    """
+
+    def __init__(self, config: MaximConfig, features: torch.dtype, report: Callable[[float], None]) -> None:
+        self.flops, self.report = needs(config, features).flops, report
+        self.total = sum(self.flops)
+        self.sweep, self.strip, self.done = 0, 0, 0.0
+
+    def __call__(self, strips: int) -> None:
+        self.strip += 1
+        current = self.flops[self.sweep]
+        self.report((self.done + current * self.strip / strips) / self.total)
+        if self.strip == strips:
+            self.sweep, self.strip, self.done = self.sweep + 1, 0, self.done + current

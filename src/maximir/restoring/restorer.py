@@ -1,0 +1,308 @@
+"""Any photograph through the network: pad as the official evaluation, run, crop, same kind back."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from maximir.engine import streaming
+from maximir.engine.streaming import Streaming
+from maximir.errors import MaximirError, UsageError
+from maximir.models.checkpoint import load_model
+from maximir.pixels import from_unit, to_unit
+from maximir.restoring.padding import Window, pad, padded_size, reflected
+from maximir.sizes import parse_size
+
+if TYPE_CHECKING:  # training restores arrays, and must not need libvips
+    from maximir.images import Photo
+
+AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray)
+
+BAND = 256  # rows
+POSES = tuple(
+    (turns, mirrored) for mirrored in (False, True) for turns in range(4)
+)  # of an ensemble; as it is, first
+BATCH_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 21}  # padded; what is faster, measured on CPU only
+
+
+@torch.inference_mode()
+def restore_batch(model: nn.Module, image: Tensor) -> Tensor:
+    """Restore `[N, 3, H, W]` in [0, 1], any size → the same shape, float32, not clipped."""
+    padded, window = pad(image)
+    restored: Tensor = window.crop(model(padded)[-1][-1])
+    return restored.float()
+
+
+class Restorer:
+    """Restores photographs with one model, loaded once.
+
+    Args:
+        path_or_name: what `load_model` takes: weights, an embedded model's name, or a task ("denoise").
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", …
+        precision: "fp32", or "bf16": faster and less exact arithmetic, and feature maps of half the size.
+        max_memory: what the process may hold at most, in bytes or as text ("4GB"); None: most of what is
+            free. What does not fit goes to scratch files, with the same result.
+        scratch: folder for these; None: the system's folder for temporary files.
+        ensemble: the mean over the image's eight rotations and reflections: a little better, and eight times
+            the time (the paper's "geometric ensemble"; the official script's stacks them, and so fails for
+            images that are not square).
+        progress: called with the part of an image (or batch) that is done, 0 … 1.
+
+    Raises:
+        MaximirError: the model or the device cannot be used.
+    """
+
+    def __init__(
+        self,
+        path_or_name: str | os.PathLike[str],
+        device: str = "auto",
+        precision: str = "fp32",
+        max_memory: int | str | None = None,
+        *,
+        scratch: str | os.PathLike[str] | None = None,
+        ensemble: bool = False,
+        progress: Callable[[float], None] | None = None,
+    ) -> None:
+        if precision not in ("fp32", "bf16"):
+            raise UsageError(f'precision must be "fp32" or "bf16", not {precision!r}')
+        self.max_memory = None if max_memory is None else parse_size(max_memory)
+        self.scratch = None if scratch is None else scratch_folder(scratch)
+        self.poses = POSES if ensemble else POSES[:1]
+        self.progress = progress
+        self.reserve = 0  # bytes that others in this process may take meanwhile
+        self.precision = precision
+        self.features = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.device = choose_device(device)
+        self.model = load_model(path_or_name).to(self.device)
+
+    def __call__(self, image: AnyImage) -> AnyImage:
+        """Restore one image; the result is of the same kind and size.
+
+        Args:
+            image: a `PIL.Image` (8 bit, or 16-bit grey; transparency is kept), or an array `[H, W, 3]`,
+                `[H, W]` or `[H, W, 4]` (alpha is kept): uint8, uint16, or floating in [0, 1].
+
+        Returns:
+            The same kind. Integers are rounded; floats are not clipped, as in the field's tables.
+
+        Raises:
+            MaximirError: another kind of image, an empty one, or one that does not fit into memory.
+        """
+        if isinstance(image, Image.Image):
+            return self._restore_pil(image)
+        if isinstance(image, np.ndarray):
+            return self._restore_array(image)
+        raise MaximirError(f"images are PIL.Image or numpy.ndarray, not {type(image).__name__}")
+
+    def restore_photo(self, photo: Photo) -> Photo:
+        """Restore a decoded file: alpha and metadata stay; a grey picture stays grey, in any file."""
+        return self.restore_photos([photo])[0]
+
+    def restore_photos(self, photos: Sequence[Photo]) -> list[Photo]:
+        """Restore photographs of one size together."""
+        restored = self.restore_arrays(
+            [photo.rgb for photo in photos], grey=[photo.grey or is_grey(photo.rgb) for photo in photos]
+        )
+        return [dataclasses.replace(p, rgb=rgb) for p, rgb in zip(photos, restored, strict=True)]
+
+    def batch_size(self, height: int, width: int) -> int:
+        """How many images of this size are best restored together."""
+        return max(1, BATCH_PIXELS.get(self.device.type, 0) // (padded_size(height) * padded_size(width)))
+
+    def restore_arrays(
+        self, images: Sequence[np.ndarray], grey: Sequence[bool] | None = None
+    ) -> list[np.ndarray]:
+        """Restore images of one size together: `[H, W, 3]` each → the same shapes and types.
+
+        Args:
+            grey: which are to have three equal channels again; None: none.
+        """
+        h, w = images[0].shape[:2]
+        grey = grey or [False] * len(images)
+        try:
+            if len(self.poses) == 1:
+                return self._restore_once(images, [image.dtype for image in images], grey)
+            means = [np.zeros(image.shape, np.float32) for image in images]
+            floats = [mean.dtype for mean in means]
+            for number, pose in enumerate(self.poses):
+                turned = [turn(image, pose) for image in images]
+                restored = self._restore_once(turned, floats, grey, number)
+                for mean, each in zip(means, restored, strict=True):
+                    mean += turn_back(each, pose) / np.float32(len(self.poses))
+            return [in_bands(mean, image.dtype) for mean, image in zip(means, images, strict=True)]
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise out_of_memory(h, w) from error
+        except RuntimeError as error:  # the CPU allocator has no type of its own
+            if "memory" in str(error):
+                raise out_of_memory(h, w) from error
+            raise
+
+    def _restore_once(
+        self,
+        images: Sequence[np.ndarray],
+        dtypes: Sequence[np.dtype],
+        grey: Sequence[bool],
+        pose: int = 0,
+    ) -> list[np.ndarray]:
+        """One pass through the network, the `pose`-th of an ensemble's."""
+        with (
+            streaming.use(self._streaming(images, pose)),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"),
+            torch.inference_mode(),
+        ):
+            padded, window = pad_arrays(images)
+            outputs: Tensor = self.model(padded.to(self.device))[-1][-1]
+            del padded
+            return [
+                to_array(window.crop(output), dtype, grey=flag)
+                for output, dtype, flag in zip(outputs, dtypes, grey, strict=True)
+            ]
+
+    def _streaming(self, images: Sequence[np.ndarray], pose: int) -> Streaming:
+        """How these images go through the network, within the memory that there is."""
+        from maximir.restoring import memory  # training restores too, and must not need psutil
+
+        config, (h, w, _) = self.model.config, images[0].shape
+        shape = (len(images), h, w)
+        if self.device.type == "cpu" and memory.is_small(config, shape, self.max_memory):
+            return Streaming(features=self.features)
+        chosen = memory.plan(
+            config,
+            shape,
+            self.features,
+            device=self.device,
+            max_memory=self.max_memory,
+            scratch=self.scratch,
+            # The results; and in a folder, photographs read ahead and being written.
+            more=self.result_bytes(images) + self.reserve,
+        ).streaming
+        if (report := self.progress) is not None:
+            count = len(self.poses)
+            chosen.strip_done = memory.Shares(
+                config, self.features, lambda part: report((pose + part) / count)
+            )
+        return chosen
+
+    def result_bytes(self, images: Sequence[np.ndarray]) -> int:
+        """Of results and copies: with an ensemble, also of the mean and of a pose's result, in float32."""
+        besides = 3 * sum(image.size * 4 for image in images) if len(self.poses) > 1 else 0
+        return 3 * sum(image.nbytes for image in images) + besides
+
+    def _restore_array(self, image: np.ndarray) -> np.ndarray:
+        if image.size == 0:
+            raise MaximirError(f"the image is empty: its shape is {list(image.shape)}")
+        match image.shape:
+            case (_, _):
+                return self.restore_arrays([np.repeat(image[..., None], 3, axis=-1)], grey=[True])[0][..., 0]
+            case (_, _, 3):
+                return self.restore_arrays([image], grey=[False])[0]
+            case (_, _, 4):
+                return np.concatenate(
+                    [self.restore_arrays([image[..., :3]], grey=[False])[0], image[..., 3:]], axis=-1
+                )
+        raise MaximirError(f"arrays are [H, W, 3], [H, W] or [H, W, 4], not {list(image.shape)}")
+
+    def _restore_pil(self, image: Image.Image) -> Image.Image:
+        if image.mode in ("I", "F"):
+            raise MaximirError(f"PIL images of mode {image.mode} have no fixed full scale: pass an array")
+        if image.mode in ("La", "RGBa"):  # premultiplied alpha
+            image = image.convert(image.mode.upper())
+        transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
+        if image.mode.startswith("I;16"):
+            restored = Image.fromarray(self._restore_array(np.asarray(image).astype(np.uint16)))
+        elif image.mode in ("1", "L", "LA"):
+            restored = Image.fromarray(self._restore_array(np.asarray(image.convert("L"))))
+            if transparent:
+                restored = Image.merge("LA", (restored, image.convert("LA").getchannel("A")))
+        else:
+            restored = Image.fromarray(
+                self._restore_array(np.asarray(image.convert("RGBA" if transparent else "RGB")))
+            )
+        restored.info = {key: value for key, value in image.info.items() if key != "transparency"}
+        return restored
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that `name` means.
+
+    Raises:
+        UsageError: unknown, or not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise UsageError(f"device {name!r} cannot be used ({reason})") from error
+    return device
+
+
+def scratch_folder(folder: str | os.PathLike[str]) -> Path:
+    from maximir.engine import machine
+
+    return machine.scratch_folder(Path(folder))
+
+
+def out_of_memory(height: int, width: int) -> MaximirError:
+    return MaximirError(f"not enough memory for an image of {width} x {height} pixels")
+
+
+def is_grey(rgb: np.ndarray) -> bool:
+    r, g, b = (rgb[..., c] for c in range(3))
+    return bool((r == g).all() and (g == b).all())
+
+
+def bands(height: int) -> Iterator[slice]:
+    """Rows a few at a time, so that conversions need no second image in floating point."""
+    return (slice(row, min(row + BAND, height)) for row in range(0, height, BAND))
+
+
+def turn(image: np.ndarray, pose: tuple[int, bool]) -> np.ndarray:
+    """`[H, W, 3]` turned by quarters, then perhaps mirrored; a view."""
+    turns, mirrored = pose
+    turned = np.rot90(image, turns)
+    return turned[:, ::-1] if mirrored else turned
+
+
+def turn_back(image: np.ndarray, pose: tuple[int, bool]) -> np.ndarray:
+    """The inverse of `turn`."""
+    turns, mirrored = pose
+    return np.rot90(image[:, ::-1] if mirrored else image, -turns)
+
+
+def pad_arrays(images: Sequence[np.ndarray]) -> tuple[Tensor, Window]:
+    """`[H, W, 3]` of one size, any type → a padded batch [N, 3, H, W], channels last in memory."""
+    h, w = images[0].shape[:2]
+    (rows, top), (columns, left) = reflected(h), reflected(w)
+    padded = torch.empty(len(images), len(rows), len(columns), 3)
+    for image, target in zip(images, padded.numpy(), strict=True):
+        for band in bands(len(rows)):
+            target[band] = to_unit(image[rows[band]])[:, columns]
+    return padded.permute(0, 3, 1, 2), Window(top, left, h, w)
+
+
+def in_bands(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """`from_unit` for `[H, W, 3]`."""
+    result = np.empty(image.shape, dtype)
+    for band in bands(len(result)):
+        result[band] = from_unit(image[band], dtype)
+    return result
+
+
+def to_array(image: Tensor, dtype: np.dtype, *, grey: bool) -> np.ndarray:
+    """`[3, H, W]` from the network → `[H, W, 3]` of this type."""
+    result = np.empty((*image.shape[1:], 3), dtype)
+    for band in bands(len(result)):
+        values = image[:, band].permute(1, 2, 0).float().cpu().numpy()
+        result[band] = from_unit(values.mean(axis=-1, keepdims=True) if grey else values, result.dtype)
+    return result

@@ -1,0 +1,90 @@
+"""The optimisers of a run: the paper's Adam, or Muon for the matrices and Adam for the rest."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from maximir.network.layers import SpatialDense
+from maximir.network.model import Maxim
+
+# Coefficients of the quintic iteration of Muon's authors (K. Jordan et al., 2024): fast, not exact.
+QUINTIC = (3.4445, -4.7750, 2.0315)
+ITERATIONS = 5
+OPTIMIZERS = ("adam", "muon")
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """Nearly the nearest (semi-)orthogonal matrices of `[B, M, N]`, by Newton-Schulz in bfloat16."""
+    a, b, c = QUINTIC
+    x = matrices.bfloat16()
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(ITERATIONS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised: every direction of a matrix moves by the same amount.
+
+    torch.optim.Muon takes one 2-D matrix after the other; this one takes convolution kernels too (one row
+    an output channel) and batches the matrices of one shape, of which MAXIM has many small ones.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
+            for parameter in group["params"]:
+                by_shape[parameter.flatten(1).shape].append(parameter)
+            for parameters in by_shape.values():
+                self._step_together(parameters, group["lr"], group["momentum"])
+
+    def _step_together(self, parameters: list[Tensor], lr: float, momentum: float) -> None:
+        updates = []
+        for parameter in parameters:
+            assert parameter.grad is not None
+            state = self.state[parameter]
+            if "momentum" not in state:
+                state["momentum"] = torch.zeros_like(parameter)
+            buffer = state["momentum"]
+            buffer.lerp_(parameter.grad, 1 - momentum)
+            updates.append(parameter.grad.lerp(buffer, momentum).flatten(1))  # Nesterov
+        stacked = orthogonalise(torch.stack(updates))
+        scale = max(1, stacked.shape[1] / stacked.shape[2]) ** 0.5
+        for parameter, update in zip(parameters, stacked, strict=True):
+            parameter.add_(update.view_as(parameter), alpha=-lr * scale)
+
+
+def make_optimizers(
+    model: Maxim, name: str, learning_rate: float, betas: tuple[float, float], muon_learning_rate: float
+) -> list[torch.optim.Optimizer]:
+    """Adam for all parameters ("adam"), or Muon for the matrices inside the network ("muon").
+
+    Muon leaves to Adam what is no map between features: gains and biases, the spatial Dense (its tokens
+    are positions), and the convolutions from and to images.
+    """
+    if name == "adam":
+        return [torch.optim.Adam(model.parameters(), lr=learning_rate, betas=betas, fused=True)]
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for module in model.modules():
+        at_the_border = isinstance(module, nn.Conv2d) and 3 in module.weight.shape[:2]
+        inner = isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) and not (
+            at_the_border or isinstance(module, SpatialDense)
+        )
+        for kind, parameter in module.named_parameters(recurse=False):
+            (matrices if inner and kind == "weight" else rest).append(parameter)
+    return [
+        torch.optim.Adam(rest, lr=learning_rate, betas=betas, fused=True),
+        Muon(matrices, lr=muon_learning_rate),
+    ]

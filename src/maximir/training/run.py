@@ -1,0 +1,346 @@
+"""A network in training, and its states on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from maximir import sizes
+from maximir.errors import MaximirError, UsageError
+from maximir.files import PART, write_atomically
+from maximir.models import checkpoint
+from maximir.network.model import Maxim
+from maximir.training.distributed import Processes, accumulating, as_parts, spread, whole
+from maximir.training.losses import restoration_loss
+from maximir.training.optimizers import make_optimizers
+from maximir.training.recipe import Recipe
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+KEPT_STATES = 2
+NAMED_IMAGES = 8  # of a batch, in a message
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a run is carried out. Its result does not depend on that, but for the order of sums.
+
+    (And for dropout: its random numbers differ with the number of processes and parts.)
+
+    Attributes:
+        device: "auto", "cpu" or "cuda".
+        workers: loader processes; 0: samples are made between the steps.
+        accumulate: a batch goes through the network in this many parts.
+        recompute: blocks keep their inputs only, and are computed again for the gradients.
+        compile: by `torch.compile`. It does not help on processors (docs/experiments.md, 1).
+        shard: FSDP2 instead of DDP, under torchrun.
+    """
+
+    device: str = "auto"
+    workers: int = 0
+    accumulate: int = 1
+    recompute: bool = False
+    compile: bool = False
+    shard: bool = False
+
+
+DEFAULT = Execution()
+
+
+def schedule(recipe: Recipe, step: int) -> float:
+    """Factor on the learning rates: linear warm-up from 0, then cosine decay to the final one.
+
+    With `start_at`, as if that part of the run had been done before.
+    """
+    if step < recipe.warmup:
+        return (step + 1) / recipe.warmup
+    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    done = recipe.start_at + (1 - recipe.start_at) * done
+    final = recipe.final_learning_rate / recipe.learning_rate
+    return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
+
+
+def first_weights(recipe: Recipe, *, load: bool = True) -> Maxim:
+    """The network at the start of a run: random, or the recipe's `init`.
+
+    Args:
+        load: read `init`; not needed where a state follows.
+
+    Raises:
+        MaximirError: `init` cannot be loaded, or is a network of another shape.
+    """
+    torch.manual_seed(recipe.seed)
+    model = Maxim(recipe.model)
+    if recipe.init and load:
+        loaded = checkpoint.load_model(recipe.init)
+        if loaded.config != dataclasses.replace(recipe.model, dropout=loaded.config.dropout):
+            raise UsageError(
+                f"recipe: init = {recipe.init!r} has another shape than the recipe's model: "
+                f"{loaded.config} and {recipe.model}"
+            )
+        heads = [{k: v.clone() for k, v in head.state_dict().items()} for head in model.heads()]
+        model.load_state_dict(loaded.state_dict())
+        if recipe.reset_head:
+            for head, fresh in zip(model.heads(), heads, strict=True):
+                head.load_state_dict(fresh)
+    if recipe.start_as_identity and (recipe.reset_head or not recipe.init):
+        model.zero_outputs_()
+    return model
+
+
+class Run:
+    """A network in training: weights, their moving average, optimisers, and how many steps were done."""
+
+    def __init__(
+        self, recipe: Recipe, folder: Path, processes: Processes, execution: Execution = DEFAULT
+    ) -> None:
+        """A run that will be in `folder`; nothing is written before `begin`.
+
+        Raises:
+            MaximirError: the folder holds a run of another recipe, batches cannot be shared out, or the
+                recipe's `init` cannot be used.
+        """
+        check_parts(recipe, processes, execution)
+        check_same_recipe(recipe, folder / "recipe.json")
+        self.recipe, self.folder, self.processes, self.execution = recipe, folder, processes, execution
+        self.data_digest = ""
+        model = first_weights(recipe, load=not self.states()).to(processes.device).train()
+        self.model = model
+        self.model.recompute(execution.recompute)
+        self.network: nn.Module = spread(model, processes, shard=execution.shard)
+        if execution.compile:
+            self.network = torch.compile(self.network)  # type: ignore[assignment]
+        self.average = {name: value.detach().clone() for name, value in model.named_parameters()}
+        self.optimizers = make_optimizers(
+            self.model, recipe.optimizer, recipe.learning_rate, recipe.betas, recipe.muon_learning_rate
+        )
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["initial_lr"] = group["lr"]
+        self.step = 0
+
+    @property
+    def device(self) -> torch.device:
+        return self.processes.device
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
+
+    def train_step(
+        self, degraded: Tensor, clean: Tensor, origins: Sequence[str] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """One optimiser step; loss and gradient norm before clipping, over the batches of all processes.
+
+        Args:
+            degraded, clean: `[N, 3, H, W]`, this process's part of the batch.
+            origins: what they were made from, for the message.
+
+        Raises:
+            MaximirError: the gradient is not finite. Weights and states are as before.
+        """
+        recipe, parts = self.recipe, self.execution.accumulate
+        torch.manual_seed((self.processes.rank << 48) + recipe.seed * 1_000_003 + self.step)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * schedule(recipe, self.step)
+        self.model.zero_grad(set_to_none=True)
+        losses = []
+        for number, (part, target) in enumerate(
+            zip(degraded.chunk(parts), clean.chunk(parts), strict=True), 1
+        ):
+            with accumulating(self.network, last=number == parts):
+                with self.autocast():
+                    outputs = self.network(part)
+                loss = restoration_loss(outputs, target) / parts
+                loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        loss = self.processes.mean(torch.stack(losses).sum())
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm))
+        if not torch.isfinite(norm):
+            images = ", ".join(origins[:NAMED_IMAGES]) + (" …" if len(origins) > NAMED_IMAGES else "")
+            raise MaximirError(
+                f"step {self.step}: the loss is {loss.item()} and the gradient's norm {norm.item()}, on a "
+                f"batch of {images or 'unknown images'}. The states in {self.folder / 'states'} are from "
+                "before; a new run with a lower learning rate may do better"
+            )
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.step += 1
+        decay = min(recipe.ema, self.step / (self.step + 10))  # a young average forgets quickly
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.values()), list(self.model.parameters()), 1 - decay)
+        return loss, norm
+
+    def averaged(self) -> Maxim:
+        """The network with the moving average of the weights, to validate and to keep. For all processes."""
+        with torch.device("meta"):
+            model = Maxim(self.recipe.model)
+        state = {name: whole(value) for name, value in self.average.items()}
+        model.load_state_dict(state, assign=True)
+        return model.eval().requires_grad_(False)
+
+    # --- states -------------------------------------------------------------------------------------
+
+    def state_path(self, step: int) -> Path:
+        return self.folder / "states" / f"step-{step:08d}.safetensors"
+
+    def save(self) -> None:
+        """Write a state, then drop all but the newest ones."""
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
+        tensors: dict[str, Tensor] = {f"model.{name}": parameter for parameter, name in names.items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.items()}
+        for optimizer in self.optimizers:
+            for parameter, moments in optimizer.state.items():
+                tensors |= {f"{key}.{names[parameter]}": value for key, value in moments.items()}
+        tensors = {name: whole(tensor.detach()).cpu().contiguous() for name, tensor in tensors.items()}
+        if self.processes.first:
+            self.state_path(self.step).parent.mkdir(parents=True, exist_ok=True)
+            metadata = {
+                "step": str(self.step),
+                "recipe": json.dumps(self.recipe.to_dict()),
+                "data": self.data_digest,
+            }
+            checkpoint.write_tensors(self.state_path(self.step), tensors, metadata)
+            for path in self.states()[:-KEPT_STATES]:
+                path.unlink()
+        self.processes.wait()
+
+    def states(self) -> list[Path]:
+        return sorted((self.folder / "states").glob("step-*.safetensors"))
+
+    def begin(self, report: Callable[[str], None]) -> None:
+        """Make the folder, or continue from its newest whole state; damaged ones are reported.
+
+        Raises:
+            MaximirError: none of its states is whole, or there is no room for them on the disk.
+            OSError: the folder cannot be made, or files in it not be read or written.
+        """
+        if self.processes.first:
+            (self.folder / "states").mkdir(parents=True, exist_ok=True)
+            for folder in (self.folder, self.folder / "states"):
+                for part in folder.glob(f"{PART}*"):
+                    part.unlink()  # a write that was cut off
+            self.check_room()
+            write_recipe(self.recipe, self.folder / "recipe.json")
+        found = self._newest_whole_state(report) if self.processes.first else -1
+        step = self.processes.agree(found)
+        if step >= 0:
+            self._restore(checkpoint.read_tensors(self.state_path(step))[1])
+            self.step = step
+            report(f"resumed from {self.state_path(step)}")
+
+    def _newest_whole_state(self, report: Callable[[str], None]) -> int:
+        """Its step; -1: there is none."""
+        for path in reversed(self.states()):
+            try:
+                metadata, _ = checkpoint.read_tensors(path)
+                step = int(metadata["step"])
+                same = Recipe.from_dict(json.loads(metadata["recipe"])) == self.recipe
+            except (MaximirError, KeyError, ValueError) as error:  # not OSError: the file may be good
+                damaged = path.replace(path.with_suffix(".damaged"))  # or it would count as the newest
+                report(f"{damaged}: damaged, trying the one before ({error})")
+                continue
+            if not same:
+                raise MaximirError(f"{path}: is of another recipe; use a new folder")
+            if metadata.get("data") != self.data_digest:
+                report(
+                    "the training images are not those that the run began with: it cannot be exactly resumed"
+                )
+            return step
+        if any((self.folder / "states").iterdir()):
+            raise MaximirError(f"{self.folder / 'states'}: no state is whole; use a new folder")
+        return -1
+
+    def check_room(self) -> None:
+        """Before work: do the states fit on the disk?"""
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        needed = (KEPT_STATES + 1) * 16 * parameters  # weights, average, two moments
+        there = sum(path.stat().st_size for path in self.states())
+        free = shutil.disk_usage(self.folder).free
+        if free + there < needed:
+            raise MaximirError(
+                f"{self.folder}: the states of this run take {sizes.in_words(needed)}, but only "
+                f"{sizes.in_words(free)} are free on the disk"
+            )
+
+    @torch.no_grad()
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        parameters = dict(self.model.named_parameters())
+        for kind in ("model", "average"):
+            if {label for label in tensors if label.startswith(kind)} != {f"{kind}.{n}" for n in parameters}:
+                raise MaximirError(f"{self.folder / 'states'}: the state holds other parameters")
+        owners = {p: o for o in self.optimizers for group in o.param_groups for p in group["params"]}
+        for label, value in tensors.items():
+            key, name = label.split(".", 1)
+            parameter = parameters[name]
+            if key == "model":
+                parameter.copy_(as_parts(value, parameter))
+            elif key == "average":
+                self.average[name].copy_(as_parts(value, parameter))
+            else:
+                moment = (
+                    as_parts(value, parameter) if value.shape == parameter.shape else value.to(self.device)
+                )
+                owners[parameter].state[parameter][key] = moment
+
+
+def check_parts(recipe: Recipe, processes: Processes, execution: Execution) -> None:
+    """Before work: can every batch be shared out?"""
+    parts = processes.count * execution.accumulate
+    for phase in recipe.phases:
+        if phase.batch % parts:
+            raise UsageError(
+                f"recipe: a batch of {phase.batch} cannot be shared out evenly among {processes.count} "
+                f"process(es) in {execution.accumulate} part(s) each"
+            )
+    if execution.shard and recipe.optimizer != "adam":
+        raise UsageError('--shard needs optimizer = "adam": Muon takes whole matrices')
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """A run's folder, made if missing, that no other process takes meanwhile.
+
+    Raises:
+        MaximirError: one has it already.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise MaximirError(f"{folder}: another process trains in this folder") from error
+        yield
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    if not path.exists():
+        write_atomically(path, (json.dumps(recipe.to_dict(), indent=2) + "\n").encode())
+
+
+def check_same_recipe(recipe: Recipe, path: Path) -> None:
+    """Refuse another recipe for a run that exists."""
+    if not path.exists():
+        return
+    try:
+        same = Recipe.from_dict(json.loads(path.read_text())) == recipe
+    except (ValueError, MaximirError) as error:
+        raise MaximirError(f"{path}: cannot be read ({error}); delete it to go on") from error
+    if not same:
+        raise UsageError(
+            f"{path.parent}: this run was started with another recipe; use a new folder, or the same recipe "
+            "to go on"
+        )

@@ -1,0 +1,328 @@
+"""Training samples: crops of photographs, degraded on the fly or in pairs, augmented.
+
+Everything random about sample number i of a run comes from a generator seeded with (seed, i). So the
+samples do not depend on the number of loader workers or of processes, and a resumed run sees exactly what
+an undisturbed one would have seen, without any state to store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from maximir.degradations import DEGRADATIONS
+from maximir.errors import MaximirError
+from maximir.pixels import to_unit
+from maximir.training.data import ImageFile, Scene, fit_depth
+from maximir.training.recipe import PAIRS
+
+CLEAN, DEPTH = "clean", "depth"  # beside PAIRS, the kinds of what samples are drawn from
+MIXUP_BETA = 1.2
+DECODED_AT_ONCE = 16  # images that a set too large for memory keeps
+TRIES = 20  # other images, after one that turned out damaged
+
+
+class Sample(NamedTuple):
+    """What the loader gives, one or a batch.
+
+    Attributes:
+        degraded, clean: float32 `[3, patch, patch]`, the clean one in [0, 1].
+        origins: what they were made from, for messages.
+        skipped: images that could not be read, one message each.
+    """
+
+    degraded: Tensor
+    clean: Tensor
+    origins: list[str]
+    skipped: list[str]
+
+
+@dataclass(frozen=True)
+class View:
+    """Images of one scene and of one size, and the scale at which they are seen.
+
+    Attributes:
+        files: clean; or clean and degraded.
+        depth: of the scene.
+    """
+
+    files: tuple[ImageFile, ...]
+    depth: ImageFile | None
+    height: int
+    width: int
+    scale: float = 1.0
+
+    def load(self) -> list[np.ndarray]:
+        """Clean, degraded (uint8 [H, W, 3]) and depth (float32 [H, W]), where they are known."""
+        images = [file.load() for file in self.files]
+        for file, image in zip(self.files, images, strict=True):
+            if self.scale == 1 and image.shape[:2] != (self.height, self.width):
+                raise MaximirError(f"{file}: its pixels are not of the size that its header says")
+        if self.scale != 1:
+            size = (self.width, self.height)
+            images = [
+                np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)) for image in images
+            ]
+        if self.depth is not None:
+            images.append(fit_depth(self.depth.load_depth(), self.height, self.width))
+        return images
+
+
+def views(
+    scenes: Sequence[Scene],
+    scales: Sequence[float],
+    smallest: int,
+    report: Callable[[str], None],
+    kind: str,
+) -> list[View]:
+    """The views of scenes, each also shrunk by `scales` (sharper, cleaner detail).
+
+    Views with a side below `smallest` are left out; unreadable files are reported and left out.
+
+    Args:
+        kind: "clean" for the photographs alone, "depth" for those with a depth map, "pairs".
+
+    Raises:
+        MaximirError: nothing is left.
+    """
+    found = []
+    too_small = 0
+    for scene in scenes:
+        try:
+            height, width = scene.target.size()
+        except MaximirError as error:
+            report(f"skipped {error}")
+            continue
+        for scale in scales:
+            h, w = round(height * scale), round(width * scale)
+            if min(h, w) < smallest:
+                too_small += scale == 1
+                continue
+            groups = [(scene.target, image) for image in scene.inputs] if kind == PAIRS else [(scene.target,)]
+            depth = scene.depth if kind == DEPTH else None
+            found += [View(files, depth, h, w, scale) for files in groups]
+    if too_small:
+        report(f"{too_small} {kind} images are smaller than {smallest} x {smallest} pixels and left out")
+    if not found:
+        raise MaximirError(
+            f"none of the {len(scenes)} training images, the first of them {scenes[0].target}, can be read "
+            f"and has both sides of at least {smallest} pixels, the recipe's largest crop"
+        )
+    return found
+
+
+@lru_cache(DECODED_AT_ONCE)
+def load_again(view: View) -> list[np.ndarray]:
+    return view.load()
+
+
+class Views:
+    """Views that are drawn from, every pixel equally likely, and decoded once where memory allows.
+
+    Args:
+        in_memory: bytes that decoded images may take; what does not fit is decoded at each use.
+
+    Attributes:
+        bytes: that they take.
+    """
+
+    def __init__(self, views: Sequence[View], in_memory: int, report: Callable[[str], None]) -> None:
+        damaged = 0  # stays in the draw, so that samples do not depend on how much fits into memory
+        self.bytes = 0
+        self.decoded: list[list[np.ndarray] | None] = []
+        for view in views:
+            size = view.height * view.width * (3 * len(view.files) + 4 * (view.depth is not None))
+            images = None
+            if self.bytes + size <= in_memory:
+                self.bytes += size
+                try:
+                    images = view.load()
+                except MaximirError as error:
+                    self.bytes -= size
+                    damaged += 1
+                    report(f"skipped {error}")
+            self.decoded.append(images)
+        if damaged == len(views):
+            raise MaximirError("no training image can be read")
+        self.views = views
+        areas = np.array([view.height * view.width for view in views], dtype=np.float64)
+        self.cumulative = np.cumsum(areas / areas.sum())
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def digest(self) -> str:
+        """Of what samples depend on besides seed and number: names, sizes and order."""
+        text = "\n".join(f"{[f.name for f in view.files]} {view.height} {view.width}" for view in self.views)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def draw(self, rng: np.random.Generator, skipped: list[str]) -> tuple[View, list[np.ndarray]]:
+        """A view and its images; one that turns out damaged is noted, and another drawn."""
+        for _ in range(TRIES):
+            index = min(int(np.searchsorted(self.cumulative, rng.random())), len(self.views) - 1)
+            try:
+                return self.views[index], self.decoded[index] or load_again(self.views[index])
+            except MaximirError as error:
+                skipped.append(str(error))
+        raise MaximirError(f"{TRIES} training images in a row cannot be read; the last: {skipped[-1]}")
+
+
+def kind_of(name: str) -> str:
+    """What samples called `name` in a mixture are drawn from."""
+    return PAIRS if name == PAIRS else DEPTH if DEGRADATIONS[name].needs_depth else CLEAN
+
+
+def augment(image: np.ndarray, turns: int, flip: bool) -> np.ndarray:
+    """One of the eight flips and quarter turns."""
+    image = np.rot90(image, turns)
+    return image[:, ::-1] if flip else image
+
+
+def crop(image: np.ndarray, top: int, left: int, size: int, margin: int) -> np.ndarray:
+    """A square of `size`, with `margin` more pixels around it: mirrored where the image ends."""
+    h, w = image.shape[:2]
+    rows = slice(max(0, top - margin), min(h, top + size + margin))
+    columns = slice(max(0, left - margin), min(w, left + size + margin))
+    pads = [
+        (max(0, margin - top), max(0, top + size + margin - h)),
+        (max(0, margin - left), max(0, left + size + margin - w)),
+    ]
+    inside = image[rows, columns]
+    if not np.any(pads):
+        return inside
+    return np.pad(inside, pads + [(0, 0)] * (image.ndim - 2), mode="reflect")
+
+
+class Samples(Dataset[Sample]):
+    """Sample (number, patch) → `Sample`.
+
+    Args:
+        mixture: what samples are made of: names of degradations, or "pairs", and their shares.
+        sources: what they are drawn from, by kind; see `kind_of`.
+        mixup: probability that a sample is blended with another one.
+        rotate: augment by quarter turns too, not by flips alone (up and down matter to rain and haze).
+    """
+
+    def __init__(
+        self,
+        mixture: Mapping[str, float],
+        sources: Mapping[str, Views],
+        seed: int,
+        *,
+        mixup: float = 0.0,
+        rotate: bool = True,
+    ) -> None:
+        self.names = sorted(mixture)  # not in the order of the recipe, which equal ones may differ in
+        shares = np.array([mixture[name] for name in self.names], dtype=np.float64)
+        self.cumulative = np.cumsum(shares / shares.sum())
+        self.sources, self.seed, self.mixup, self.rotate = sources, seed, mixup, rotate
+
+    def __getitem__(self, index: tuple[int, int]) -> Sample:
+        number, patch = index
+        rng = np.random.default_rng([self.seed, number])
+        origins: list[str] = []
+        skipped: list[str] = []
+        degraded, clean = self.draw(rng, patch, origins, skipped)
+        if self.mixup and rng.random() < self.mixup:
+            share = np.float32(rng.beta(MIXUP_BETA, MIXUP_BETA))
+            other_degraded, other_clean = self.draw(rng, patch, origins, skipped)
+            degraded = share * degraded + (1 - share) * other_degraded
+            clean = share * clean + (1 - share) * other_clean
+        return Sample(to_tensor(degraded), to_tensor(clean), origins, skipped)
+
+    def draw(
+        self, rng: np.random.Generator, patch: int, origins: list[str], skipped: list[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Degraded and clean, float32 [patch, patch, 3]. Adds to `origins` and `skipped`, see `Sample`."""
+        chosen = int(np.searchsorted(self.cumulative, rng.random()))
+        name = self.names[min(chosen, len(self.names) - 1)]
+        view, images = self.sources[kind_of(name)].draw(rng, skipped)
+        origins.append(f"{view.files[-1]} ({name})")
+        margin = 0 if name == PAIRS else DEGRADATIONS[name].margin
+        top = int(rng.integers(view.height - patch + 1))
+        left = int(rng.integers(view.width - patch + 1))
+        turns, flip = (int(rng.integers(4)) if self.rotate else 0), bool(rng.integers(2))
+        parts = [augment(crop(image, top, left, patch, margin), turns, flip) for image in images]
+        clean = to_unit(parts[0])
+        if name == PAIRS:
+            return to_unit(parts[1]), clean
+        depth = None if view.depth is None else parts[1]
+        degraded = DEGRADATIONS[name](clean, rng, depth)
+        inner = slice(margin, margin + patch)
+        return degraded[inner, inner], clean[inner, inner]
+
+
+class PhasedSamples(Dataset[Sample]):
+    """Sample (number, patch, phase) → `Sample`: each phase of a run has its own mixture.
+
+    Args:
+        mixtures: of the phases.
+        the others: as of `Samples`.
+    """
+
+    def __init__(
+        self,
+        mixtures: Sequence[Mapping[str, float]],
+        sources: Mapping[str, Views],
+        seed: int,
+        *,
+        mixup: float = 0.0,
+        rotate: bool = True,
+    ) -> None:
+        self.phases = [Samples(each, sources, seed, mixup=mixup, rotate=rotate) for each in mixtures]
+
+    def __getitem__(self, index: tuple[int, int, int]) -> Sample:
+        number, patch, phase = index
+        return self.phases[phase][number, patch]
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """[H, W, 3] → [3, H, W]."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def collate(samples: Sequence[Sample]) -> Sample:
+    return Sample(
+        torch.stack([sample.degraded for sample in samples]),
+        torch.stack([sample.clean for sample in samples]),
+        [origin for sample in samples for origin in sample.origins],
+        [message for sample in samples for message in sample.skipped],
+    )
+
+
+class RunSampler(Sampler[list[tuple[int, int, int]]]):
+    """Batches of (sample number, patch, phase) from step `start` on.
+
+    Args:
+        batch_of: of a step: how many samples, patch, phase.
+        rank, processes: of several processes, each gets every `processes`-th sample of the global batch.
+    """
+
+    def __init__(
+        self,
+        start: int,
+        steps: int,
+        batch_of: Callable[[int], tuple[int, int, int]],
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.start, self.steps, self.batch_of = start, steps, batch_of
+        self.rank, self.processes = rank, processes
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        for step in range(self.start, self.steps):
+            batch, patch, phase = self.batch_of(step)
+            # Numbers are spaced by a fixed stride, so they never repeat when the batch size changes.
+            yield [(step * 2**16 + k, patch, phase) for k in range(self.rank, batch, self.processes)]
+
+    def __len__(self) -> int:
+        return self.steps - self.start

@@ -1,0 +1,85 @@
+"""Looking at degradations, and making test sets with them: `maximir degrade`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from maximir.degradations import DEGRADATIONS, degrade_photograph
+from maximir.errors import MaximirError
+from maximir.files import write_atomically
+from maximir.pixels import UINT8, from_unit
+from maximir.training.data import Scene, fit_depth
+
+GAP = 4  # pixels between pictures
+PICTURES = {".png": "PNG", ".jpg": "JPEG", ".webp": "WEBP"}  # suffixes of a sheet
+
+
+def contact_sheet(
+    scenes: Sequence[Scene], names: Sequence[str], count: int, side: int, seed: int
+) -> np.ndarray:
+    """A row for each photograph: its middle, `side` pixels square, clean and then `count` times degraded.
+
+    Args:
+        names: degradations, in turn.
+
+    Returns:
+        uint8 [rows * side, (1 + count) * side, 3], with gaps.
+    """
+    rows = []
+    for number, scene in enumerate(scenes):
+        whole = scene.target.load()
+        clean, depth = middle(whole, side), None
+        if scene.depth is not None:
+            depth = middle(fit_depth(scene.depth.load_depth(), *whole.shape[:2]), side)
+        usable = [name for name in names if depth is not None or not DEGRADATIONS[name].needs_depth]
+        pictures = [clean] + [
+            from_unit(degrade_photograph(clean, usable[k % len(usable)], [seed, number, k], depth), UINT8)
+            for k in range(count if usable else 0)
+        ]
+        canvas = np.full((side + GAP, (1 + count) * (side + GAP), 3), 255, np.uint8)
+        for column, picture in enumerate(pictures):
+            left = column * (side + GAP)
+            canvas[: picture.shape[0], left : left + picture.shape[1]] = picture
+        rows.append(canvas)
+    return np.concatenate(rows)
+
+
+def middle(image: np.ndarray, side: int) -> np.ndarray:
+    top, left = (max(0, (length - side) // 2) for length in image.shape[:2])
+    return image[top : top + side, left : left + side]
+
+
+def write_pairs(scenes: Sequence[Scene], names: Sequence[str], folder: Path, seed: int) -> int:
+    """A set of pairs, `input/NAME.png` and `target/NAME.png`; how many were written."""
+    written: set[str] = set()
+    for number, scene in enumerate(scenes):
+        clean = scene.target.load()
+        depth = None if scene.depth is None else fit_depth(scene.depth.load_depth(), *clean.shape[:2])
+        for name in names:
+            if DEGRADATIONS[name].needs_depth and depth is None:
+                continue
+            file = scene.name.replace("/", "_") + (f"_{name}" if len(names) > 1 else "") + ".png"
+            degraded = from_unit(degrade_photograph(clean, name, [seed, number], depth), UINT8)
+            if file in written:
+                raise MaximirError(
+                    f"{scene.target}: another photograph has the same name; nothing replaces it"
+                )
+            for part, image in (("input", degraded), ("target", clean)):
+                save_picture(image, folder / part / file)
+            written.add(file)
+    if not written:
+        raise MaximirError(f"{', '.join(names)}: no photograph has the depth map that this needs")
+    return len(written)
+
+
+def save_picture(image: np.ndarray, path: Path) -> None:
+    """uint8 [H, W, 3] in the format that the suffix says, complete or not at all; the folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, PICTURES[path.suffix.lower()], quality=90)
+    write_atomically(path, file.getvalue())

@@ -1,0 +1,276 @@
+"""Training: a recipe, folders of photographs and a run folder in; weights, logs and sample pictures out.
+
+A run folder holds `recipe.json`, `log.jsonl`, `tensorboard/`, `samples/`, `states/` (everything needed to go
+on, the two newest) and, when done, `model.safetensors` (the moving average of the weights).
+
+Exact resumption: samples depend on the step only (see `samples`), the random numbers of dropout are seeded by
+the step, and a state holds weights, moving average and the optimisers' moments (see `run`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from maximir.errors import MaximirError, UsageError
+from maximir.files import reason, write_atomically
+from maximir.models import checkpoint
+from maximir.training.data import Scene, check_pairs, find_pairs, find_scenes, split
+from maximir.training.distributed import join
+from maximir.training.recipe import PAIRS, Recipe
+from maximir.training.run import DEFAULT, Execution, Run, locked, schedule
+from maximir.training.samples import (
+    CLEAN,
+    DEPTH,
+    PhasedSamples,
+    RunSampler,
+    Sample,
+    Views,
+    collate,
+    kind_of,
+    views,
+)
+from maximir.training.validation import Trial, make_trials, validate
+
+
+@dataclass(frozen=True)
+class Every:
+    """How often, in steps."""
+
+    log: int = 50
+    validate: int = 500
+    save: int = 250
+
+
+def step_of(line: str) -> float:
+    """The step of a line of the log; infinity if the line is not whole, as after a power cut."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+class Log:
+    """`log.jsonl`, TensorBoard where it is installed, and lines on the terminal."""
+
+    def __init__(self, folder: Path, step: int, report: Callable[[str], None]) -> None:
+        """Go on after `step`: what a killed run has logged beyond it is dropped."""
+        self.report, self.folder = report, folder
+        path = folder / "log.jsonl"
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        kept = [line for line in lines if step_of(line) <= step]
+        write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
+        self.file: TextIO = path.open("a", buffering=1)
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self.board = None
+            report("TensorBoard is not installed (pip install 'maximir[train]'): only log.jsonl is written")
+        else:
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
+        self.report(f"step {step}  " + "  ".join(f"{name} {value:.5g}" for name, value in values.items()))
+
+    def picture(self, step: int, picture: np.ndarray) -> None:
+        samples = self.folder / "samples"
+        samples.mkdir(exist_ok=True)
+        Image.fromarray(picture).save(samples / f"step-{step:08d}.png")
+        if self.board is not None:
+            self.board.add_image("degraded, restored, clean", picture, step, dataformats="HWC")
+
+    def close(self) -> None:
+        self.file.close()
+        if self.board is not None:
+            self.board.close()
+
+
+def load_sources(
+    recipe: Recipe, data: Sequence[Path], pairs: Sequence[Path], report: Callable[[str], None]
+) -> tuple[dict[str, Views], list[Scene]]:
+    """What the recipe's mixture is drawn from, by kind; and the pairs that are held out.
+
+    Args:
+        report: gets a line for each image that cannot be used.
+
+    Raises:
+        MaximirError: what the mixture needs is not given, or what is given is not in the mixture.
+    """
+    kinds = {kind_of(name) for name in recipe.mixed}
+    for given, wanted, option in ((data, kinds - {PAIRS}, "--data"), (pairs, kinds & {PAIRS}, "--pairs")):
+        if wanted and not given:
+            raise UsageError(f"the recipe's mixture ({', '.join(recipe.mixed)}) needs {option}")
+        if given and not wanted:
+            raise UsageError(f"the recipe's mixture ({', '.join(recipe.mixed)}) does not use {option}")
+    smallest = max(phase.patch for phase in recipe.phases)
+    clean, set_aside = split(find_scenes(data), recipe.hold_out)
+    paired, held_out = split(check_pairs(find_pairs(pairs), report), recipe.hold_out)
+    for pattern in recipe.hold_out:
+        if not split([*set_aside, *held_out], [pattern])[1]:
+            report(f"hold_out: no name of a scene matches {pattern!r}")
+    memory = available_memory() // 2 // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    sources = {}
+    for kind in sorted(kinds):
+        scenes = {CLEAN: clean, DEPTH: [scene for scene in clean if scene.depth], PAIRS: paired}[kind]
+        if not scenes:
+            why = "all of them are held out"
+            if kind == DEPTH and clean:
+                why = "they need depth maps, NAME_depth.png beside NAME.png or NAME_target.png"
+            raise MaximirError(f"no training images for {kind_names(recipe, kind)}: {why}")
+        scales = recipe.pair_scales if kind == PAIRS else recipe.scales
+        sources[kind] = Views(views(scenes, scales, smallest, report, kind=kind), memory, report)
+        memory -= sources[kind].bytes
+    return sources, held_out
+
+
+def kind_names(recipe: Recipe, kind: str) -> str:
+    return ", ".join(name for name in recipe.mixed if kind_of(name) == kind)
+
+
+def available_memory() -> int:
+    """Bytes; without psutil (training needs torch, numpy, safetensors and Pillow only), 4 GB."""
+    try:
+        from maximir.engine.machine import available
+    except ImportError:
+        return 4 << 30
+    return available()
+
+
+def make_loader(recipe: Recipe, sources: dict[str, Views], run: Run) -> DataLoader[Sample]:
+    """Batches from the run's step to its end."""
+    processes = run.processes
+    return DataLoader(
+        PhasedSamples(recipe.mixtures, sources, recipe.seed, mixup=recipe.mixup, rotate=recipe.rotate),
+        batch_sampler=RunSampler(run.step, recipe.steps, recipe.batch_of, processes.rank, processes.count),
+        collate_fn=collate,
+        num_workers=run.execution.workers,
+        pin_memory=run.device.type == "cuda",
+    )
+
+
+def train(
+    recipe: Recipe,
+    data: Sequence[Path],
+    out: Path,
+    *,
+    pairs: Sequence[Path] = (),
+    validation: Sequence[Path] = (),
+    execution: Execution = DEFAULT,
+    every: Every = Every(),
+    report: Callable[[str], None] = print,
+) -> Path:
+    """Train, or go on with the run in `out`; the path of the finished model.
+
+    Args:
+        recipe: what to do. A run that is resumed must have been started with the same.
+        data: folders or tar shards of clean photographs; see `maximir.training.data`.
+        pairs: folders, shards or lists of pairs.
+        out: the run's folder, made if missing.
+        validation: folders of clean images to measure on while training, beside the held-out pairs.
+        execution: how; may differ when a run is resumed.
+
+    Raises:
+        MaximirError: no data, a recipe other than the run's, a loss that is not finite, a full disk.
+    """
+    finished = out / "model.safetensors"
+    with join(execution.device) as processes:
+        tell = report if processes.first else lambda line: None
+        run = Run(recipe, out, processes, execution)
+        sources, held_out = load_sources(recipe, data, pairs, tell)
+        run.data_digest = " ".join(source.digest() for source in sources.values())
+        trials = make_trials(recipe, held_out, validation)
+        counts = ", ".join(f"{len(source)} {kind}" for kind, source in sources.items())
+        tell(
+            f"training images: {counts}; {len(trials)} to validate with; "
+            f"{processes.count} x {processes.device}"
+        )
+        try:
+            with locked(out) if processes.first else contextlib.nullcontext():
+                run.begin(tell)
+                log = Log(out, run.step, tell) if processes.first else None
+                try:
+                    fit(run, make_loader(recipe, sources, run), trials, log, every, report)
+                finally:
+                    if log is not None:
+                        log.close()
+                model = run.averaged()
+                if processes.first:
+                    begun_with = {"init": Path(recipe.init).name}  # not where it lay
+                    facts = {"recipe": recipe.to_dict() | begun_with, "steps": run.step}
+                    checkpoint.save_model(model, finished, metadata=facts)
+                tell(f"wrote {finished}")
+                processes.wait()
+        except OSError as error:
+            raise MaximirError(f"{error.filename or out}: {reason(error)}") from error
+    return finished
+
+
+def fit(
+    run: Run,
+    batches: Iterable[Sample],
+    trials: Sequence[Trial],
+    log: Log | None,
+    every: Every,
+    report: Callable[[str], None],
+) -> None:
+    """Step through the batches; log, save and validate on the way and at the end.
+
+    Args:
+        log: None for all processes but the first.
+        report: of this process.
+    """
+    recipe = run.recipe
+    losses: list[Tensor] = []
+    skipped: set[str] = set()
+    seconds, pixels = 0.0, 0
+    clock = time.monotonic()
+    for degraded, clean, origins, unreadable in batches:
+        for message in set(unreadable) - skipped:
+            report(f"skipped {message}")  # by whichever process met it
+        skipped.update(unreadable)
+        loss, norm = run.train_step(
+            degraded.to(run.device, non_blocking=True), clean.to(run.device, non_blocking=True), origins
+        )
+        if log is not None:
+            losses.append(loss)
+        seconds += time.monotonic() - clock
+        pixels += recipe.pixels(run.step - 1)
+        last = run.step == recipe.steps
+        logs = last or run.step % every.log == 0
+        unread = run.processes.total(len(skipped)) if logs else 0
+        if log is not None and logs:
+            values = {
+                "loss": torch.stack(losses).mean().item(),
+                "gradient_norm": norm.item(),
+                "learning_rate": recipe.learning_rate * schedule(recipe, run.step - 1),
+                "seconds_per_step": seconds / len(losses),
+                "hours_left": seconds / pixels * recipe.pixels_left(run.step) / 3600,
+            }
+            log.scalars(run.step, values | ({"skipped_images": unread} if unread else {}))
+            losses, seconds, pixels = [], 0.0, 0
+        if last or run.step % every.save == 0:
+            run.save()
+        if trials and (last or run.step % every.validate == 0):
+            model = run.averaged()
+            if log is not None:
+                scores, picture = validate(model, trials, run.autocast(), run.device)
+                log.scalars(run.step, scores)
+                log.picture(run.step, picture)
+        clock = time.monotonic()

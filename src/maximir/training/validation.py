@@ -1,0 +1,84 @@
+"""Validation while training: held-out pairs, and clean images degraded as the recipe says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from maximir.degradations import DEGRADATIONS, degrade_photograph
+from maximir.errors import UsageError
+from maximir.metrics import psnr
+from maximir.network.model import Maxim
+from maximir.pixels import UINT8, from_unit, to_unit
+from maximir.restoring.restorer import restore_batch
+from maximir.training.data import Scene, find_scenes
+from maximir.training.recipe import PAIRS, Recipe
+from maximir.training.samples import to_tensor
+
+SEED = 2022
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A degraded image of known original, float32 and uint8 [H, W, 3].
+
+    Attributes:
+        group: scores are averaged by it: "pairs", or the degradation.
+    """
+
+    group: str
+    degraded: np.ndarray
+    clean: np.ndarray
+
+
+def make_trials(recipe: Recipe, held_out: Sequence[Scene], clean: Sequence[Path]) -> list[Trial]:
+    """The held-out pairs, and the clean images with the recipe's degradations, seeded.
+
+    Raises:
+        MaximirError: there are clean images, but no degradation for them.
+    """
+    trials = [
+        Trial(PAIRS, to_unit(image.load()), scene.target.load())
+        for scene in held_out
+        for image in scene.inputs
+    ]
+    names = [
+        name
+        for name in recipe.validate_with or recipe.mixture
+        if name != PAIRS and not DEGRADATIONS[name].needs_depth
+    ]
+    if clean and not names:
+        raise UsageError(
+            "--validation: name a degradation for these images, --set 'validate_with=[\"rain\"]'"
+        )
+    for number, scene in enumerate(find_scenes(clean)):
+        image = scene.target.load()
+        trials += [Trial(name, degrade_photograph(image, name, [SEED, number]), image) for name in names]
+    return trials
+
+
+def validate(
+    model: Maxim, trials: Sequence[Trial], autocast: torch.autocast, device: torch.device
+) -> tuple[dict[str, float], np.ndarray]:
+    """How a network does.
+
+    Returns:
+        For each group `psnr_GROUP`, the mean RGB PSNR of the results, rounded to 8 bits; and a picture of
+        the first of each: degraded, restored, clean.
+    """
+    scores: dict[str, list[float]] = {}
+    rows: list[np.ndarray] = []
+    for trial in trials:
+        with autocast:
+            output = restore_batch(model, to_tensor(trial.degraded)[None].to(device))[0]
+        restored = from_unit(output.permute(1, 2, 0).float().cpu().numpy(), UINT8)
+        if trial.group not in scores:
+            rows.append(np.concatenate([from_unit(trial.degraded, UINT8), restored, trial.clean], axis=1))
+        scores.setdefault(trial.group, []).append(psnr(restored, trial.clean))
+    width = max(row.shape[1] for row in rows)
+    rows = [np.pad(row, [(0, 0), (0, width - row.shape[1]), (0, 0)]) for row in rows]
+    return {f"psnr_{group}": float(np.mean(all)) for group, all in scores.items()}, np.concatenate(rows)

@@ -1,0 +1,167 @@
+"""Each native library that this processor can run does what torch does, and callers manage without."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from maximir import MaximConfig
+from maximir.engine import kernels, streaming
+from maximir.engine.sources import Map
+from maximir.engine.streaming import Streaming
+from maximir.network.blocks import CrossGating, MultiAxisGatedMlp
+from maximir.network.layers import LayerNorm
+
+NEEDS_KERNELS = pytest.mark.skipif(kernels.library() is None, reason="no native kernels for this processor")
+CASES = [(32, 16, (1, 32, 48)), (64, 16, (2, 16, 32)), (128, 8, (1, 24, 8)), (48, 8, (1, 16, 16))]
+
+
+@pytest.fixture(params=kernels.LIBRARIES)
+def library(request, monkeypatch):
+    monkeypatch.setenv(kernels.SWITCH, request.param)
+    kernels.library.cache_clear()
+    if kernels.library() is None:
+        kernels.library.cache_clear()
+        pytest.skip(f"{request.param}: not built, or not for this processor")
+    yield request.param
+    monkeypatch.undo()
+    kernels.library.cache_clear()
+
+
+def randomised(block):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.copy_(
+                torch.randn_like(parameter)
+                * (0.5 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.3)
+            )
+    return block.eval()
+
+
+@pytest.fixture(params=["float32", "bfloat16"])
+def chosen(request):
+    """Streaming with this type of feature maps, in force, and the tolerance that goes with it."""
+    dtype = getattr(torch, request.param)
+    half = dtype == torch.bfloat16
+    with (
+        torch.inference_mode(),
+        streaming.use(Streaming(1 << 14, features=dtype)),
+        torch.autocast("cpu", torch.bfloat16, enabled=half),
+    ):
+        yield dtype, (3e-2 if half else 2e-6)
+
+
+def close(ours, exact, tolerance):
+    assert (ours.double() - exact).abs().max() < tolerance * exact.abs().max()
+
+
+@pytest.mark.parametrize(("channels", "size", "shape"), CASES)
+def test_multi_axis_block(library, chosen, channels, size, shape):
+    block = randomised(MultiAxisGatedMlp(channels, size, 0.0))
+    x = torch.randn(*shape, channels)
+    with torch.autocast("cpu", enabled=False):
+        exact = block.double()(x.double())
+    block.float()
+    kept = x.clone()
+    with streaming.image(8):
+        assert kernels.usable(block, x, dtype=torch.float32)
+        close(block(x), exact, chosen[1])
+        assert torch.equal(x, kept)
+        close(block(x, x), exact, chosen[1])  # into itself
+
+
+@pytest.mark.parametrize(("channels", "size", "shape"), CASES)
+def test_cross_gating(library, chosen, channels, size, shape):
+    block = randomised(CrossGating(channels, channels, size, 0.0))
+    x, y = torch.randn(2, *shape, channels)
+    with torch.autocast("cpu", enabled=False):
+        exact = block.double()(Map(x.double()), Map(y.double()), x.numel())
+    block.float()
+    with streaming.image(8):
+        for ours, expected in zip(block(Map(x), Map(y), x.numel()), exact, strict=True):
+            close(ours, expected, chosen[1])
+
+
+@pytest.mark.parametrize("rows", [1, 15, 16, 1000])
+def test_layer_norm(library, chosen, rows):
+    norm = randomised(LayerNorm(48))
+    x = torch.randn(1, rows, 1, 48) * 3 + 1
+    exact = torch.nn.functional.layer_norm(x.double(), (48,), norm.weight.double(), norm.bias.double(), 1e-6)
+    with streaming.image(8):
+        ours = norm(x)
+    assert ours.dtype == chosen[0]
+    close(ours, exact, 5e-3 if chosen[0] == torch.bfloat16 else 1e-6)
+
+
+@NEEDS_KERNELS
+def test_values_far_out_stay_finite():
+    block = randomised(MultiAxisGatedMlp(32, 8, 0.0))
+    x = torch.randn(1, 8, 8, 32) * 1e4
+    with torch.inference_mode(), streaming.image(8):
+        assert torch.isfinite(block(x)).all()
+        x[0, 0, 0, 0] = torch.nan
+        assert torch.isnan(block(x)).any()  # and what is wrong is not hidden
+
+
+@NEEDS_KERNELS
+def test_where_they_do_not_fit():
+    block, x = randomised(MultiAxisGatedMlp(32, 8, 0.5)), torch.zeros(1, 8, 8, 32)
+
+    def usable(x, block=block):
+        return kernels.usable(block, x, dtype=torch.float32) is not None
+
+    assert not usable(x)  # outside of an image
+    with streaming.image(8):
+        assert not usable(x)  # gradients are recorded
+    with torch.inference_mode(), streaming.image(8):
+        assert usable(x)
+        assert not usable(torch.zeros(1, 8, 8, 8))  # channels
+        assert not usable(x.double())
+        assert not usable(torch.zeros(1, 8, 32, 8).transpose(2, 3))
+        assert not usable(x, randomised(MultiAxisGatedMlp(32, 8, 0.0)).bfloat16())
+        assert not usable(x, block.train())  # dropout
+        block.eval()
+    with torch.inference_mode(), streaming.use(Streaming(kernels=False)), streaming.image(8):
+        assert not usable(x)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64" or shutil.which("g++") is None,
+    reason="no compiler that the kernels are known to build with",
+)
+def test_kernels_were_built():
+    """Else a broken build would only skip the tests above."""
+    assert kernels.library() is not None
+
+
+def test_without_a_library_the_result_is_the_same(tmp_path):
+    """As on a machine that had no compiler."""
+    script = (
+        "import torch; from maximir import Maxim, MaximConfig; from maximir.engine import kernels\n"
+        "torch.manual_seed(0); torch.set_num_threads(1); model = Maxim(MaximConfig(16, 1, 1, 1)).eval()\n"
+        "with torch.no_grad(): torch.save(model(torch.rand(1, 3, 64, 64))[-1][-1], 'out.pt')\n"
+        "print(kernels.library())"
+    )
+    results = []
+    for switch in ("off", None):
+        environment = {key: value for key, value in os.environ.items() if key != kernels.SWITCH}
+        if switch:
+            environment[kernels.SWITCH] = switch
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        if switch:
+            assert done.stdout.strip() == "None"
+        results.append(torch.load(tmp_path / "out.pt", weights_only=True))
+    assert (results[0] - results[1]).abs().max() < 1e-5 * results[0].abs().max()
+    assert MaximConfig(16, 1, 1, 1).features % kernels.CHANNELS == 0

@@ -1,0 +1,143 @@
+import pytest
+import torch
+
+from maximir import Maxim, MaximConfig, MaximirError
+from maximir.engine import sources
+from maximir.engine.streaming import Rows
+from maximir.network import blocks, layers
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3])
+@pytest.mark.parametrize("size", [(64, 64), (64, 192)])
+def test_outputs_by_stage_and_scale(stages, size):
+    h, w = size
+    model = Maxim(MaximConfig(features=8, stages=stages, groups=1, bottlenecks=1)).eval()
+    outputs = model(torch.rand(2, 3, h, w))
+    shapes = [[tuple(scale.shape) for scale in stage] for stage in outputs]
+    assert shapes == [[(2, 3, h // 4, w // 4), (2, 3, h // 2, w // 2), (2, 3, h, w)]] * stages
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (torch.zeros(3, 64, 64), r"\[N, 3, H, W\]"),
+        (torch.zeros(1, 1, 64, 64), r"\[N, 3, H, W\]"),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "floating-point"),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.float64), r"float32 weights, but the image is torch\.float64"),
+        (torch.zeros(1, 3, 64, 80), "multiples of 64"),
+        (torch.zeros(1, 3, 0, 64), "multiples of 64"),
+    ],
+)
+def test_wrong_input(tiny_model, image, reason):
+    with pytest.raises(MaximirError, match=reason):
+        tiny_model(image)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"features": 0},
+        {"stages": 1.5},
+        {"features": 6},
+        {"dropout": 1.0},
+        {"groups": True},
+        {"dropout": "x"},
+        {"stages": 2**40},
+    ],
+)
+def test_wrong_config(fields):
+    with pytest.raises(MaximirError, match="config: "):
+        MaximConfig(**fields)
+
+
+def test_config_round_trip():
+    config = MaximConfig(features=16, dropout=0.1)
+    assert MaximConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(MaximirError, match="'widht'"):
+        MaximConfig.from_dict({"widht": 3})
+
+
+def test_every_parameter_matters():
+    """Nothing is wired past: every parameter gets a gradient from the outputs."""
+    torch.manual_seed(0)
+    model = Maxim(MaximConfig(features=8, stages=2, groups=1, bottlenecks=1))
+    for module in model.modules():
+        if isinstance(module, blocks.ChannelAttention):
+            torch.nn.init.ones_(module.squeeze.bias)  # no ReLU starts dead
+    outputs = model(torch.rand(1, 3, 64, 64))
+    sum(scale.square().sum() for stage in outputs for scale in stage).backward()
+    dead = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not dead, dead
+
+
+def test_initialisation_is_the_papers():
+    torch.manual_seed(0)
+    model = Maxim(MaximConfig(features=32, stages=1, groups=1, bottlenecks=1))
+    stage = model.stages[0]
+    gmlp = stage.encoders[0].block.groups[0][0].grid
+    gate = stage.skip_gates[0].gate_x
+    assert gmlp.mix.weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert gmlp.mix.bias.abs().max() == 0
+    assert gate.grid.weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert (gate.grid.bias == 1).all()
+    assert (gate.block.bias == 1).all()
+    assert gate.project_in.weight.std().item() == pytest.approx(32**-0.5, rel=0.05)
+    conv = stage.encoders[2].block.groups[0][1].conv1
+    assert conv.weight.std().item() == pytest.approx((9 * 128) ** -0.5, rel=0.02)
+    assert conv.weight.abs().max() < 2.28 * (9 * 128) ** -0.5  # truncated at 2 / 0.8796 standard deviations
+
+
+def test_dropout_is_in_training_only():
+    torch.manual_seed(0)
+    model = Maxim(MaximConfig(features=8, stages=1, groups=1, bottlenecks=1, dropout=0.5))
+    image = torch.rand(1, 3, 64, 64)
+    assert not torch.equal(model(image)[-1][-1], model(image)[-1][-1])
+    model.eval()
+    assert torch.equal(model(image)[-1][-1], model(image)[-1][-1])
+
+
+def test_zeroed_outputs_make_the_identity():
+    model = Maxim(MaximConfig(features=8, stages=2, groups=1, bottlenecks=1))
+    model.zero_outputs_()
+    image = torch.rand(1, 3, 64, 64)
+    for stage in model(image):
+        assert torch.equal(stage[-1], image)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+@pytest.mark.parametrize("size", [(8, 8), (16, 32)])
+def test_shrinking_is_antialiased_bilinear(factor, size):
+    x = torch.rand(2, *size, 5, dtype=torch.float64)
+    expected = torch.nn.functional.interpolate(
+        x.permute(0, 3, 1, 2), scale_factor=1 / factor, mode="bilinear", antialias=True
+    )
+    torch.testing.assert_close(layers.shrink(x, factor), expected.permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 1.0, 2.0, 4.0])
+def test_resize_and_projections_commute(ratio):
+    """`ScaleTo` projects before it enlarges, and merges what follows; the official code does neither."""
+    torch.manual_seed(0)
+    scale = layers.ScaleTo(5, 7, ratio).double()
+    x, weight = torch.rand(1, 16, 32, 5).double(), torch.rand(3, 7).double()
+    merged = scale.through(x, weight)(Rows())
+    resized = x if ratio == 1 else scale.resize(x)
+    torch.testing.assert_close(merged, scale.project(resized) @ weight.T)
+
+
+def test_a_projection_of_a_concatenation_is_a_sum():
+    torch.manual_seed(0)
+    up, linear = layers.ConvTranspose(6, 4).double(), torch.nn.Linear(9, 3).double()
+    x, y = torch.rand(1, 4, 4, 6).double(), torch.rand(1, 8, 8, 5).double()
+    torch.nn.init.normal_(up.bias)
+    merged = sources.project(linear, sources.Upsampled(up, x), sources.Map(y))(Rows())
+    torch.testing.assert_close(merged, linear(torch.cat([up(x), y], dim=-1)))
+
+
+def test_bfloat16_autocast_is_close(tiny_model):
+    image = torch.rand(1, 3, 64, 64)
+    exact = tiny_model(image)[-1][-1]
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = tiny_model(image)[-1][-1]
+    assert exact.dtype == torch.float32
+    assert (rough.float() - exact).square().mean().sqrt() < 0.1 * exact.std()
