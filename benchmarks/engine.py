@@ -145,17 +145,13 @@ def profile(size: str, variant: str) -> None:
         "copies, conversions": ("copy_", "cat", "fill_"),
         "pointwise": ("add", "mul", "leaky_relu", "sum", "sigmoid", "gelu", "upsample_bilinear2d"),
     }
-    run, norm = kernels.run, kernels.layer_norm
+    run = kernels.run
 
     def timed_run(name: str, *args: object) -> None:
         with torch.profiler.record_function(f"kernel {name}"):
             run(name, *args)  # type: ignore[arg-type]
 
-    def timed_norm(*args: object) -> torch.Tensor:
-        with torch.profiler.record_function("kernel layer_norm"):
-            return norm(*args)  # type: ignore[arg-type]
-
-    kernels.run, kernels.layer_norm = timed_run, timed_norm  # type: ignore[assignment]
+    kernels.run = timed_run
     seconds: dict[str, list[float]] = {}
     ways = [way for way in WAYS if way.startswith("maximir") and "no kernels" not in way]
     for column, way in enumerate(ways):

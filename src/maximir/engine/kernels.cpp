@@ -649,42 +649,6 @@ void cross_gate(const Sweep& s, const CrossWeights& weights, void* x_map, void* 
     });
 }
 
-// ---- Rows without windows ---------------------------------------------------------------------------------
-
-// The sums over the lanes of W vectors, one per lane.
-INLINE Vec sums(Vec (&v)[W]) {
-    transpose(v);
-    UNROLL for (int n = W / 2; n > 0; n /= 2)
-        UNROLL for (int i = 0; i < n; ++i) v[i] += v[i + n];
-    return v[0];
-}
-
-// LayerNorm of W rows; where fewer are left, the last is read again. (With a panel it takes twice as long.)
-template <class T>
-void norm_rows(const float* x, T* out, const float* gamma, const float* beta, int64_t rows, int64_t C) {
-    const float* row[W];
-    float mean[W], scale[W];
-    Vec v[W] = {};
-    for (int i = 0; i < W; ++i) {
-        row[i] = x + std::min<int64_t>(i, rows - 1) * C;
-        for (int64_t c = 0; c < C; c += W) v[i] += load(row[i] + c);
-    }
-    write(mean, sums(v) / float(C));
-    for (int i = 0; i < W; ++i) {
-        v[i] = Vec{};
-        for (int64_t c = 0; c < C; c += W) {
-            Vec d = load(row[i] + c) - mean[i];
-            v[i] += d * d;
-        }
-    }
-    write(scale, inverse_sqrt(sums(v) / float(C) + 1e-6f));
-    for (int64_t i = 0; i < std::min<int64_t>(W, rows); ++i)
-        for (int64_t c = 0; c < C; c += W) {
-            Vec unit = (load(row[i] + c) - mean[i]) * scale[i];
-            store(out + i * C + c, unit * load(gamma + c) + load(beta + c));
-        }
-}
-
 // No exception leaves the library.
 template <class Call>
 int guarded(bool arguments, const Call& call) {
@@ -752,19 +716,5 @@ EXPORT int cross_gate_sweep(const Sweep* s, const CrossWeights* weights, void* x
         auto* call = s->features_bf16 ? (s->precision ? cross_gate<Half, uint16_t> : cross_gate<Full, uint16_t>)
                                    : (s->precision ? cross_gate<Half, float> : cross_gate<Full, float>);
         call(*s, *weights, x, y, gx, gy);
-    });
-}
-
-// LayerNorm of rows; out: float32 or bfloat16.
-EXPORT int layer_norm(const float* x, void* out, const float* gamma, const float* beta, int64_t rows,
-                      int64_t channels, int32_t out_is_bf16, int32_t threads) {
-    return guarded(channels >= 16 && channels % 16 == 0 && rows >= 0 && threads >= 1, [&] {
-        parallel(threads, 0, (rows + W - 1) / W, 64, [&](int, int64_t i) {
-            int64_t at = i * W * channels, left = rows - i * W;
-            if (out_is_bf16)
-                norm_rows(x + at, static_cast<uint16_t*>(out) + at, gamma, beta, left, channels);
-            else
-                norm_rows(x + at, static_cast<float*>(out) + at, gamma, beta, left, channels);
-        });
     });
 }

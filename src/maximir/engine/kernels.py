@@ -80,7 +80,6 @@ def library() -> ctypes.CDLL | None:
         except (OSError, AttributeError):  # of another system or version, or without its OpenMP library
             continue
         if current and loaded.supported():
-            loaded.layer_norm.argtypes = [*[c_void_p] * 4, c_int64, c_int64, c_int32, c_int32]
             return loaded
     return None
 
@@ -104,20 +103,6 @@ def usable(module: nn.Module, *maps: Tensor, dtype: torch.dtype | None = None) -
     )
     plain = all(p.dtype == torch.float32 and p.is_contiguous() for p in module.parameters())
     return running if fits and plain and not dropping else None
-
-
-def layer_norm(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
-    """LayerNorm of a float32 map, `usable`; bfloat16 where autocast would make it so at once."""
-    half = torch.is_autocast_enabled("cpu")
-    out = torch.empty_like(x, dtype=torch.bfloat16 if half else torch.float32)
-    channels = x.shape[-1]
-    check(
-        library().layer_norm(  # type: ignore[union-attr]
-            x.data_ptr(), out.data_ptr(), weight.data_ptr(), bias.data_ptr(),
-            x.numel() // channels, channels, half, torch.get_num_threads(),
-        )
-    )  # fmt: skip
-    return out
 
 
 def multi_axis(

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maximir.engine import kernels
 from maximir.engine.sources import up_convolve
 from maximir.engine.streaming import Rows
 
@@ -54,11 +53,6 @@ class Modules(nn.ModuleList, Generic[M]):
 class LayerNorm(nn.LayerNorm):
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if kernels.usable(self, x, dtype=torch.float32):
-            return kernels.layer_norm(self.weight, self.bias, x)
-        return super().forward(x)
 
 
 class Dense(nn.Linear):
