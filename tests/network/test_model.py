@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from maximir import Maxim, MaximConfig, MaximirError
+from maximir import Maxim, MaximConfig, MaximirError, UsageError
 from maximir.engine import sources
 from maximir.engine.streaming import Rows
 from maximir.network import blocks, layers
@@ -15,6 +15,26 @@ def test_outputs_by_stage_and_scale(stages, size):
     outputs = model(torch.rand(2, 3, h, w))
     shapes = [[tuple(scale.shape) for scale in stage] for stage in outputs]
     assert shapes == [[(2, 3, h // 4, w // 4), (2, 3, h // 2, w // 2), (2, 3, h, w)]] * stages
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_first_stages_make_what_the_whole_network_makes_there(count):
+    model = Maxim(MaximConfig(features=8, stages=3, groups=1, bottlenecks=1)).eval()
+    image = torch.rand(1, 3, 64, 128)
+    shorter = model.first_stages(count)
+    with torch.no_grad():
+        outputs, expected = shorter(image), model(image)
+    assert len(outputs) == shorter.config.stages == count
+    for stage, stage_expected in zip(outputs, expected, strict=False):
+        for scale, scale_expected in zip(stage, stage_expected, strict=True):
+            torch.testing.assert_close(scale, scale_expected, rtol=0, atol=1e-6)
+    assert next(shorter.parameters()).data_ptr() == next(model.parameters()).data_ptr(), "weights are copied"
+
+
+@pytest.mark.parametrize("count", [0, -1, 2])
+def test_stages_that_are_not_there(tiny_model, count):
+    with pytest.raises(UsageError, match=f"1 to 1 for this model, not {count}"):
+        tiny_model.first_stages(count)
 
 
 @pytest.mark.parametrize(

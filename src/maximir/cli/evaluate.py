@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maximir.cli.options import Device, Ensemble, MaxMemory, Precision, Scratch, Task, Weights, command_line
+from maximir.cli.options import (
+    Device,
+    Ensemble,
+    MaxMemory,
+    Precision,
+    Scratch,
+    Stages,
+    Task,
+    Weights,
+    command_line,
+)
 from maximir.errors import UsageError
 from maximir.files import printable
 
@@ -47,6 +57,7 @@ def evaluate(
     pixels: Annotated[
         str | None, typer.Option(help="float, clipped, truncated or rounded: instead of the protocol's.")
     ] = None,
+    stages: Stages = None,
     ensemble: Ensemble = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Forget another evaluation in OUT.")] = False,
     device: Device = "auto",
@@ -79,6 +90,7 @@ def evaluate(
         degrade=degrade,
         only=tuple(only or ()),
         images=images,
+        stages=stages,
         ensemble=ensemble,
         device=device,
         precision=precision,

@@ -7,7 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from maximir.cli.options import Device, Ensemble, MaxMemory, Precision, Scratch, Task, Weights, model_of
+from maximir.cli.options import (
+    Device,
+    Ensemble,
+    MaxMemory,
+    Precision,
+    Scratch,
+    Stages,
+    Task,
+    Weights,
+    model_of,
+)
 from maximir.errors import UsageError
 
 
@@ -22,6 +32,7 @@ def info(
     precision: Precision = "fp32",
     max_memory: MaxMemory = None,
     scratch: Scratch = None,
+    stages: Stages = None,
     ensemble: Ensemble = False,
 ) -> None:
     """List models and variants; with --size, foresee what an image takes on this machine."""
@@ -34,9 +45,10 @@ def info(
             precision=precision,
             max_memory=max_memory,
             scratch=scratch,
+            stages=stages,
             ensemble=ensemble,
         )
-    elif task or weights or max_memory or scratch or ensemble:
+    elif task or weights or max_memory or scratch or stages or ensemble:
         raise UsageError("give --size WIDTHxHEIGHT to foresee what an image takes")
     else:
         list_models()

@@ -29,6 +29,12 @@ MaxMemory = Annotated[
 Scratch = Annotated[
     Path | None, typer.Option(help="Folder for scratch files (default: the system's for temporary files).")
 ]
+Stages = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="End after so many of the model's stages: faster, and a little less good."
+    ),
+]
 Ensemble = Annotated[
     bool,
     typer.Option(

@@ -17,6 +17,7 @@ from maximir.cli.options import (
     MaxMemory,
     Precision,
     Scratch,
+    Stages,
     Task,
     Weights,
     command_line,
@@ -42,6 +43,7 @@ def restore(
     precision: Precision = "fp32",
     max_memory: MaxMemory = None,
     scratch: Scratch = None,
+    stages: Stages = None,
     ensemble: Ensemble = False,
 ) -> None:
     """Restore photographs. Results keep name, format, bit depth, metadata and place in the folder."""
@@ -62,7 +64,13 @@ def restore(
     from maximir.restoring.restorer import Restorer
 
     restorer = Restorer(
-        model, device=device, precision=precision, max_memory=max_memory, scratch=scratch, ensemble=ensemble
+        model,
+        device=device,
+        precision=precision,
+        max_memory=max_memory,
+        scratch=scratch,
+        ensemble=ensemble,
+        stages=stages,
     )
     batch.check_writable(output.parent if to_file else output)
     settings = settings_digest(
@@ -70,6 +78,7 @@ def restore(
         precision=precision,
         ensemble=ensemble,
         version=__version__,
+        **({} if stages is None else {"stages": stages}),
     )
     failed, known, clock = 0, 0, time.monotonic()
     work = {job: job.weight for job in jobs}

@@ -62,6 +62,7 @@ class Request:
         degrade: what `degradations.testsets.degradation` takes.
         only: patterns of names, as of a shell; none: all.
         images: the first so many.
+        stages: of the model, the first so many.
     """
 
     data: Path
@@ -73,6 +74,7 @@ class Request:
     degrade: str | None = None
     only: tuple[str, ...] = ()
     images: int | None = None
+    stages: int | None = None
     ensemble: bool = False
     device: str = "auto"
     precision: str = "fp32"
@@ -150,6 +152,7 @@ def prepare(request: Request, command: str = "") -> Evaluation:
             request.max_memory,
             scratch=request.scratch,
             ensemble=request.ensemble,
+            stages=request.stages,
         )
         sha256 = file_digest(path)
     settings = {
@@ -157,6 +160,7 @@ def prepare(request: Request, command: str = "") -> Evaluation:
         "convention": protocol.convention,
         "sha256": sha256,
         "degrade": request.degrade,
+        "stages": request.stages,
         "ensemble": restorer is not None and request.ensemble,
         "precision": None if restorer is None else request.precision,
     }

@@ -28,14 +28,16 @@ DIGEST = "sha256"  # key of the metadata
 MAX_OFFICIAL_BYTES = 4 * 2**30  # M-3, the largest, has 0.27 GB
 
 
-def load_model(path_or_name: str | os.PathLike[str]) -> Maxim:
+def load_model(path_or_name: str | os.PathLike[str], stages: int | None = None) -> Maxim:
     """A network with its weights, in float32 and evaluation mode, on the CPU.
 
     Args:
         path_or_name: a `.safetensors` of ours, an official `.npz`, or the name of an embedded model or of a
             task that has one ("denoise").
+        stages: end after so many (`Maxim.first_stages`): faster, and a little less good. None: all.
 
     Raises:
+        UsageError: more stages than the model has.
         MaximirError: unknown name; missing, truncated, foreign or pickled file; missing, unknown or
             wrong-shaped parameters; values that are not finite.
     """
@@ -47,11 +49,12 @@ def load_model(path_or_name: str | os.PathLike[str]) -> Maxim:
         with path.open("rb"):  # safetensors has one message for all that can go wrong
             pass
         config, state = readers[path.suffix.lower()](path)
-        return build(config, state)
+        model = build(config, state)
     except MaximirError as error:
         raise MaximirError(f"{path}: {error}") from error
     except OSError as error:
         raise MaximirError(f"{path}: cannot be read ({reason(error)})") from error
+    return model if stages is None else model.first_stages(stages)
 
 
 def build(config: MaximConfig, state: Mapping[str, Tensor]) -> Maxim:

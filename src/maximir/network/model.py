@@ -6,6 +6,7 @@ Inside, maps are channels-last `[N, H, W, C]`; images at the border are `[N, 3, 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from maximir.engine import streaming
 from maximir.engine.sources import Convolved, Map, Source, Upsampled, project
 from maximir.engine.streaming import Rows, keep, sweep_rows
-from maximir.errors import MaximirError
+from maximir.errors import MaximirError, UsageError
 from maximir.network.blocks import (
     ConvChannelAttention,
     CrossGating,
@@ -317,6 +318,31 @@ class Maxim(nn.Module):
         for module in self.modules():
             if isinstance(module, EncoderDecoderBlock | Bottleneck):
                 module.recompute = on
+
+    def first_stages(self, count: int) -> Maxim:
+        """The network that ends after `count` stages, with these weights (shared, not copied).
+
+        Every stage is supervised (paper, section 3.3): its attention module makes a picture at every scale.
+        The shorter network makes just that, so its `outputs[-1]` is `outputs[count - 1]` of this one.
+
+        Raises:
+            UsageError: fewer than one stage, or more than there are.
+        """
+        if not 1 <= count <= self.config.stages:
+            raise UsageError(f"stages must be 1 to {self.config.stages} for this model, not {count}")
+        if count == self.config.stages:
+            return self
+        with torch.device("meta"):
+            shorter = Maxim(dataclasses.replace(self.config, stages=count))
+        last = f"stages.{count - 1}.outputs."
+        state = {}
+        for name, value in self.state_dict(keep_vars=True).items():
+            if name.startswith(last):
+                name = name.replace(".to_image.", ".")
+            state[name] = value
+        state = {name: state[name] for name in shorter.state_dict()}
+        shorter.load_state_dict(state, strict=True, assign=True)
+        return shorter.train(self.training)
 
     def heads(self) -> Iterator[ImageConv]:
         """The convolutions that make the images."""

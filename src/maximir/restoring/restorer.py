@@ -54,6 +54,7 @@ class Restorer:
         ensemble: the mean over the image's eight rotations and reflections: a little better, and eight times
             the time (the paper's "geometric ensemble"; the official script's stacks them, and so fails for
             images that are not square).
+        stages: end after so many of the model's stages: faster, and a little less good. None: all.
         progress: called with the part of an image (or batch) that is done, 0 … 1.
 
     Raises:
@@ -69,6 +70,7 @@ class Restorer:
         *,
         scratch: str | os.PathLike[str] | None = None,
         ensemble: bool = False,
+        stages: int | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> None:
         if precision not in ("fp32", "bf16"):
@@ -81,7 +83,7 @@ class Restorer:
         self.precision = precision
         self.features = torch.bfloat16 if precision == "bf16" else torch.float32
         self.device = choose_device(device)
-        self.model = load_model(path_or_name).to(self.device)
+        self.model = load_model(path_or_name, stages).to(self.device)
 
     def __call__(self, image: AnyImage) -> AnyImage:
         """Restore one image; the result is of the same kind and size.
