@@ -88,11 +88,15 @@ def sync_folder(folder: Path) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, as `sha256sum` gives it.
+    """SHA-256 of a file, as `sha256sum` gives it; of a folder, over the names and digests of what is in it.
 
     Raises:
         OSError: it cannot be read.
     """
+    if path.is_dir():
+        inside = sorted(file for file in path.rglob("*") if file.is_file())
+        names = [f"{file.relative_to(path).as_posix()} {file_digest(file)}\n" for file in inside]
+        return hashlib.sha256("".join(names).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

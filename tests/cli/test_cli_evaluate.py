@@ -145,7 +145,7 @@ def test_nothing_scored_is_still_a_report(data, no_network, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ("--data {data}", "give one of --task, --weights and --restored"),
+        ("--data {data}", "give one of --task, --model, --weights and --restored"),
         ("--data {data} --task denoise --restored {good}", "give one of"),
         ("--data {data} --task denoise --weights x.npz", "give one of"),
         ("--data {data} --task sharpen", "unknown task 'sharpen'"),

@@ -533,6 +533,7 @@ def test_what_decides_and_what_is_said(request_of, data):
         "convention": PROTOCOLS["rounded"].convention,
         "sha256": hashlib.sha256(b"one").hexdigest(),
         "degrade": None,
+        "stages": None,
         "ensemble": False,
         "precision": "fp32",
     }

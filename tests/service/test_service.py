@@ -221,7 +221,8 @@ def test_the_command_serves_and_stops(tmp_path):
     assert process.returncode == 0
     assert "stopped" in errors and "Traceback" not in errors
     assert re.search(
-        r"127\.0\.0\.1 POST /v1/restore 200 \d+\.\d{3} s, \d+ bytes in, \d+ out \(derain, upload\)", errors
+        r"127\.0\.0\.1 POST /v1/restore 200 \d+\.\d{3} s, \d+ bytes in, \d+ out \(derain-box, upload\)",
+        errors,
     )
 
 

@@ -91,15 +91,16 @@ def test_what_is_not_there(service):
 
 def test_models_and_documentation(service):
     models = service.client.get("/v1/models").json()
-    assert [model["name"] for model in models] == list(catalogue.BY_TASK)
+    assert [model["name"] for model in models] == [model.name for model in catalogue.MODELS]
     for model in models:
-        assert model["tasks"] == [model["name"]] and model["licence"] == "Apache-2.0"
-        assert 3e6 < model["parameters"] < 5e6
+        assert [model["name"]] == [f"{task}-box" for task in model["tasks"]]
+        assert model["licence"] == "Apache-2.0" and model["default"] and model["origin"] == "box"
+        assert 3e6 < model["parameters"] < 7e6 and model["stages"] == 1
         assert model["description"]
     documented = service.client.get("/openapi.json").json()
     restore = documented["paths"]["/v1/restore"]["post"]
     fields = restore["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
-    assert set(fields) == {"image", "task", "format", "id"}
+    assert set(fields) == {"image", "task", "model", "format", "id"}
     assert {"200", "400", "401", "403", "408", "413", "415", "422", "429", "503", "504"} <= set(
         restore["responses"]
     )
@@ -137,6 +138,13 @@ def test_metrics(service):
         (400, "exceeded maximum size", [("task", None, b"x" * 100_000)]),
         (422, "unknown task 'sharpen'", [("image", "a", b"x"), ("task", None, b"sharpen")]),
         (422, "unknown task", [("image", "a", b"x"), ("task", None, b"../../etc/passwd\0")]),
+        (422, "unknown model 'other': choose", [("image", "a", b"x"), ("model", None, b"other")]),
+        (422, "unknown model", [("image", "a", b"x"), ("model", None, b"/etc/passwd")]),
+        (
+            422,
+            "derain-box is for derain, not for denoise",
+            [("image", "a", b"x"), ("task", None, b"denoise"), ("model", None, b"derain-box")],
+        ),
         (
             422,
             "unknown format 'gif'",

@@ -15,6 +15,7 @@ from maximir.cli.convert import convert
 from maximir.cli.degrade import degrade
 from maximir.cli.evaluate import evaluate
 from maximir.cli.info import info
+from maximir.cli.models import get, models
 from maximir.cli.restore import restore
 from maximir.cli.serve import serve
 from maximir.cli.train import train
@@ -23,13 +24,13 @@ from maximir.files import printable, reason
 
 app = typer.Typer(
     name="maximir",
-    help="Restore photographs with MAXIM: denoise, deblur, derain, dehaze, enhance.",
+    help="Restore photographs with MAXIM: denoise, deblur, derain, dehaze, enhance, retouch.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (restore, evaluate, compare, convert, train, degrade, serve, info):
+for command in (restore, models, get, evaluate, compare, convert, train, degrade, serve, info):
     app.command()(command)
 
 

@@ -1,4 +1,4 @@
-"""`maximir convert`: an official checkpoint as safetensors."""
+"""`maximir convert`: the authors' weights as safetensors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maximir.cli.options import Stages
 from maximir.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,20 +15,29 @@ if TYPE_CHECKING:
 
 
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="An official .npz checkpoint.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="An official .npz, or a TensorFlow.js package (folder or .tgz).")
+    ],
     output: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
     half: Annotated[bool, typer.Option("--half", help="Store float16: half the size.")] = False,
+    stages: Stages = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
 ) -> None:
-    """Convert an official checkpoint to safetensors, every parameter checked."""
-    from maximir.models.checkpoint import load_model, save_model
+    """Convert the authors' weights to safetensors, every parameter checked; or any model's first stages."""
+    from maximir.models import choice
+    from maximir.models.checkpoint import load_model, read, save_model
 
     if output.suffix != ".safetensors":
         raise UsageError(f"{output}: the output must be named .safetensors")
     if output.exists() and not overwrite:
         raise UsageError(f"{output} exists; use --overwrite to replace it")
-    model = load_model(checkpoint)
-    save_model(model, output, half=half)
+    model = load_model(checkpoint, stages)
+    facts = read(choice.resolve(checkpoint)).facts
+    if stages is not None:  # earlier stages have all their outputs
+        facts.pop("missing", None)
+    save_model(model, output, half=half, metadata=facts)
+    if missing := facts.get("missing"):
+        print(f"not in this source, zeros here: {', '.join(missing)}")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{output}: {describe(model.config)}, {parameters / 1e6:.2f} M parameters")
 

@@ -13,12 +13,14 @@ from maximir.cli.options import (
     Device,
     Ensemble,
     MaxMemory,
+    Model,
     Precision,
     Scratch,
     Stages,
     Task,
     Weights,
     command_line,
+    model_of,
 )
 from maximir.errors import UsageError
 from maximir.files import printable
@@ -34,6 +36,7 @@ def evaluate(
         typer.Option(help="Folder of pairs as the dataset is downloaded; or of clean images to --degrade."),
     ],
     task: Task = None,
+    model: Model = None,
     weights: Weights = None,
     restored: Annotated[
         Path | None, typer.Option(help="Or a folder of restored images: only score them.")
@@ -66,8 +69,8 @@ def evaluate(
     scratch: Scratch = None,
 ) -> None:
     """Score a model, or images that others restored, by a stated protocol (docs/evaluation.md)."""
-    if [task, weights, restored].count(None) != 2:
-        raise UsageError("give one of --task, --weights and --restored")
+    if [task, model, weights, restored].count(None) != 3:
+        raise UsageError("give one of --task, --model, --weights and --restored")
     if out is None and (save or overwrite):
         raise UsageError("--save and --overwrite need --out FOLDER")
     for folder in (data, restored):
@@ -78,11 +81,10 @@ def evaluate(
     from maximir.evaluation import report
     from maximir.evaluation.evaluate import Request, prepare
     from maximir.evaluation.scores import Book
-    from maximir.models import catalogue
 
     request = Request(
         data,
-        weights=weights if task is None else catalogue.for_task(task).task,
+        weights=None if restored is not None else model_of(task, model, weights).name,
         restored=restored,
         protocol=protocol,
         pixels=pixels,

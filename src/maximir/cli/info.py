@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from maximir.cli.options import (
     Device,
     Ensemble,
     MaxMemory,
+    Model,
     Precision,
     Scratch,
     Stages,
@@ -20,6 +21,9 @@ from maximir.cli.options import (
 )
 from maximir.errors import UsageError
 
+if TYPE_CHECKING:
+    from maximir.models.choice import Choice
+
 
 def info(
     size: Annotated[
@@ -27,6 +31,7 @@ def info(
         typer.Option(metavar="WIDTHxHEIGHT", help="Foresee memory and time for images of this size."),
     ] = None,
     task: Task = None,
+    model: Model = None,
     weights: Weights = None,
     device: Device = "auto",
     precision: Precision = "fp32",
@@ -37,9 +42,8 @@ def info(
 ) -> None:
     """List models and variants; with --size, foresee what an image takes on this machine."""
     if size is not None:
-        name = model_of(task, weights)
         foresee(
-            name,
+            model_of(task, model, weights),
             size,
             device=device,
             precision=precision,
@@ -48,7 +52,7 @@ def info(
             stages=stages,
             ensemble=ensemble,
         )
-    elif task or weights or max_memory or scratch or stages or ensemble:
+    elif task or model or weights or max_memory or scratch or stages or ensemble:
         raise UsageError("give --size WIDTHxHEIGHT to foresee what an image takes")
     else:
         list_models()
@@ -68,7 +72,7 @@ def list_models() -> None:
     for model in catalogue.MODELS:
         size = f"{model.path.stat().st_size / 1e6:.1f} MB" if model.path.exists() else "missing"
         models.add_row()
-        models.add_row(f"[bold]{model.task}", "for", model.summary)
+        models.add_row(f"[bold]{model.name}", "for", model.summary)
         models.add_row("", "trained on", f"{model.data}; {model.hours}")
         models.add_row("", "reaches", f"{model.results} dB")
         models.add_row("", "limits", model.limits)
@@ -83,7 +87,7 @@ def list_models() -> None:
     console.print(f"native kernels: {Path(library._name).stem if library else 'none, torch does it all'}")
 
 
-def foresee(name: str, size: str, **settings: Any) -> None:
+def foresee(chosen: Choice, size: str, **settings: Any) -> None:
     """Print what `maximir restore` will take for an image of this size.
 
     Args:
@@ -98,9 +102,9 @@ def foresee(name: str, size: str, **settings: Any) -> None:
     from maximir.restoring.restorer import Restorer
 
     height, width = sizes.parse_pixels(size)
-    restorer = Restorer(name, **settings)
+    restorer = Restorer(chosen.path, **settings)
     foreseen = foresight.foresee(restorer, height, width)
-    print(f"{name}, {width} x {height} pixels, {settings['precision']}, {restorer.device}")
+    print(f"{chosen.name}, {width} x {height} pixels, {settings['precision']}, {restorer.device}")
     print(f"memory  {sizes.in_words(foreseen.peak)}", end="")
     if foreseen.scratch:
         print(f", and up to {sizes.in_words(foreseen.scratch)} in scratch files", end="")

@@ -5,17 +5,24 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from maximir.errors import UsageError
 
+if TYPE_CHECKING:
+    from maximir.models.choice import Choice
+
 Task = Annotated[
-    str | None, typer.Option(help="denoise, deblur, derain, dehaze or enhance: the embedded model for it.")
+    str | None,
+    typer.Option(help="denoise, deblur, derain, dehaze, enhance or retouch: the best model here for it."),
+]
+Model = Annotated[
+    str | None, typer.Option(metavar="NAME", help="A model by its name: `maximir models` lists them.")
 ]
 Weights = Annotated[
-    str | None, typer.Option(help="Weights instead: .safetensors, official .npz, or a model's name.")
+    str | None, typer.Option(help="Weights instead: .safetensors, official .npz, or a TensorFlow.js package.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
 Precision = Annotated[str, typer.Option(help="fp32 (exact), or bf16: faster, half the memory.")]
@@ -44,19 +51,22 @@ Ensemble = Annotated[
 ]
 
 
-def model_of(task: str | None, weights: str | None) -> str:
-    """The model that --task or --weights means.
+def model_of(task: str | None, model: str | None, weights: str | None) -> Choice:
+    """The model that --task, --model or --weights means.
 
     Raises:
-        UsageError: both or neither are given, or there is no such task.
+        UsageError: not one of them is given, or there is no such model here.
     """
-    from maximir.models import catalogue
+    from maximir.models import choice
 
-    if task is not None and weights is None:
-        return catalogue.for_task(task).task
-    if weights is not None and task is None:
-        return weights
-    raise UsageError("give either --task or --weights")
+    match task, model, weights:
+        case str(), None, None:
+            return choice.for_task(task)
+        case None, str(), None:
+            return choice.named(model)
+        case None, None, str():
+            return choice.choose(weights)
+    raise UsageError("give one of --task, --model and --weights")
 
 
 def command_line() -> str:

@@ -15,6 +15,7 @@ from maximir.cli.options import (
     Device,
     Ensemble,
     MaxMemory,
+    Model,
     Precision,
     Scratch,
     Stages,
@@ -35,6 +36,7 @@ def restore(
         Path, typer.Option("--output", "-o", help="Folder for the results (or one file, for one image).")
     ],
     task: Task = None,
+    model: Model = None,
     weights: Weights = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help=RESUME)] = False,
@@ -48,12 +50,11 @@ def restore(
 ) -> None:
     """Restore photographs. Results keep name, format, bit depth, metadata and place in the folder."""
     from maximir.files import file_digest
-    from maximir.models import catalogue
     from maximir.progress import WorkProgress, in_words
     from maximir.restoring import batch
     from maximir.restoring.journal import Journal, remove_parts, settings_digest
 
-    model = model_of(task, weights)
+    chosen = model_of(task, model, weights)
     if "" in inputs:
         raise UsageError("an INPUT is empty; give files or folders")
     jobs = batch.plan([Path(name) for name in inputs], output)
@@ -64,7 +65,7 @@ def restore(
     from maximir.restoring.restorer import Restorer
 
     restorer = Restorer(
-        model,
+        chosen.path,
         device=device,
         precision=precision,
         max_memory=max_memory,
@@ -74,7 +75,7 @@ def restore(
     )
     batch.check_writable(output.parent if to_file else output)
     settings = settings_digest(
-        weights=file_digest(catalogue.resolve(model)),
+        weights=file_digest(chosen.path),
         precision=precision,
         ensemble=ensemble,
         version=__version__,
@@ -117,6 +118,7 @@ def restore(
         raise typer.Exit(130) from None
     before = f"{known} done before, " if known else ""
     took = in_words(time.monotonic() - clock)
-    print(f"{before}{len(jobs) - known - failed} restored, {failed} failed, {took}, in {output}")
+    counts = f"{before}{len(jobs) - known - failed} restored, {failed} failed"
+    print(f"{counts}, {took}, in {output} (model: {chosen.name})")
     if failed:
         raise typer.Exit(1)

@@ -30,7 +30,7 @@ from maximir.evaluation.scores import PICTURES, RESTORED, Book, Score
 from maximir.evaluation.testsets import Degrade, degradation
 from maximir.files import file_digest, reason, write_atomically
 from maximir.images import Photo
-from maximir.models import catalogue
+from maximir.models import choice
 from maximir.pixels import UINT8, from_unit, to_unit
 from maximir.restoring import pipeline
 from maximir.restoring.pipeline import Work
@@ -141,7 +141,7 @@ def prepare(request: Request, command: str = "") -> Evaluation:
         cases = tuple(case for case in cases if case.name in restored)
     sha256 = None
     if request.weights is not None:
-        path = catalogue.resolve(request.weights)
+        path = choice.resolve(request.weights)
 
         from maximir.restoring.restorer import Restorer
 

@@ -1,13 +1,10 @@
-"""The models that come with maximir, and which one a task uses."""
+"""The models that come with maximir, as data."""
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
-
-from maximir.errors import UsageError
 
 BOX = Path(__file__).parent / "box"
 RESULTS = BOX / "results.json"
@@ -15,7 +12,7 @@ RESULTS = BOX / "results.json"
 
 @dataclass(frozen=True)
 class EmbeddedModel:
-    """A model in the box, named after its task. Its card, `box/TASK.md`, says more.
+    """A model in the box, one for a task. Its card, `box/TASK.md`, says more.
 
     Attributes:
         summary: what it is for.
@@ -33,6 +30,10 @@ class EmbeddedModel:
     shown: tuple[str, ...]
     licence: str = "Apache-2.0"
     limits: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}-box"
 
     @property
     def results(self) -> str:
@@ -98,32 +99,4 @@ MODELS = (
     ),
 )
 BY_TASK = {model.task: model for model in MODELS}
-TASKS = tuple(BY_TASK)
-
-
-def for_task(task: str) -> EmbeddedModel:
-    """The model of a task.
-
-    Raises:
-        UsageError: unknown task.
-    """
-    if task not in BY_TASK:
-        raise UsageError(f"unknown task {task!r}: choose one of {', '.join(BY_TASK)}")
-    return BY_TASK[task]
-
-
-def resolve(path_or_name: str | os.PathLike[str]) -> Path:
-    """The weights file that a path or a task means.
-
-    Raises:
-        UsageError: neither a task nor something that looks like a file.
-    """
-    text = os.fspath(path_or_name)
-    if text in BY_TASK:
-        return BY_TASK[text].path
-    path = Path(text)
-    if path.suffix or path.exists():
-        return path
-    raise UsageError(
-        f"unknown model {text!r}: give a .safetensors or .npz file, or one of " + ", ".join(BY_TASK)
-    )
+TASKS = ("denoise", "deblur", "derain", "dehaze", "enhance", "retouch")

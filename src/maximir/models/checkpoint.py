@@ -1,4 +1,7 @@
-"""Weights in and out: our `.safetensors` and the official `.npz`. Strict, atomic, and never unpickling."""
+"""Weights in and out: ours as `.safetensors`; the authors' as `.npz` or as TensorFlow.js packages.
+
+Strict, atomic, and never unpickling.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -19,21 +22,41 @@ from torch import Tensor
 
 from maximir.errors import MaximirError
 from maximir.files import reason, write_atomically
-from maximir.models import catalogue, official
+from maximir.models import choice, official, tfjs
 from maximir.network.config import MaximConfig
 from maximir.network.model import Maxim
 
 FORMAT = "maximir-1"
 DIGEST = "sha256"  # key of the metadata
+KINDS = "weights are .safetensors or official .npz files, or TensorFlow.js packages (a folder or .tgz)"
 MAX_OFFICIAL_BYTES = 4 * 2**30  # M-3, the largest, has 0.27 GB
+
+
+class Checkpoint(NamedTuple):
+    """What a file of weights holds.
+
+    Attributes:
+        state: by our parameter names, not yet checked against `config`.
+        facts: further metadata of a `.safetensors`, and `missing`: official names of parameters that the
+            source does not have, which are zeros here (`tfjs.coarse_heads`): the outputs that they belong to
+            are the input, and in training they begin anew.
+    """
+
+    config: MaximConfig
+    state: dict[str, Tensor]
+    facts: dict[str, Any]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        return tuple(self.facts.get("missing", ()))
 
 
 def load_model(path_or_name: str | os.PathLike[str], stages: int | None = None) -> Maxim:
     """A network with its weights, in float32 and evaluation mode, on the CPU.
 
     Args:
-        path_or_name: a `.safetensors` of ours, an official `.npz`, or the name of an embedded model or of a
-            task that has one ("denoise").
+        path_or_name: a `.safetensors` of ours, an official `.npz`, a TensorFlow.js package of the authors'
+            model (folder or tarball), or the name of a model or of a task ("denoise").
         stages: end after so many (`Maxim.first_stages`): faster, and a little less good. None: all.
 
     Raises:
@@ -41,20 +64,46 @@ def load_model(path_or_name: str | os.PathLike[str], stages: int | None = None) 
         MaximirError: unknown name; missing, truncated, foreign or pickled file; missing, unknown or
             wrong-shaped parameters; values that are not finite.
     """
-    path = catalogue.resolve(path_or_name)
-    readers = {".safetensors": read_safetensors, ".npz": read_official}
-    if path.suffix.lower() not in readers:
-        raise MaximirError(f"{path}: weights are .safetensors or official .npz files")
+    path = choice.resolve(path_or_name)
+    checkpoint = read(path)
     try:
+        model = build(checkpoint.config, checkpoint.state)
+    except MaximirError as error:
+        raise MaximirError(f"{path}: {error}") from error
+    return model if stages is None else model.first_stages(stages)
+
+
+def read(path: Path) -> Checkpoint:
+    """What is in a file of weights, of any kind that maximir reads.
+
+    Raises:
+        MaximirError: it is none of them, cannot be read, or is damaged.
+    """
+    try:
+        if tfjs.is_package(path):
+            return read_package(path)
         with path.open("rb"):  # safetensors has one message for all that can go wrong
             pass
-        config, state = readers[path.suffix.lower()](path)
-        model = build(config, state)
+        match path.suffix.lower():
+            case ".safetensors":
+                return read_safetensors(path)
+            case ".npz":
+                return Checkpoint(*official.state_from_official(read_official_arrays(path)), facts={})
     except MaximirError as error:
         raise MaximirError(f"{path}: {error}") from error
     except OSError as error:
         raise MaximirError(f"{path}: cannot be read ({reason(error)})") from error
-    return model if stages is None else model.first_stages(stages)
+    raise MaximirError(f"{path}: {KINDS}")
+
+
+def read_package(path: Path) -> Checkpoint:
+    arrays = tfjs.read_package(path)
+    config = official.recognise({name: array.shape for name, array in arrays.items()})
+    missing = tfjs.coarse_heads(config)
+    if there := sorted(set(missing) & set(arrays)):
+        raise MaximirError(f"parameter {there[0]} is not expected in a package")
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in missing.items()}
+    return Checkpoint(*official.state_from_official(arrays | zeros), facts={"missing": sorted(missing)})
 
 
 def build(config: MaximConfig, state: Mapping[str, Tensor]) -> Maxim:
@@ -84,7 +133,7 @@ def check_finite(state: Mapping[str, Tensor]) -> None:
             raise MaximirError(f"parameter {name} holds values that are not finite ({value.dtype})")
 
 
-def read_safetensors(path: Path) -> tuple[MaximConfig, dict[str, Tensor]]:
+def read_safetensors(path: Path) -> Checkpoint:
     metadata, state = read_tensors(path)
     if metadata.get("format") != FORMAT:
         raise MaximirError("a safetensors file, but not one of maximir's (no config in it)")
@@ -92,7 +141,19 @@ def read_safetensors(path: Path) -> tuple[MaximConfig, dict[str, Tensor]]:
         config = MaximConfig.from_dict(json.loads(metadata["config"]))
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise MaximirError("the config in the file cannot be read") from error
-    return config, state
+    return Checkpoint(config, state, facts_of(metadata))
+
+
+def facts_of(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What `save_model` was given as metadata; what others wrote in other forms stays text."""
+    facts: dict[str, Any] = {}
+    for key, value in metadata.items():
+        if key not in ("format", "config"):
+            try:
+                facts[key] = json.loads(value)
+            except (ValueError, RecursionError):
+                facts[key] = value
+    return facts
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -121,7 +182,8 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
-def read_official(path: Path) -> tuple[MaximConfig, dict[str, Tensor]]:
+def read_official_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The parameters in an official `.npz`, by their names without prefix."""
     arrays: dict[str, np.ndarray] = {}
     try:
         with zipfile.ZipFile(path) as archive:
@@ -139,7 +201,7 @@ def read_official(path: Path) -> tuple[MaximConfig, dict[str, Tensor]]:
         raise MaximirError(f"not a whole .npz file of plain arrays ({type(error).__name__})") from error
     if not arrays:
         raise MaximirError(f"no parameters named {official.PREFIX}… in the file")
-    return official.state_from_official(arrays)
+    return arrays
 
 
 def read_array(data: bytes) -> np.ndarray:

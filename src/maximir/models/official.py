@@ -91,34 +91,53 @@ class Entry:
         key: official name without the prefix.
         shape: official shape.
         convert: official array → our tensor.
+        restore: its inverse.
     """
 
     key: str
     shape: tuple[int, ...]
     convert: Callable[[Tensor], Tensor]
+    restore: Callable[[Tensor], Tensor]
+
+
+def same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def entry(module: nn.Module, path: str, parameter: str) -> Entry:
     """The entry of `module`'s `parameter` ("weight" or "bias")."""
     shape = tuple(getattr(module, parameter).shape)
     if parameter == "bias":
-        return Entry(f"{path}/bias", shape, lambda array: array)
+        return Entry(f"{path}/bias", shape, same, same)
     match module:
         case nn.LayerNorm():
-            return Entry(f"{path}/scale", shape, lambda array: array)
+            return Entry(f"{path}/scale", shape, same, same)
         case nn.Linear():
             outputs, inputs = shape
             is_conv = path.rsplit("/", 1)[-1].startswith(("Conv_", "input_proj"))
             official = (1, 1, inputs, outputs) if is_conv else (inputs, outputs)
-            return Entry(f"{path}/kernel", official, lambda array: array.reshape(inputs, outputs).T)
+            return Entry(
+                f"{path}/kernel",
+                official,
+                lambda array: array.reshape(inputs, outputs).T,
+                lambda weight: weight.T.reshape(official),
+            )
         case ConvTranspose():  # flax correlates with the unflipped kernel; torch flips
             inputs, outputs, h, w = shape
             return Entry(
-                f"{path}/kernel", (h, w, inputs, outputs), lambda array: array.permute(2, 3, 0, 1).flip(2, 3)
+                f"{path}/kernel",
+                (h, w, inputs, outputs),
+                lambda array: array.permute(2, 3, 0, 1).flip(2, 3),
+                lambda weight: weight.flip(2, 3).permute(2, 3, 0, 1),
             )
         case nn.Conv2d():
             outputs, inputs, h, w = shape
-            return Entry(f"{path}/kernel", (h, w, inputs, outputs), lambda array: array.permute(3, 2, 0, 1))
+            return Entry(
+                f"{path}/kernel",
+                (h, w, inputs, outputs),
+                lambda array: array.permute(3, 2, 0, 1),
+                lambda weight: weight.permute(2, 3, 1, 0),
+            )
     raise AssertionError(f"no official counterpart: {path}")
 
 
@@ -157,6 +176,20 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> MaximConfig:
         )
     except (KeyError, IndexError, ZeroDivisionError, MaximirError) as error:
         raise MaximirError("these are not the parameters of a MAXIM network") from error
+
+
+def arrays_from_state(config: MaximConfig, state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """The inverse of `state_from_official`: float32 in the official layout, by official name.
+
+    Raises:
+        MaximirError: a parameter is missing.
+    """
+    arrays = {}
+    for name, item in table(config).items():
+        if name not in state:
+            raise MaximirError(f"parameter {name} is missing")
+        arrays[item.key] = item.restore(state[name].float()).contiguous().numpy()
+    return arrays
 
 
 def state_from_official(arrays: Mapping[str, np.ndarray]) -> tuple[MaximConfig, dict[str, Tensor]]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import json
 import re
-import struct
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import python_multipart  # noqa: F401  Starlette would miss it at the first upload only
@@ -24,8 +21,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from maximir import __version__
+from maximir.errors import UsageError
 from maximir.files import printable, reason
-from maximir.models import catalogue
+from maximir.models import catalogue, choice, listing
 from maximir.service.jobs import Job, Result
 from maximir.service.limits import exchange_of, too_large
 from maximir.service.metrics import Metrics
@@ -36,7 +34,7 @@ from maximir.service.settings import Settings
 PAGE = Path(__file__).parent / "page"
 FORMATS = {"png": "png", "jpeg": "jpg", "webp": "webp", "tiff": "tif", "avif": "avif"}  # kind -> suffix
 KIND_OF = {suffix: kind for kind, suffix in FORMATS.items()}  # who writes "jpg" means JPEG
-FIELDS = {"image", "task", "format", "id"}
+FIELDS = {"image", "task", "model", "format", "id"}
 ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 LONGEST_FIELD = 1024  # bytes
 LONGEST_NAME = 80  # characters of a file's name that are kept
@@ -48,7 +46,7 @@ ERRORS = {
     408: "The upload was too slow.",
     413: "Too many bytes or pixels.",
     415: "Not an image, or not a supported kind of image.",
-    422: "A damaged image; an unknown task or format; a bad id.",
+    422: "A damaged image; an unknown task, model or format; a bad id.",
     429: "The queue is full; see Retry-After.",
     503: "The service is stopping, or its worker process is not there; see Retry-After.",
     504: "Computing took too long.",
@@ -71,13 +69,17 @@ class JobProgress(BaseModel):
 class Model(BaseModel):
     name: str
     tasks: list[str]
+    default: bool = Field(description="Whether it is what its task alone means.")
+    origin: Literal["box", "authors", "yours"]
     description: str
     licence: str
-    parameters: int
+    parameters: int | None
+    stages: int | None
     data: str = Field(description="What it was trained on.")
     training: str = Field(description="For how long, and where.")
     limits: str = Field(description="What it cannot do.")
     results: str = Field(description="PSNR (dB) of input → output on images that it was not trained on.")
+    published: str = Field(description="PSNR (dB) / SSIM that its authors published.")
 
 
 class Health(BaseModel):
@@ -136,9 +138,9 @@ def make_app(queue: Queue, settings: Settings, metrics: Metrics) -> FastAPI:
             except Refusal:
                 await form.close()
                 raise
-            exchange_of(request.scope).about = printable(f"{job.task}, {name[:LONGEST_NAME]}")
+            exchange_of(request.scope).about = printable(f"{job.model}, {name[:LONGEST_NAME]}")
             result = await unless_gone(request, queue, job)
-        return Restored(result, result_name(name, job.task, result.kind), queue)
+        return Restored(result, result_name(name, job.task or job.model, result.kind), queue)
 
     @app.get("/v1/progress/{id}", responses=problems(401, 403, 404))
     async def progress(id: Annotated[str, InPath(description="The id sent with the image.")]) -> JobProgress:
@@ -185,7 +187,7 @@ async def read_form(request: Request) -> FormData:
         Refusal: it is none, or there is no room for it.
     """
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise Refusal(400, "send multipart/form-data with the fields image and task")
+        raise Refusal(400, "send multipart/form-data with the fields image and task (or model)")
     try:
         return await request.form(max_files=1, max_fields=len(FIELDS), max_part_size=LONGEST_FIELD)
     except OSError as error:
@@ -200,7 +202,9 @@ def read_job(form: FormData, settings: Settings) -> tuple[Job, str]:
     """
     names = [name for name, _ in form.multi_items()]
     if unknown := sorted(set(names) - FIELDS):
-        raise Refusal(400, f"unknown field {unknown[0][:40]!r}: send image, task, and perhaps format and id")
+        raise Refusal(
+            400, f"unknown field {unknown[0][:40]!r}: send image, task or model, and perhaps format and id"
+        )
     if len(names) > len(set(names)):
         raise Refusal(400, "a field was sent twice")
     image = form.get("image")
@@ -208,11 +212,8 @@ def read_job(form: FormData, settings: Settings) -> tuple[Job, str]:
         raise Refusal(400, "the field image is missing")
     if isinstance(image, str):
         raise Refusal(400, "image must be a file's content; names and addresses of files are not opened")
-    task, kind, id = (text(form, name) for name in ("task", "format", "id"))
-    if task is None:
-        raise Refusal(400, f"the field task is missing: choose one of {', '.join(catalogue.BY_TASK)}")
-    if task not in catalogue.BY_TASK:
-        raise Refusal(422, f"unknown task {task[:40]!r}: choose one of {', '.join(catalogue.BY_TASK)}")
+    task, model, kind, id = (text(form, name) for name in ("task", "model", "format", "id"))
+    chosen = choose(task, model)
     kind = kind and KIND_OF.get(kind.lower(), kind.lower())
     if kind is not None and kind not in FORMATS:
         raise Refusal(422, f"unknown format {kind[:40]!r}: choose one of {', '.join(FORMATS)}")
@@ -221,7 +222,29 @@ def read_job(form: FormData, settings: Settings) -> tuple[Job, str]:
     size = image.size or 0
     if size > settings.max_bytes:
         raise too_large(settings)
-    return Job(task, kind, image.file, size, id), image.filename or ""
+    return Job(chosen.task, chosen.name, kind, image.file, size, id), image.filename or ""
+
+
+def choose(task: str | None, model: str | None) -> choice.Choice:
+    """The model that the fields mean.
+
+    Raises:
+        Refusal: none, or one for another task.
+    """
+    if task is None and model is None:
+        raise Refusal(400, f"the field task is missing: choose one of {', '.join(catalogue.TASKS)}")
+    if task is not None and task not in catalogue.TASKS:
+        raise Refusal(422, f"unknown task {task[:40]!r}: choose one of {', '.join(catalogue.TASKS)}")
+    here = choice.available()
+    if model is not None and model not in here:
+        raise Refusal(422, f"unknown model {model[:40]!r}: choose one of {', '.join(here)}")
+    try:
+        chosen = here[model] if model is not None else choice.for_task(task or "")
+    except UsageError as error:
+        raise Refusal(422, str(error)) from error
+    if task is not None and chosen.task not in (task, ""):
+        raise Refusal(422, f"the model {chosen.name} is for {chosen.task}, not for {task}")
+    return chosen
 
 
 def text(form: FormData, name: str) -> str | None:
@@ -286,37 +309,28 @@ async def failed(request: Request, error: Exception) -> Response:
 # What the catalogue and the documentation say.
 
 
-@functools.cache
 def known_models() -> list[Model]:
+    """Those that can be used now: the user may fetch more while the service runs."""
+    entries = listing.here()
+    defaults = {task: choice.for_task(task).name for task in {entry.task for entry in entries} - {""}}
     return [
         Model(
-            name=model.task,
-            tasks=[model.task],
-            description=model.summary,
-            licence=model.licence,
-            parameters=count_parameters(model.path),
-            data=model.data,
-            training=model.hours,
-            limits=model.limits,
-            results=model.results,
+            name=entry.name,
+            tasks=[entry.task] if entry.task else [],
+            default=defaults.get(entry.task) == entry.name,
+            origin=entry.origin,
+            description=entry.description,
+            licence=entry.licence,
+            parameters=entry.parameters,
+            stages=entry.stages,
+            data=entry.trained_on,
+            training=entry.training,
+            limits=entry.limits,
+            results=entry.measured,
+            published=entry.published,
         )
-        for model in catalogue.MODELS
+        for entry in entries
     ]
-
-
-def count_parameters(path: Path) -> int:
-    """From the header of a .safetensors file: torch is not needed for that."""
-    with path.open("rb") as file:
-        header = json.loads(read_exactly(file, struct.unpack("<Q", read_exactly(file, 8))[0]))
-    shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-    return sum(functools.reduce(int.__mul__, shape, 1) for shape in shapes)
-
-
-def read_exactly(file: BinaryIO, size: int) -> bytes:
-    data = file.read(size)
-    if len(data) != size:
-        raise EOFError("the file is too short")
-    return data
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -340,7 +354,11 @@ def restore_replies() -> dict[int | str, dict[str, Any]]:
 def upload_schema() -> dict[str, Any]:
     properties = {
         "image": {"type": "string", "format": "binary"},
-        "task": {"type": "string", "enum": list(catalogue.BY_TASK)},
+        "task": {"type": "string", "enum": list(catalogue.TASKS)},
+        "model": {
+            "type": "string",
+            "description": "A name of /v1/models, instead of the task's default; then task may be left out.",
+        },
         "format": {
             "type": "string",
             "enum": list(FORMATS),
@@ -348,5 +366,5 @@ def upload_schema() -> dict[str, Any]:
         },
         "id": {"type": "string", "pattern": f"^{ID.pattern}$", "description": "Yours, to ask for progress."},
     }
-    schema = {"type": "object", "required": ["image", "task"], "properties": properties}
+    schema = {"type": "object", "required": ["image"], "properties": properties}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

@@ -34,7 +34,8 @@ class Progress(NamedTuple):
 class Job:
     """An upload to be restored. It belongs to the queue from `Queue.restore` on, and so does its file."""
 
-    task: str
+    task: str  # "" for a model whose file does not say
+    model: str  # its name
     kind: str | None  # of the result; None: the upload's own
     image: BinaryIO
     size: int  # of the upload, in bytes

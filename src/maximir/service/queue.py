@@ -275,7 +275,7 @@ class Queue:
             return
         job.outcome.cancel()
         self.remember(job, "failed")
-        self.metrics.jobs.labels(job.task, "cancelled").inc()
+        self.metrics.jobs.labels(job.task or "other", "cancelled").inc()
         if (keeper := self.keeper_of(job)) is not None:
             keeper.cancel(job)
             return
@@ -289,19 +289,19 @@ class Queue:
             job.outcome.set_exception(refusal)
             job.outcome.exception()  # seen: nobody may be waiting
             self.remember(job, "failed")
-            self.metrics.jobs.labels(job.task, "failed").inc()
+            self.metrics.jobs.labels(job.task or "other", "failed").inc()
 
     def fulfil(self, job: Job, result: Result) -> None:
         if job.pixels is not None:
             self.pace.learn(result.seconds, job.pixels, job.size)
             self.metrics.pixels.inc(job.pixels)
-        self.metrics.seconds.labels(job.task).observe(result.seconds)
+        self.metrics.seconds.labels(job.task or "other").observe(result.seconds)
         if job.outcome.done():
             result.file.close()
             return
         job.outcome.set_result(result)
         self.remember(job, "done")
-        self.metrics.jobs.labels(job.task, "done").inc()
+        self.metrics.jobs.labels(job.task or "other", "done").inc()
 
     def remember(self, job: Job, state: str) -> None:
         if job.id is not None:

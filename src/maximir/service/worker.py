@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from maximir.images import Photo
     from maximir.restoring.restorer import Restorer
 
-FIRST = catalogue.MODELS[0].task  # whose model is loaded at once
+FIRST = catalogue.MODELS[0].name  # is loaded at once
+MOST_MODELS = 8  # that stay loaded: one of the authors' has up to 89 MB
 SMALL_BYTES = 64 * 2**20  # decoded; of larger ones only one at a time is in memory
 PIXEL_BYTES = 8  # at most: 16-bit RGBA
 PROGRESS_EVERY = 0.1  # seconds
@@ -55,7 +56,7 @@ class Order:
     """A job on its way through the worker."""
 
     number: int
-    task: str
+    model: str
     kind: str | None
     data: bytes
     photo: Photo | None = None
@@ -81,8 +82,8 @@ class Worker:
 
         self.decoders, self.images = decoders, images
         self.max_pixels = settings.pop("max_pixels")
-        self.load: Callable[[str], Restorer] = lambda task: restorer.Restorer(task, **settings)
-        self.restorers: dict[str, Restorer] = {}  # one for each task: small, and there are few
+        self.load: Callable[[str], Restorer] = lambda model: restorer.Restorer(model, **settings)
+        self.restorers: dict[str, Restorer] = {}  # by model; the one that was used last comes last
         self.restorers[FIRST] = self.load(FIRST)  # now, because it checks all settings
         self.replies, self.lock = replies, threading.Lock()
         self.present: set[int] = set()  # numbers of the jobs that are here
@@ -169,7 +170,7 @@ class Worker:
         self.decoded.put(order)
 
     def compute(self, order: Order) -> None:
-        restorer = self.restorer(order.task)
+        restorer = self.restorer(order.model)
         assert order.photo is not None
         restorer.reserve = 3 * SMALL_BYTES  # one being decoded, one waiting, one being encoded
         restorer.progress = functools.partial(self.progress, order)
@@ -180,13 +181,18 @@ class Worker:
             raise TooLarge(str(error)) from error
         order.seconds = time.perf_counter() - start
 
-    def restorer(self, task: str) -> Restorer:
-        if task not in self.restorers:
+    def restorer(self, model: str) -> Restorer:
+        """The model in memory; it takes the place of the one that nobody asked for the longest."""
+        found = self.restorers.pop(model, None)
+        if found is None:
+            while len(self.restorers) >= MOST_MODELS:
+                del self.restorers[next(iter(self.restorers))]
             try:
-                self.restorers[task] = self.load(task)
+                found = self.load(model)
             except MaximirError as error:
-                raise RuntimeError(f"the model for {task} cannot be loaded") from error
-        return self.restorers[task]
+                raise RuntimeError(f"the model {model} cannot be loaded") from error
+        self.restorers[model] = found
+        return found
 
     def progress(self, order: Order, fraction: float) -> None:
         self.check(order)
@@ -224,7 +230,7 @@ class Worker:
                     self.cancelled.update(self.present & {message["cancel"]})
                 else:
                     self.present.add(message["job"])
-                    self.sent.put(Order(message["job"], message["task"], message["kind"], data))
+                    self.sent.put(Order(message["job"], message["model"], message["kind"], data))
         except BaseException:  # such as no memory for an upload: rather start again than be deaf
             traceback.print_exc()
             os._exit(1)

@@ -64,15 +64,16 @@ export function newId() {
  *
  * XMLHttpRequest, because fetch does not tell how much has been sent.
  *
- * @param job {file, task, format, id}; format "": the file's own
+ * @param job {file, task, model, format, id}; format "": the file's own
  * @param signal aborts the request, and with it the job
  * @param sending called with the part that has been sent, 0 … 1
  * @returns {blob, name, notes, seconds}
  * @throws ApiError, or the signal's AbortError
  */
-export function restore({ file, task, format, id }, signal, sending) {
+export function restore({ file, task, model, format, id }, signal, sending) {
   const body = new FormData();
   body.append("task", task);
+  if (model) body.append("model", model);
   if (format) body.append("format", format);
   body.append("id", id);
   body.append("image", file, file.name);

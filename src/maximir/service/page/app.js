@@ -165,16 +165,25 @@ async function offer() {
   }
   $("tasks").replaceChildren(...found.map(choice));
   document.querySelector("[name=task]").checked = true;
-  showLimits(found[0].limits);
+  offerModels(found[0].models);
+}
+
+/** The models of the chosen task; where there is but one, there is nothing to choose. */
+function offerModels(models) {
+  const options = models.map(({ name, label }) => make("option", { value: name, textContent: label }));
+  $("model").replaceChildren(...options);
+  $("model").onchange = () => showLimits(models[$("model").selectedIndex].limits);
+  $("ways").hidden = models.length < 2;
+  showLimits(models[0].limits);
 }
 
 function showLimits(limits) {
   $("limits").textContent = limits && `Limits: ${limits}`;
 }
 
-function choice({ task, title, description, limits }) {
+function choice({ task, title, description, models }) {
   const radio = make("input", { type: "radio", name: "task", value: task });
-  radio.onchange = () => showLimits(limits);
+  radio.onchange = () => offerModels(models);
   const name = make("strong", { id: `${task}-name`, textContent: title });
   const text = make("span", { id: `${task}-text`, textContent: description });
   radio.setAttribute("aria-labelledby", name.id);
@@ -238,7 +247,7 @@ async function restore() {
   $("phase").focus({ preventScroll: true });
   const awake = await stayAwake();
   try {
-    const job = { file: photo.file, task, format: $("format").value };
+    const job = { file: photo.file, task, model: $("model").value, format: $("format").value };
     const answer = await askingForToken(() => patiently(() => follow(job, signal), signal));
     const url = URL.createObjectURL(answer.blob);
     result = { ...answer, url, image: await load(url) };

@@ -7,16 +7,29 @@ const TASKS = {
   derain: ["Rain", "Streaks of rain and their mist"],
   dehaze: ["Haze", "Milky, from mist or smog"],
   enhance: ["Too dark", "Taken with too little light"],
+  retouch: ["Flat", "Dull light and colours"],
 };
 
-/** What the list of models offers: one choice a task. */
+/** What the list of models offers: one choice a task, each with its models, the task's default first. */
 export function choices(models) {
-  return models.flatMap((model) =>
-    (model.tasks ?? [model.name]).map((task) => {
+  const tasks = new Map();
+  for (const model of models)
+    for (const task of model.tasks ?? [model.name]) {
       const [title, description] = TASKS[task] ?? [task, model.description ?? ""];
-      return { task, title, description, limits: model.limits ?? "" };
-    }),
-  );
+      if (!tasks.has(task)) tasks.set(task, { task, title, description, models: [] });
+      const of = tasks.get(task).models;
+      of[model.default ? "unshift" : "push"]({ ...model, limits: model.limits ?? "", label: label(model) });
+    }
+  const known = Object.keys(TASKS);
+  const place = ({ task }) => (known.indexOf(task) + 1 || known.length + 1);
+  return [...tasks.values()].sort((a, b) => place(a) - place(b));
+}
+
+/** A model for people. The authors' have two or three stages, and take as many times as long. */
+function label({ name, origin, data, stages }) {
+  if (origin === "box") return "Fast, for all kinds";
+  if (origin === "authors") return `Thorough, for what is like ${data} (${stages ?? 2} times as slow)`;
+  return name;
 }
 
 /** A file's size: "740 bytes", "83 kB", "5.2 MB", with a space that no line breaks at. */

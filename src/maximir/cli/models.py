@@ -1,0 +1,118 @@
+"""`maximir models`: every model that there is, and `maximir get`: the authors' onto this machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from maximir.errors import MaximirError, UsageError
+
+FROM = "A file (.npz, .safetensors, .tgz), a folder or a web address, instead of the usual places."
+
+
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with all that is known.")] = False,
+) -> None:
+    """List all models: in the box, the authors', and yours."""
+    from maximir.models import listing, store
+
+    entries = listing.entries()
+    if as_json:
+        print(json.dumps([entry._asdict() for entry in entries], indent=2))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False, soft_wrap=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("name", "where", "size", "licence"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("trained on", ratio=2)
+    table.add_column("PSNR (dB) / SSIM", ratio=3)
+    for entry in entries:
+        size = f"{entry.bytes / 1e6:.0f} MB" if entry.bytes else ""
+        figures = entry.measured or (entry.published and f"published: {entry.published}")
+        where = {"box": "box", "yours": "here"}.get(entry.origin, "here" if entry.bytes else "get")
+        table.add_row(entry.name, where, size, entry.licence, entry.trained_on, figures)
+    console.print(table)
+    console.print(
+        "box: comes with maximir. get: `maximir get NAME` fetches it. here: in", soft_wrap=True, end=" "
+    )
+    console.print(str(store.folder()), soft_wrap=True)
+
+
+def get(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME...", help="Models, or tasks: `maximir models` lists them."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that the authors released.")] = False,
+    source: Annotated[str | None, typer.Option("--from", metavar="SOURCE", help=FROM)] = None,
+    force: Annotated[bool, typer.Option("--force", help="Fetch again what is here.")] = False,
+) -> None:
+    """Fetch models of MAXIM's authors: from their bucket, else from npm by your npm client; each verified."""
+    from maximir.models import authors, store
+
+    if everything == bool(names):
+        raise UsageError("give names of models, or --all")
+    chosen = list(authors.MODELS) if everything else [wanted(name) for name in names or ()]
+    if source is not None and len(chosen) != 1:
+        raise UsageError("--from is the source of one model; give one name")
+    failed = 0
+    for model in dict.fromkeys(chosen):
+        if model.name in store.stored() and not force:
+            print(f"{model.name}: is here, {store.path_of(model.name)}")
+            continue
+        try:
+            print(f"{model.name}: {bring(model, source)}")
+        except MaximirError as error:
+            failed += 1
+            print(f"maximir: {error}", file=sys.stderr)
+        except KeyboardInterrupt:
+            print("maximir: interrupted; models that are complete stay", file=sys.stderr)
+            raise typer.Exit(130) from None
+    if failed:
+        raise typer.Exit(1)
+
+
+def wanted(name: str) -> Any:
+    """The authors' model of this name, or of this task.
+
+    Raises:
+        UsageError: there is none.
+    """
+    import difflib
+
+    from maximir.models import authors
+
+    name = authors.OF_TASK.get(name, name)
+    if name not in authors.BY_NAME:
+        near = difflib.get_close_matches(name, authors.BY_NAME, n=1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"unknown model {name!r}: {meant}choose of {', '.join(authors.BY_NAME)}")
+    return authors.BY_NAME[name]
+
+
+def bring(model: Any, source: str | None) -> str:
+    """Fetch a model with progress on standard error; says where it is."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from maximir.models.fetch import fetch
+
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    columns = (TextColumn(model.name), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(model.name, total=None)
+        path = fetch(
+            model,
+            source,
+            report=lambda done, total: progress.update(bar, completed=done, total=total),
+            say=console.print,
+        )
+    proof = "its parameters are the authors'" if model.digest else "nobody could verify its parameters yet"
+    return f"verified, {proof}; {path}" if model.digest else f"{proof}; {path}"

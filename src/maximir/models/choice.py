@@ -1,0 +1,106 @@
+"""Which model a name or a task means on this machine."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from maximir.errors import UsageError
+from maximir.models import authors, catalogue, store
+
+# Where an author's model comes before the box, if it was fetched: where it is the better one on people's
+# photographs as well (docs/models.md). Elsewhere it takes --model to have it.
+BEFORE_THE_BOX = ("deblur-gopro", "retouch-fivek")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A model that can be used here and now.
+
+    Attributes:
+        name: what `--model` takes.
+        task: what it is for; "": its file does not say.
+        origin: "box", "authors" or "yours".
+    """
+
+    name: str
+    task: str
+    origin: str
+    path: Path
+
+
+def available() -> dict[str, Choice]:
+    """All models that are here, by name: the box, then what the user has."""
+    found = {model.name: Choice(model.name, model.task, "box", model.path) for model in catalogue.MODELS}
+    for name, path in store.stored().items():
+        known = authors.BY_NAME.get(name)
+        task = known.task if known else name.partition("-")[0]
+        found.setdefault(
+            name,
+            Choice(name, task if task in catalogue.TASKS else "", "authors" if known else "yours", path),
+        )
+    return found
+
+
+def for_task(task: str) -> Choice:
+    """The model that a task uses: `BEFORE_THE_BOX`, then the box, then whatever else is there for it.
+
+    Raises:
+        UsageError: unknown task, or no model for it is here.
+    """
+    if task not in catalogue.TASKS:
+        raise UsageError(f"unknown task {task!r}: choose one of {', '.join(catalogue.TASKS)}")
+    order = {"authors": 2, "yours": 3}
+    ranked = sorted(
+        (choice for choice in available().values() if choice.task == task),
+        key=lambda c: (
+            0 if c.name in BEFORE_THE_BOX else 1 if c.origin == "box" else order[c.origin],
+            c.name,
+        ),
+    )
+    if not ranked:
+        raise UsageError(
+            f"no model for {task} is on this machine: `maximir get {authors.OF_TASK[task]}` fetches one"
+        )
+    return ranked[0]
+
+
+def named(name: str) -> Choice:
+    """The model of this name.
+
+    Raises:
+        UsageError: there is none here; says how to get it.
+    """
+    here = available()
+    if name in here:
+        return here[name]
+    if name in authors.BY_NAME:
+        raise UsageError(f"the model {name} is not on this machine: `maximir get {name}` fetches it")
+    near = difflib.get_close_matches(name, [*here, *authors.BY_NAME], n=1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    raise UsageError(f"unknown model {name!r}: {meant}`maximir models` lists all")
+
+
+def choose(path_or_name: str | os.PathLike[str]) -> Choice:
+    """What a path, a model's name or a task means.
+
+    Raises:
+        UsageError: none of these.
+    """
+    text = os.fspath(path_or_name)
+    if isinstance(path_or_name, str):
+        if text in catalogue.TASKS:
+            return for_task(text)
+        if text in available() or text in authors.BY_NAME:
+            return named(text)
+    path = Path(text)
+    if path.suffix or path.exists():
+        return Choice(text, "", "yours", path)
+    return named(text)
+
+
+def resolve(path_or_name: str | os.PathLike[str]) -> Path:
+    """The weights that a path, a model's name or a task means. Raises as `choose`."""
+    return choose(path_or_name).path
