@@ -1,4 +1,5 @@
 import copy
+import os
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from maximir.models.checkpoint import save_model
 from maximir.network.config import MaximConfig
 from maximir.network.model import Maxim
 
+os.environ["MAXIMIR_HOME"] = "/nonexistent/home-of-the-tests"  # models of who runs them are not used
 torch.set_num_threads(1)  # small work; and two threads that wait for each other crawl on a busy machine
 
 TINY = MaximConfig(features=8, stages=1, groups=1, bottlenecks=1)

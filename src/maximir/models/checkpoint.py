@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -242,6 +243,15 @@ def save_model(
     write_tensors(path, state, facts)
 
 
+def in_order(data: bytes) -> bytes:
+    """A safetensors file with a sorted header. The library writes metadata in a random order, and the same
+    model would be another file each time."""
+    (length,) = struct.unpack_from("<Q", data)
+    header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header + data[8 + length :]
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """A safetensors file, complete or not at all.
 
@@ -250,6 +260,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """
     try:
         facts = {**metadata, DIGEST: digest(tensors)}
-        write_atomically(path, safetensors.torch.save(dict(tensors), facts))
+        write_atomically(path, in_order(safetensors.torch.save(dict(tensors), facts)))
     except OSError as error:
         raise MaximirError(f"{path}: cannot be written ({reason(error)})") from error
