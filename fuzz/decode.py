@@ -3,13 +3,14 @@
 A finding is any exception but a `MaximirError`, a crash of a library, more than 2 GB, or 15 seconds.
 """
 
+import io
 import os
 import sys
 
 import atheris
 
 with atheris.instrument_imports(include=["maximir"]):
-    from maximir import images
+    from maximir import headers, images
 from maximir.errors import MaximirError, TooLarge
 
 MOST_PIXELS = 200_000  # the way is the same for larger ones, but slow
@@ -22,12 +23,14 @@ def admit(width: int, height: int) -> None:
 
 
 def one(data: bytes) -> None:
+    told = headers.size(io.BytesIO(data))
     try:
         photo = images.decode(data, admit)
     except MaximirError:
         return
     height, width, channels = photo.rgb.shape
     assert channels == 3 and height * width > 0 and str(photo.rgb.dtype) in ("uint8", "uint16")
+    assert told is None or min(told) > 0
     assert photo.alpha is None or photo.alpha.shape == (height, width)
     try:
         written, _ = images.encode(photo, KINDS[sum(data[-9:]) % len(KINDS)])

@@ -24,15 +24,19 @@ def in_words(seconds: float) -> str:
 
 
 class WorkProgress:
-    """Weighted steps with a remaining-time estimate. Use as a context manager."""
+    """Weighted steps with a remaining-time estimate. Use as a context manager.
+
+    Steps that took no work, for they failed or were done before, are no measure of those that are left.
+    """
 
     def __init__(self, count: int, weight: int) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self.count, self.weight = count, weight
         self.begun_count, self.begun_weight, self.step_weight = 0, 0, 0
-        self.done_count, self.done_weight, self.done_seconds = 0, 0, 0.0
+        self.done_count, self.done_weight = 0, 0
+        self.worked_weight, self.worked_seconds = 0, 0.0  # of the steps that are a measure
         self.name = ""
-        self.step_began = self.told = time.monotonic()
+        self.step_began = self.told = self.ended = time.monotonic()
         self.bar: Progress | None = None
         if self.console.is_terminal:
             self.bar = Progress(
@@ -78,13 +82,16 @@ class WorkProgress:
             rest = f", {left} left" if done > GUESSWORK else ""
             self._print(f"[{self.begun_count}/{self.count}] {self.name}: {done:.0%}{rest}")
 
-    def succeed(self, line: str, weight: int, seconds: float) -> None:
-        """One step is done, in so many seconds of work."""
+    def succeed(self, line: str, weight: int, seconds: float | None) -> None:
+        """One step is done.
+
+        Args:
+            seconds: of computing, a share of them where several are computed together. 0: there is nothing
+                to compute, and the clock tells. None: it was done before.
+        """
         self._advance(weight, seconds)
         if self.bar is None:
-            left = self.done_seconds * (self.weight / self.done_weight - 1)
-            rest = f"  ({in_words(left)} left)" if self.done_count < self.count else ""
-            line = f"[{self.done_count}/{self.count}] {line}{rest}"
+            line = f"[{self.done_count}/{self.count}] {line}{self._left()}"
         self._print(line)
 
     def warn(self, line: str) -> None:
@@ -93,13 +100,23 @@ class WorkProgress:
 
     def fail(self, line: str, weight: int) -> None:
         """One step could not be done; the line stands alone, for people and scripts."""
-        self._advance(weight, 0.0)
+        self._advance(weight, None)
         self._print(line)
 
-    def _advance(self, weight: int, seconds: float) -> None:
+    def _left(self) -> str:
+        if self.done_count == self.count or not self.worked_weight:
+            return ""
+        pace = self.worked_seconds / self.worked_weight
+        return f"  ({in_words(pace * (self.weight - self.done_weight))} left)"
+
+    def _advance(self, weight: int, seconds: float | None) -> None:
+        now = time.monotonic()
+        since, self.ended = now - self.ended, now
         self.done_count += 1
         self.done_weight += weight
-        self.done_seconds += seconds
+        if seconds is not None:
+            self.worked_weight += weight
+            self.worked_seconds += seconds or since
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done_weight)
 

@@ -457,7 +457,7 @@ def test_clients_that_found_no_place_do_not_all_come_at_once():
         assert queue.promise() == 1  # all places are taken by uploads
         queue.promised.clear()
         queue.pace.learn(10.0, 1000, 100)
-        queue.line.extend(Job("denoise", None, io.BytesIO(), 100) for _ in range(4))
+        queue.line.extend(Job("denoise", "denoise-box", None, io.BytesIO(), 100) for _ in range(4))
         waits = [queue.promise() for _ in range(20)]
         assert waits[:8] == pytest.approx([20, 30, 40, 50, 60, 70, 80, 90])  # half of the line, then one each
         assert waits[8:] == pytest.approx([100] * 12)  # who never stops asking drives nobody away
@@ -474,7 +474,7 @@ def test_two_devices_share_a_line():
         queue = Queue(Settings(devices=("one", "two")), Metrics())
         one, two = queue.keepers
         queue.pace.learn(10.0, 1000, 100)
-        jobs = [Job("denoise", None, io.BytesIO(), 100) for _ in range(4)]
+        jobs = [Job("denoise", "denoise-box", None, io.BytesIO(), 100) for _ in range(4)]
         queue.line.extend(jobs)
         assert queue.next(one) is None  # nobody is ready
         one.ready = True

@@ -116,22 +116,29 @@ def watch(evaluation: Evaluation, book: Book | None, *, save: bool = False) -> N
     """Run an evaluation: progress, and a line for each image and for what is left out."""
     from maximir.evaluation.evaluate import run
     from maximir.progress import WorkProgress
+    from maximir.restoring import extent
 
-    count = len(evaluation.cases)
-    with WorkProgress(count, count) as progress, ExitStack() as stack:
+    weights = extent.weights([(case.input or case.target).path for case in evaluation.cases])
+    work = {case.name: weight for case, weight in zip(evaluation.cases, weights, strict=True)}
+    with WorkProgress(len(work), sum(weights)) as progress, ExitStack() as stack:
         for what, why in evaluation.left_out:
             progress.warn(f"{what}: left out, {why}")
         if evaluation.restorer is not None:
             evaluation.restorer.progress = progress.part
-        outcomes = run(evaluation, book, save=save, started=lambda case: progress.begin(case.name, 1))
+        outcomes = run(
+            evaluation, book, save=save, started=lambda case: progress.begin(case.name, work[case.name])
+        )
         try:
             for outcome in stack.enter_context(closing(outcomes)):
                 if (score := outcome.score) is None:
-                    progress.fail(f"{outcome.case.name}: left out, {outcome.error}", 1)
+                    progress.fail(f"{outcome.case.name}: left out, {outcome.error}", work[outcome.case.name])
                 else:
                     before = "" if score.input_psnr is None else f"{score.input_psnr:.2f} → "
                     line = f"{score.name}  {before}{score.psnr:.2f} dB  {score.ssim:.4f}"
-                    progress.succeed(line + ("  (known)" if outcome.known else ""), 1, score.seconds)
+                    if outcome.known:
+                        progress.succeed(f"{line}  (known)", work[score.name], None)
+                    else:
+                        progress.succeed(line, work[score.name], score.seconds)
         except KeyboardInterrupt:
             kept = "" if book is None else "; the same command goes on from here"
             print(f"maximir: interrupted{kept}", file=sys.stderr)

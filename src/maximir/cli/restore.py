@@ -51,7 +51,7 @@ def restore(
     """Restore photographs. Results keep name, format, bit depth, metadata and place in the folder."""
     from maximir.files import file_digest
     from maximir.progress import WorkProgress, in_words
-    from maximir.restoring import batch
+    from maximir.restoring import batch, extent
     from maximir.restoring.journal import Journal, remove_parts, settings_digest
 
     chosen = model_of(task, model, weights)
@@ -82,7 +82,7 @@ def restore(
         **({} if stages is None else {"stages": stages}),
     )
     failed, known, clock = 0, 0, time.monotonic()
-    work = {job: job.weight for job in jobs}
+    work = dict(zip(jobs, extent.weights([job.source for job in jobs]), strict=True))
     try:
         with WorkProgress(len(jobs), sum(work.values())) as progress, ExitStack() as stack:
             restorer.progress = progress.part
@@ -105,7 +105,7 @@ def restore(
                     lines.add(outcome)
                 if outcome.known:
                     known += 1
-                    progress.succeed(f"{job.source} → {job.target}  (done before)", work[job], 0.0)
+                    progress.succeed(f"{job.source} → {job.target}  (done before)", work[job], None)
                 elif outcome.error is None:
                     notes = "".join(f"  [{note}]" for note in outcome.notes)
                     line = f"{job.source} → {job.target}  {outcome.seconds:.1f} s{notes}"

@@ -15,6 +15,11 @@ BOTTLENECK_WINDOW = 8
 LARGEST = 512  # of any of a config's numbers; a file that claims more is damaged
 
 
+def padded_size(size: int) -> int:
+    """Of a side, as the network takes it."""
+    return size + -size % SIZE_MULTIPLE
+
+
 @dataclass(frozen=True)
 class MaximConfig:
     """Sizes of one network.

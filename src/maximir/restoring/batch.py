@@ -34,14 +34,6 @@ class Job:
     target: Path
     problem: str | None = None
 
-    @property
-    def weight(self) -> int:
-        """The file's size, a rough measure of the work for the remaining-time estimate."""
-        try:
-            return max(1, os.path.getsize(self.source))
-        except OSError:
-            return 1
-
 
 @dataclass(frozen=True)
 class Outcome:

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maximir.network.config import SIZE_MULTIPLE
+from maximir.network.config import SIZE_MULTIPLE, padded_size
+
+__all__ = ["Window", "pad", "padded_size", "reflected"]
 
 
 class Window(NamedTuple):
@@ -27,17 +29,12 @@ def reflected(size: int) -> tuple[np.ndarray, int]:
     """Indices that pad one axis, and where the original starts.
 
     First to even size at the end, then centred to a multiple of 64; NumPy's `reflect`, which reflects
-    again and again where the padding is larger than the image.
+    again and again where the padding is larger than the image. The length is `padded_size`.
     """
     even = size + size % 2
     before = -even % SIZE_MULTIPLE // 2
     indices = np.pad(np.arange(size), (0, even - size), mode="reflect")
     return np.pad(indices, before, mode="reflect"), before
-
-
-def padded_size(size: int) -> int:
-    """The length of `reflected`."""
-    return size + -size % SIZE_MULTIPLE
 
 
 def pad(image: Tensor) -> tuple[Tensor, Window]:

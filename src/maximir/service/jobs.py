@@ -47,7 +47,7 @@ class Job:
     arrived: float = field(default_factory=time.monotonic)
     stage: str = "waiting"
     fraction: float = 0.0  # of computing
-    pixels: int | None = None  # once it is decoded
+    pixels: int | None = None  # by the header, then as decoded
     began: float | None = None  # computing
     deadline: float | None = None  # of this stage
     deaths: int = 0  # of workers that had it

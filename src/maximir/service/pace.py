@@ -22,7 +22,7 @@ class Pace:
         self.per_byte = mean(self.per_byte, seconds / max(1, size))
 
     def whole(self, pixels: int | None, size: int) -> float | None:
-        """Seconds for a job; `pixels` is None before it is decoded."""
+        """Seconds for a job; `pixels` is None where its header does not say, before it is decoded."""
         if pixels is not None and self.per_pixel is not None:
             return pixels * self.per_pixel
         return None if self.per_byte is None else size * self.per_byte

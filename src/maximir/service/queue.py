@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import psutil
 
+from maximir.restoring import extent
 from maximir.service.jobs import Job, Progress, Result
 from maximir.service.keeper import TICK, Keeper
 from maximir.service.metrics import Metrics, State
@@ -125,6 +126,8 @@ class Queue:
             raise Refusal(422, "this id belongs to another image that is being restored; choose a new one")
         if job.id is not None:
             self.ids[job.id] = job
+        if (pixels := extent.pixels(job.image)) is not None:  # as its header says, until it is decoded
+            job.pixels = min(pixels, self.settings.max_pixels)
         self.line.append(job)
         self.wake()
         try:
