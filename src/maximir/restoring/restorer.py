@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from maximir.engine import streaming
 from maximir.engine.streaming import Streaming
 from maximir.errors import MaximirError, UsageError
-from maximir.models.checkpoint import load_model
+from maximir.models.checkpoint import load
 from maximir.pixels import from_unit, to_unit
+from maximir.restoring import views
 from maximir.restoring.padding import Window, pad, padded_size, reflected
 from maximir.sizes import parse_size
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # training restores arrays, and must not need libvips
 AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray)
 
 BAND = 256  # rows
+VIEWS = ("auto", "exact")
 POSES = tuple(
     (turns, mirrored) for mirrored in (False, True) for turns in range(4)
 )  # of an ensemble; as it is, first
@@ -54,6 +56,8 @@ class Restorer:
         ensemble: the mean over the image's eight rotations and reflections: a little better, and eight times
             the time (the paper's "geometric ensemble"; the official script's stacks them, and so fails for
             images that are not square).
+        view: "exact": every photograph whole, as in the paper. "auto": large ones for a task that changes the
+            light of the whole (`views`) get that from a small view, and detail in tiles; others whole.
         stages: end after so many of the model's stages: faster, and a little less good. None: all.
         progress: called with the part of an image (or batch) that is done, 0 … 1.
 
@@ -70,11 +74,15 @@ class Restorer:
         *,
         scratch: str | os.PathLike[str] | None = None,
         ensemble: bool = False,
+        view: str = "auto",
         stages: int | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> None:
         if precision not in ("fp32", "bf16"):
             raise UsageError(f'precision must be "fp32" or "bf16", not {precision!r}')
+        if view not in VIEWS:
+            raise UsageError(f'view must be "auto" or "exact", not {view!r}')
+        self.view = view
         self.max_memory = None if max_memory is None else parse_size(max_memory)
         self.scratch = None if scratch is None else scratch_folder(scratch)
         self.poses = POSES if ensemble else POSES[:1]
@@ -83,7 +91,8 @@ class Restorer:
         self.precision = precision
         self.features = torch.bfloat16 if precision == "bf16" else torch.float32
         self.device = choose_device(device)
-        self.model = load_model(path_or_name, stages).to(self.device)
+        model, self.task = load(path_or_name, stages)
+        self.model = model.to(self.device)
 
     def __call__(self, image: AnyImage) -> AnyImage:
         """Restore one image; the result is of the same kind and size.
@@ -113,7 +122,15 @@ class Restorer:
         restored = self.restore_arrays(
             [photo.rgb for photo in photos], grey=[photo.grey or is_grey(photo.rgb) for photo in photos]
         )
-        return [dataclasses.replace(p, rgb=rgb) for p, rgb in zip(photos, restored, strict=True)]
+        said = (views.NOTE,) if self.in_views(*photos[0].rgb.shape[:2]) else ()
+        return [
+            dataclasses.replace(photo, rgb=rgb, notes=photo.notes + said)
+            for photo, rgb in zip(photos, restored, strict=True)
+        ]
+
+    def in_views(self, height: int, width: int) -> bool:
+        """Whether an image of this size is restored in views (`maximir.restoring.views`), not whole."""
+        return self.view == "auto" and self.task in views.GLOBAL_TASKS and views.is_large(height, width)
 
     def batch_size(self, height: int, width: int) -> int:
         """How many images of this size are best restored together."""
@@ -129,6 +146,25 @@ class Restorer:
         """
         h, w = images[0].shape[:2]
         grey = grey or [False] * len(images)
+        if self.in_views(h, w):
+            return [self._restore_in_views(image, flag) for image, flag in zip(images, grey, strict=True)]
+        return self._restore_whole(images, grey)
+
+    def _restore_in_views(self, image: np.ndarray, grey: bool) -> np.ndarray:
+        report = self.progress
+        dtype = np.dtype(np.float32)
+
+        def restore(piece: np.ndarray) -> np.ndarray:
+            return self._restore_whole([to_unit(piece)], [grey])[0].astype(dtype, copy=False)
+
+        self.progress = None  # of the whole, not of its pieces
+        try:
+            return views.restore_in_views(image, restore, report or (lambda part: None))
+        finally:
+            self.progress = report
+
+    def _restore_whole(self, images: Sequence[np.ndarray], grey: Sequence[bool]) -> list[np.ndarray]:
+        h, w = images[0].shape[:2]
         try:
             if len(self.poses) == 1:
                 return self._restore_once(images, [image.dtype for image in images], grey)
