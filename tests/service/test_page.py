@@ -20,6 +20,15 @@ from maximir.models import catalogue
 
 PAGE = Path(__file__).parents[2] / "src" / "maximir" / "service" / "page"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# Nothing of its own, so that it is quick and what it asks for is the page's.
+QUIET = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--disable-quic",
+]
 WIDE = {"viewport": {"width": 1000, "height": 660}}
 PHONE = {
     "viewport": {"width": 360, "height": 740},
@@ -91,7 +100,7 @@ def browser():
     if CHROMIUM is None:
         pytest.skip("needs Chromium")
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield browser
         browser.close()
 

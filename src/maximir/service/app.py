@@ -8,22 +8,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-import python_multipart  # noqa: F401  Starlette would miss it at the first upload only
 from fastapi import FastAPI, Request
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
-from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from maximir import __version__
 from maximir.errors import UsageError
-from maximir.files import printable, reason
+from maximir.files import printable
 from maximir.models import catalogue, choice, listing
+from maximir.service.form import Form, read
 from maximir.service.jobs import Job, Result
 from maximir.service.limits import exchange_of, too_large
 from maximir.service.metrics import Metrics
@@ -34,9 +33,7 @@ from maximir.service.settings import Settings
 PAGE = Path(__file__).parent / "page"
 FORMATS = {"png": "png", "jpeg": "jpg", "webp": "webp", "tiff": "tif", "avif": "avif"}  # kind -> suffix
 KIND_OF = {suffix: kind for kind, suffix in FORMATS.items()}  # who writes "jpg" means JPEG
-FIELDS = {"image", "task", "model", "format", "id"}
 ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
-LONGEST_FIELD = 1024  # bytes
 LONGEST_NAME = 80  # characters of a file's name that are kept
 CHUNK = 65_536  # bytes
 ERRORS = {
@@ -45,7 +42,7 @@ ERRORS = {
     403: "A foreign Host or Origin.",
     408: "The upload was too slow.",
     413: "Too many bytes or pixels.",
-    415: "Not an image, or not a supported kind of image.",
+    415: "Not an image, or not a supported kind of image; or a compressed form.",
     422: "A damaged image; an unknown task, model or format; a bad id.",
     429: "The queue is full; see Retry-After.",
     503: "The service is stopping, or its worker process is not there; see Retry-After.",
@@ -134,13 +131,14 @@ def make_app(queue: Queue, settings: Settings, metrics: Metrics) -> FastAPI:
         with queue.place():
             form = await read_form(request)
             try:
-                job, name = read_job(form, settings)
+                job = read_job(form, settings)
             except Refusal:
-                await form.close()
+                if form.file is not None:
+                    form.file.close()
                 raise
-            exchange_of(request.scope).about = printable(f"{job.model}, {name[:LONGEST_NAME]}")
+            exchange_of(request.scope).about = printable(f"{job.model}, {form.name[:LONGEST_NAME]}")
             result = await unless_gone(request, queue, job)
-        return Restored(result, result_name(name, job.task or job.model, result.kind), queue)
+        return Restored(result, result_name(form.name, job.task or job.model, result.kind), queue)
 
     @app.get("/v1/progress/{id}", responses=problems(401, 403, 404))
     async def progress(id: Annotated[str, InPath(description="The id sent with the image.")]) -> JobProgress:
@@ -180,49 +178,35 @@ def make_app(queue: Queue, settings: Settings, metrics: Metrics) -> FastAPI:
 # The request.
 
 
-async def read_form(request: Request) -> FormData:
-    """The fields of a multipart body; files are on disk, or in memory if small.
+async def read_form(request: Request) -> Form:
+    """The form in a request's body.
 
     Raises:
-        Refusal: it is none, or there is no room for it.
+        Refusal: it is none, makes no sense, or there is no room for it.
     """
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise Refusal(400, "send multipart/form-data with the fields image and task (or model)")
-    try:
-        return await request.form(max_files=1, max_fields=len(FIELDS), max_part_size=LONGEST_FIELD)
-    except OSError as error:
-        raise Refusal(503, f"the upload could not be kept ({reason(error)})", 60) from error
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Refusal(415, "a compressed form is not read: send it without Content-Encoding")
+    return await read(request.headers.get("content-type", ""), request.stream())
 
 
-def read_job(form: FormData, settings: Settings) -> tuple[Job, str]:
-    """The job that a form asks for, and the image's name.
+def read_job(form: Form, settings: Settings) -> Job:
+    """The job that a form asks for.
 
     Raises:
         Refusal: it makes no sense.
     """
-    names = [name for name, _ in form.multi_items()]
-    if unknown := sorted(set(names) - FIELDS):
-        raise Refusal(
-            400, f"unknown field {unknown[0][:40]!r}: send image, task or model, and perhaps format and id"
-        )
-    if len(names) > len(set(names)):
-        raise Refusal(400, "a field was sent twice")
-    image = form.get("image")
-    if image is None:
+    if form.file is None:
         raise Refusal(400, "the field image is missing")
-    if isinstance(image, str):
-        raise Refusal(400, "image must be a file's content; names and addresses of files are not opened")
-    task, model, kind, id = (text(form, name) for name in ("task", "model", "format", "id"))
+    task, model, kind, id = map(form.texts.get, ("task", "model", "format", "id"))
     chosen = choose(task, model)
     kind = kind and KIND_OF.get(kind.lower(), kind.lower())
     if kind is not None and kind not in FORMATS:
         raise Refusal(422, f"unknown format {kind[:40]!r}: choose one of {', '.join(FORMATS)}")
     if id is not None and not ID.fullmatch(id):
         raise Refusal(422, "an id has 8 to 64 letters, digits, - or _")
-    size = image.size or 0
-    if size > settings.max_bytes:
+    if form.size > settings.max_bytes:
         raise too_large(settings)
-    return Job(chosen.task, chosen.name, kind, image.file, size, id), image.filename or ""
+    return Job(chosen.task, chosen.name, kind, form.file, form.size, id)
 
 
 def choose(task: str | None, model: str | None) -> choice.Choice:
@@ -245,14 +229,6 @@ def choose(task: str | None, model: str | None) -> choice.Choice:
     if task is not None and chosen.task not in (task, ""):
         raise Refusal(422, f"the model {chosen.name} is for {chosen.task}, not for {task}")
     return chosen
-
-
-def text(form: FormData, name: str) -> str | None:
-    """A field; None if it is missing or empty, as browsers send it."""
-    value = form.get(name)
-    if isinstance(value, UploadFile):
-        raise Refusal(400, f"the field {name} must be text, not a file")
-    return value or None
 
 
 async def unless_gone(request: Request, queue: Queue, job: Job) -> Result:
@@ -279,14 +255,14 @@ async def unless_gone(request: Request, queue: Queue, job: Job) -> Result:
 def result_name(name: str, task: str, kind: str) -> str:
     """`../holiday.JPG` → `holiday-denoise.jpg`: what may stand in any system's folder, whatever was sent."""
     stem = re.split(r"[\\/]", name)[-1].rpartition(".")
-    kept = "".join(c for c in (stem[0] or stem[2]) if c.isprintable() and c not in '<>:"|?*;%')
+    kept = "".join(c for c in (stem[0] or stem[2]) if c.isprintable() and c not in '<>:"|?*;')
     return f"{kept.strip(' .')[:LONGEST_NAME] or 'image'}-{task}.{FORMATS.get(kind, kind)}"
 
 
 def disposition(name: str) -> str:
-    """Content-Disposition: the name for old clients in ASCII, and as it is."""
-    plain = name.encode("ascii", "replace").decode().replace("?", "_")
-    exact = "" if name.isascii() else f"; filename*=UTF-8''{quote(name, safe='')}"
+    """Content-Disposition: the name for old clients in ASCII without %, which some decode; and as it is."""
+    plain = name.encode("ascii", "replace").decode().replace("?", "_").replace("%", "_")
+    exact = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
     return f'attachment; filename="{plain}"{exact}'
 
 
@@ -361,10 +337,16 @@ def upload_schema() -> dict[str, Any]:
         },
         "format": {
             "type": "string",
-            "enum": list(FORMATS),
+            "enum": [*sorted({*FORMATS, *KIND_OF}), ""],
             "description": "Default: the upload's, else PNG.",
         },
-        "id": {"type": "string", "pattern": f"^{ID.pattern}$", "description": "Yours, to ask for progress."},
+        "id": {
+            "type": "string",
+            "pattern": f"^({ID.pattern})?$",
+            "description": "Yours, to ask for progress.",
+        },
     }
-    schema = {"type": "object", "required": ["image"], "properties": properties}
+    # Empty fields count as missing: browsers send them.
+    either = [{"required": ["task"]}, {"required": ["model"]}]
+    schema = {"type": "object", "required": ["image"], "anyOf": either, "properties": properties}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

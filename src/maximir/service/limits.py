@@ -53,6 +53,8 @@ class Guard:
         self.app, self.settings, self.metrics = app, settings, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":  # what GET would be told; uvicorn knows the method, and sends no body
+            scope = {**scope, "method": "GET", "head": True}
         exchange = Exchange(scope, receive, send, self.settings)
         scope["exchange"] = exchange
         try:
@@ -71,14 +73,14 @@ class Guard:
             self.account(exchange)
 
     def account(self, exchange: Exchange) -> None:
-        scope = exchange.scope
+        scope, method = exchange.scope, exchange.method
         route = getattr(scope.get("route"), "path", "other")
         status = exchange.status or GONE
-        self.metrics.answered(scope["method"], route, status, exchange.received, exchange.sent)
+        self.metrics.answered(method, route, status, exchange.received, exchange.sent)
         client = scope["client"][0] if scope.get("client") else "-"
-        line = f"{client} {scope['method']} {scope['path'][:200]} {status}"
+        line = f"{client} {method} {scope['path'][:200]} {status}"
         # Who polls for progress or health is not worth a line each time.
-        level = logging.DEBUG if scope["method"] in ("GET", "HEAD") and status < 400 else logging.INFO
+        level = logging.DEBUG if method in ("GET", "HEAD") and status < 400 else logging.INFO
         seconds = time.monotonic() - exchange.began
         about = f" ({exchange.about})" if exchange.about else ""
         log.log(
@@ -94,7 +96,7 @@ class Guard:
 
 def check(scope: Scope, exchange: Exchange, settings: Settings) -> None:
     """Raise Refusal for a request that is not to be read any further."""
-    if "refusal" in scope:
+    if "refusal" in scope and not is_monitored(scope["path"]):
         raise scope["refusal"]
     headers = exchange.headers
     host = headers.get("host", "")
@@ -109,6 +111,9 @@ def check(scope: Scope, exchange: Exchange, settings: Settings) -> None:
             refusal = Refusal(401, "this server needs its token: send 'Authorization: Bearer TOKEN'")
             refusal.headers["WWW-Authenticate"] = "Bearer"
             raise refusal
+    if "transfer-encoding" in headers and "content-length" in headers:
+        # A proxy before this may go by the other one, and take the rest for a request of somebody else.
+        raise Refusal(400, "Content-Length and Transfer-Encoding contradict each other: send one of them")
     if int(headers.get("content-length", "0")) > exchange.most:
         raise too_large(settings)
 
@@ -116,6 +121,11 @@ def check(scope: Scope, exchange: Exchange, settings: Settings) -> None:
 def is_open(path: str) -> bool:
     """Whether a path needs no token."""
     return path in ("/", "/healthz") or path.startswith("/static/")
+
+
+def is_monitored(path: str) -> bool:
+    """Whether who watches over the service asks for it: answered however many others there are."""
+    return path in ("/healthz", "/metrics")
 
 
 def too_large(settings: Settings) -> Refusal:
@@ -148,6 +158,7 @@ class Exchange:
     """A request and its reply, counted and timed.
 
     Attributes:
+        method: as it was sent; the application is asked for GET where it is HEAD.
         status: of the reply; None before it starts.
         received, sent: bytes of the bodies.
         most: bytes that the request's body may have.
@@ -157,6 +168,7 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send, settings: Settings) -> None:
         self.scope, self._receive, self._send, self.settings = scope, receive, send, settings
         self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        self.method = "HEAD" if scope.get("head") else scope["method"]
         self.began = time.monotonic()
         self.status: int | None = None
         self.received = self.sent = 0
@@ -231,7 +243,8 @@ class Exchange:
                 self.connection.drop()
                 await asyncio.sleep(0)  # so that uvicorn knows
             raise ClientDisconnect from None
-        self.sent += len(message.get("body", b""))
+        if self.method != "HEAD":
+            self.sent += len(message.get("body", b""))
 
     async def read_on(self) -> None:
         """Read and forget what the client still sends, for a while: some read no reply before they are done.

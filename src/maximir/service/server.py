@@ -26,6 +26,7 @@ from maximir.service.settings import Settings
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LAST_BYTES = 3  # seconds that clients get to take their replies, after everything is done
 LONGEST_HEAD = 16_384  # bytes of a request's head
+ACCEPTED = 128  # connections at once, so that even then there are file descriptors left
 
 log = logging.getLogger("maximir.service")
 
@@ -124,6 +125,7 @@ async def answer(
             server_header=False,
             timeout_graceful_shutdown=LAST_BYTES,
             h11_max_incomplete_event_size=LONGEST_HEAD,
+            backlog=ACCEPTED,
         )
     )
     serving = asyncio.create_task(server.serve(sockets=[listener]))

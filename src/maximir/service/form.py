@@ -1,0 +1,217 @@
+"""Uploads as clients send them: multipart/form-data with a file and short texts.
+
+Starlette's parser wants a file name of every file, knows no `filename*`, and has one sentence for all that is
+wrong. This one goes by the field's name, takes names in every form that clients are known to write them, and
+refuses a part as soon as its head is there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from email.errors import MessageError
+from email.header import decode_header, make_header
+from tempfile import SpooledTemporaryFile
+from typing import TYPE_CHECKING, BinaryIO, cast
+from urllib.parse import unquote, unquote_to_bytes
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.datastructures import UploadFile
+
+from maximir.files import reason
+from maximir.service.refusal import Refusal
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+FILE = "image"
+TEXTS = ("task", "model", "format", "id")
+LONGEST_TEXT = 1024  # bytes
+LONGEST_LINE = 16_384  # bytes, in a part's head: file names of some systems are long
+IN_MEMORY = 1 << 20  # bytes of a file, before it goes to disk
+
+QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+EXTENDED = re.compile(
+    r";\s*filename\*\s*=\s*(?:utf-8|iso-8859-1)'[^';]*'([^;\s]*)", re.IGNORECASE
+)  # RFC 5987
+ENCODED_WORDS = re.compile(r"(?:=\?[^?\s]+\?[bq]\?[^?\s]*\?=\s*)+", re.IGNORECASE)  # RFC 2047
+PERCENT_ENCODED = re.compile(r"(?:[A-Za-z0-9_.~!'()*\[\]-]|%[0-9A-Fa-f]{2})+")  # as a whole
+HTML = re.compile(r"%(?:22|0A|0D)", re.IGNORECASE)  # all that browsers encode
+
+
+@dataclass
+class Form:
+    """What was sent. Who has it closes the file.
+
+    Attributes:
+        texts: by their fields' names; none is empty, which is how browsers send what is missing.
+        file: None if there is none.
+        name: the file's; "" if it has none.
+        size: of the file, in bytes.
+    """
+
+    texts: dict[str, str] = field(default_factory=dict)
+    file: BinaryIO | None = None
+    name: str = ""
+    size: int = 0
+
+
+async def read(content_type: str, pieces: AsyncIterator[bytes]) -> Form:
+    """The form in a request's body; its file is on disk, or in memory if small.
+
+    Raises:
+        Refusal: it is none, or one that makes no sense; or there is no room for it.
+    """
+    kind, options = parse_options_header(content_type)
+    if kind != b"multipart/form-data":
+        raise Refusal(400, "send multipart/form-data with the fields image and task (or model)")
+    if not options.get(b"boundary"):
+        raise Refusal(400, "the Content-Type names no boundary: let your HTTP library write this header")
+    reader = Reader()
+    try:
+        parser = MultipartParser(
+            options[b"boundary"], reader.callbacks(), max_header_size=LONGEST_LINE, max_header_count=16
+        )
+        async for piece in pieces:
+            parser.write(piece)
+            await reader.store()
+        if not reader.ended:
+            raise Refusal(400, "the form is cut off, or not of multipart/form-data")
+        return await reader.form()
+    except FormParserError as error:
+        await reader.close()
+        raise Refusal(400, f"the form is not of multipart/form-data ({error})") from error
+    except OSError as error:
+        await reader.close()
+        raise Refusal(503, f"the upload could not be kept ({reason(error)})", 60) from error
+    except BaseException:  # also when the client goes away: no file stays open
+        await reader.close()
+        raise
+
+
+class Reader:
+    """Takes what python-multipart finds, part by part."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, bytearray] = {}
+        self.upload: UploadFile | None = None
+        self.pending = bytearray()  # of the file, to be stored
+        self.head: dict[bytes, bytes] = {}  # of this part
+        self.label, self.value, self.part = bytearray(), bytearray(), ""
+        self.ended = False
+
+    def callbacks(self) -> MultipartCallbacks:
+        return {
+            "on_part_begin": self.head.clear,
+            "on_header_field": lambda data, start, end: self.label.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self.value.extend(data[start:end]),
+            "on_header_end": self.end_of_line,
+            "on_headers_finished": self.end_of_head,
+            "on_part_data": lambda data, start, end: self.take(data[start:end]),
+            "on_end": self.end,
+        }
+
+    def end_of_line(self) -> None:
+        self.head[bytes(self.label).lower()] = bytes(self.value).strip()
+        self.label, self.value = bytearray(), bytearray()
+
+    def end_of_head(self) -> None:
+        """What the part is. Raises Refusal if it has no place here."""
+        disposition = self.head.get(b"content-disposition", b"")
+        _, options = parse_options_header(disposition)
+        name = decoded(options.get(b"name", b""))
+        if not name:
+            raise Refusal(400, "a part of the form has no name")
+        if name != FILE and name not in TEXTS:
+            wanted = "send image, task or model, and perhaps format and id"
+            raise Refusal(400, f"unknown field {name[:40]!r}: {wanted}")
+        if name in self.texts or (name == FILE and self.upload is not None):
+            raise Refusal(400, f"the field {name} was sent twice")
+        encoding = decoded(self.head.get(b"content-transfer-encoding", b"")).lower()
+        if encoding not in ("", "binary", "8bit", "7bit"):
+            raise Refusal(400, f"the field {name} is encoded ({encoding[:40]}): send its bytes as they are")
+        filename = extended_name(decoded(disposition))
+        if filename is None and b"filename" in options:
+            filename = plain_name(decoded(options[b"filename"]))
+        if name != FILE and filename:
+            raise Refusal(400, f"the field {name} must be text, not a file")
+        self.part = name
+        if name == FILE:
+            spooled = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 (`close`, or who has the form)
+            self.upload = UploadFile(cast(BinaryIO, spooled), size=0, filename=filename)
+        else:
+            self.texts[name] = bytearray()
+
+    def take(self, data: bytes) -> None:
+        if self.part == FILE:
+            self.pending += data
+            return
+        self.texts[self.part] += data
+        if len(self.texts[self.part]) > LONGEST_TEXT:
+            raise Refusal(400, f"the field {self.part} has more than {LONGEST_TEXT:,} bytes")
+
+    def end(self) -> None:
+        self.ended = True
+
+    async def store(self) -> None:
+        if self.upload is not None and self.pending:
+            data, self.pending = bytes(self.pending), bytearray()
+            await self.upload.write(data)
+
+    async def form(self) -> Form:
+        form = Form({name: decoded(bytes(text)) for name, text in self.texts.items() if text})
+        upload = self.upload
+        if upload is None or not (upload.size or upload.filename):  # browsers, where no file was chosen
+            await self.close()
+            return form
+        await upload.seek(0)
+        if upload.filename is None and (upload.size or 0) <= LONGEST_TEXT and is_text(await upload.read()):
+            raise Refusal(400, "image must be a file's content; names and addresses of files are not opened")
+        await upload.seek(0)
+        form.file, form.name, form.size = upload.file, upload.filename or "", upload.size or 0
+        return form
+
+    async def close(self) -> None:
+        if self.upload is not None:
+            await self.upload.close()
+
+
+def decoded(text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:  # from an old client: any byte is a letter of Latin-1
+        return text.decode("latin-1")
+
+
+def is_text(data: bytes) -> bool:
+    try:
+        return data.decode().isprintable()
+    except UnicodeDecodeError:
+        return False
+
+
+def extended_name(disposition: str) -> str | None:
+    """By RFC 5987: filename*=utf-8''f%C3%BC.png. It comes before the plain one, which is for old readers."""
+    found = EXTENDED.search(QUOTED.sub('""', disposition))
+    return None if found is None else decoded(unquote_to_bytes(found[1]))
+
+
+def plain_name(name: str) -> str:
+    """Without what clients do to a name so that it fits into a header.
+
+    Browsers encode the quotes and line ends alone, aiohttp all but letters and digits; mail libraries and
+    older ones of .NET and Java write encoded words.
+    """
+    if ENCODED_WORDS.fullmatch(name):
+        try:
+            return str(make_header(decode_header(name)))
+        except (LookupError, ValueError, MessageError):
+            return name
+    if "%" in name and PERCENT_ENCODED.fullmatch(name):
+        try:
+            return unquote(name, errors="strict")
+        except UnicodeError:
+            return name
+    return HTML.sub(lambda found: unquote(found[0]), name)
