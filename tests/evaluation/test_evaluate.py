@@ -534,6 +534,7 @@ def test_what_decides_and_what_is_said(request_of, data):
         "sha256": hashlib.sha256(b"one").hexdigest(),
         "degrade": None,
         "stages": None,
+        "view": "exact",
         "ensemble": False,
         "precision": "fp32",
     }

@@ -11,7 +11,7 @@ class Restorer:
     device = "cpu"
     shapes: ClassVar[list[tuple[int, int]]] = []  # of all images that were restored
 
-    def __init__(self, weights, device, precision, max_memory, *, scratch, ensemble, stages):
+    def __init__(self, weights, device, precision, max_memory, *, scratch, ensemble, stages, view):
         self.progress, self.reserve = None, 0
 
     def batch_size(self, height, width):

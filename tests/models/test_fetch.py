@@ -268,15 +268,17 @@ def test_npm_that_fails(model, npm, monkeypatch):
 
 def test_two_at_once(bucket, model, own_home):
     own_home.mkdir(parents=True)
-    with filelock.FileLock(own_home / f".{model.name}.lock"):
-        with pytest.raises(MaximirError, match="another `maximir get`"):
-            fetch.fetch(model)
+    with (
+        filelock.FileLock(own_home / f".{model.name}.lock"),
+        pytest.raises(MaximirError, match="another `maximir get`"),
+    ):
+        fetch.fetch(model)
 
 
 def test_a_folder_that_cannot_be_written(bucket, model, tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv(store.HOME, str(tmp_path / "file"))
-    with pytest.raises(MaximirError, match="models cannot be kept there .* MAXIMIR_HOME"):
+    with pytest.raises(MaximirError, match=r"models cannot be kept there .* MAXIMIR_HOME"):
         fetch.fetch(model)
 
 

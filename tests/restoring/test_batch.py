@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from maximir import images
-from maximir.errors import MaximirError
-from maximir.restoring import pipeline
+from maximir.errors import MaximirError, UsageError
+from maximir.restoring import batch, pipeline
 from maximir.restoring.batch import Job, restore_files
 from maximir.restoring.restorer import Restorer
 
@@ -363,3 +363,18 @@ def test_a_network(make_jobs, tiny_weights):
     for job in jobs:
         alone = restorer.restore_photo(images.read(job.source)).rgb.astype(int)
         assert np.abs(images.read(job.target).rgb - alone).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", [".jp2", ".ppm", ".tga", ".psd", ".dng", ".exr"])
+def test_one_image_to_a_kind_that_cannot_be_written(suffix, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    with pytest.raises(UsageError, match=f"cannot write {suffix}"):
+        batch.plan([tmp_path / "a.png"], tmp_path / f"result{suffix}")
+    (tmp_path / f"result{suffix}").mkdir()
+    assert batch.plan([tmp_path / "a.png"], tmp_path / f"result{suffix}")[0].target.name == "a.png"
+
+
+@pytest.mark.parametrize("name", ["a.jfif", "a.jpe", "a.JPE", "a.jpeg"])
+def test_suffixes_of_jpeg_stay(name, tmp_path):
+    (tmp_path / name).write_bytes(b"x")
+    assert batch.plan([tmp_path / name], tmp_path / "out")[0].target.name == name

@@ -228,3 +228,56 @@ def test_progress_of_an_ensemble_never_goes_back(tiny_weights, monkeypatch):
     assert parts == sorted(parts)
     assert parts[-1] == pytest.approx(1)
     assert 0 < parts[0] < 1 / 8
+
+
+@pytest.mark.parametrize(
+    ("change", "undo"),
+    [
+        (lambda: torch.set_default_dtype(torch.float64), lambda: torch.set_default_dtype(torch.float32)),
+        (lambda: torch.set_default_dtype(torch.bfloat16), lambda: torch.set_default_dtype(torch.float32)),
+        (lambda: torch.set_default_device("meta"), lambda: torch.set_default_device(None)),
+        (lambda: torch.set_autocast_enabled("cpu", True), lambda: torch.set_autocast_enabled("cpu", False)),
+        (lambda: torch.set_grad_enabled(False), lambda: torch.set_grad_enabled(True)),
+    ],
+    ids=["float64", "bfloat16", "device", "autocast", "gradients"],
+)
+def test_what_the_caller_set_in_torch_does_not_matter(change, undo, gentle_weights):
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
+    expected = Restorer(gentle_weights, device="cpu")(image)
+    change()
+    try:
+        result = Restorer(gentle_weights, device="cpu")(image)
+        kept = torch.get_default_dtype(), torch.is_autocast_enabled("cpu")
+    finally:
+        undo()
+    np.testing.assert_array_equal(result, expected)
+    assert kept[0] in (torch.float32, torch.float64, torch.bfloat16)
+    assert torch.get_default_dtype() == torch.float32 and torch.is_grad_enabled()
+
+
+def test_a_grey_picture_stays_grey_in_three_channels(tiny_weights):
+    grey = np.random.default_rng(0).integers(0, 256, (70, 90, 1), np.uint8)
+    restorer = Restorer(tiny_weights)
+    for image in (np.repeat(grey, 3, axis=2), Image.fromarray(np.repeat(grey, 3, axis=2))):
+        result = np.asarray(restorer(image))
+        assert (result[..., :1] == result).all()
+    rgba = np.concatenate([np.repeat(grey, 3, axis=2), grey], axis=2)
+    assert (restorer(rgba)[..., 0] == restorer(rgba)[..., 1]).all()
+
+
+@pytest.mark.parametrize("key", [0, 500, 65535])
+def test_sixteen_bits_with_a_transparent_grey(key, gentle_weights):
+    grey = np.random.default_rng(0).integers(1000, 60000, (70, 90)).astype(np.uint16)
+    grey[10:20] = key
+    image = Image.fromarray(grey)
+    image.info["transparency"] = key
+    result = Restorer(gentle_weights)(image)
+    assert result.mode == image.mode and result.info["transparency"] == key
+    np.testing.assert_array_equal(np.asarray(result) == key, grey == key)
+
+
+@pytest.mark.parametrize("name", ["meta", "mps", "xpu", "nonsense"])
+def test_other_devices_get_a_sentence(name, tiny_weights):
+    with pytest.raises(UsageError, match="cannot be used") as caught:
+        Restorer(tiny_weights, device=name)
+    assert len(str(caught.value)) < 300 and "\n" not in str(caught.value)

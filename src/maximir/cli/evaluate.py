@@ -18,6 +18,7 @@ from maximir.cli.options import (
     Scratch,
     Stages,
     Task,
+    View,
     Weights,
     command_line,
     model_of,
@@ -60,6 +61,7 @@ def evaluate(
     pixels: Annotated[
         str | None, typer.Option(help="float, clipped, truncated or rounded: instead of the protocol's.")
     ] = None,
+    view: View = "exact",
     stages: Stages = None,
     ensemble: Ensemble = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Forget another evaluation in OUT.")] = False,
@@ -92,6 +94,7 @@ def evaluate(
         degrade=degrade,
         only=tuple(only or ()),
         images=images,
+        view=view,
         stages=stages,
         ensemble=ensemble,
         device=device,

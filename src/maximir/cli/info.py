@@ -16,6 +16,7 @@ from maximir.cli.options import (
     Scratch,
     Stages,
     Task,
+    View,
     Weights,
     model_of,
 )
@@ -37,6 +38,7 @@ def info(
     precision: Precision = "fp32",
     max_memory: MaxMemory = None,
     scratch: Scratch = None,
+    view: View = "auto",
     stages: Stages = None,
     ensemble: Ensemble = False,
 ) -> None:
@@ -49,6 +51,7 @@ def info(
             precision=precision,
             max_memory=max_memory,
             scratch=scratch,
+            view=view,
             stages=stages,
             ensemble=ensemble,
         )

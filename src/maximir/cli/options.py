@@ -36,6 +36,14 @@ MaxMemory = Annotated[
 Scratch = Annotated[
     Path | None, typer.Option(help="Folder for scratch files (default: the system's for temporary files).")
 ]
+View = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|exact",
+        help="exact: every photograph whole, as in the paper. auto: large ones get their light from a small "
+        "view and their detail in tiles, where that is better.",
+    ),
+]
 Stages = Annotated[
     int | None,
     typer.Option(

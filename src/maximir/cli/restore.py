@@ -20,6 +20,7 @@ from maximir.cli.options import (
     Scratch,
     Stages,
     Task,
+    View,
     Weights,
     command_line,
     model_of,
@@ -45,6 +46,7 @@ def restore(
     precision: Precision = "fp32",
     max_memory: MaxMemory = None,
     scratch: Scratch = None,
+    view: View = "auto",
     stages: Stages = None,
     ensemble: Ensemble = False,
 ) -> None:
@@ -71,6 +73,7 @@ def restore(
         max_memory=max_memory,
         scratch=scratch,
         ensemble=ensemble,
+        view=view,
         stages=stages,
     )
     batch.check_writable(output.parent if to_file else output)
@@ -78,6 +81,7 @@ def restore(
         weights=file_digest(chosen.path),
         precision=precision,
         ensemble=ensemble,
+        view=view,
         version=__version__,
         **({} if stages is None else {"stages": stages}),
     )

@@ -63,6 +63,7 @@ class Request:
         only: patterns of names, as of a shell; none: all.
         images: the first so many.
         stages: of the model, the first so many.
+        view: of large images, as of `Restorer`.
     """
 
     data: Path
@@ -75,6 +76,7 @@ class Request:
     only: tuple[str, ...] = ()
     images: int | None = None
     stages: int | None = None
+    view: str = "exact"
     ensemble: bool = False
     device: str = "auto"
     precision: str = "fp32"
@@ -153,6 +155,7 @@ def prepare(request: Request, command: str = "") -> Evaluation:
             scratch=request.scratch,
             ensemble=request.ensemble,
             stages=request.stages,
+            view=request.view,
         )
         sha256 = file_digest(path)
     settings = {
@@ -161,6 +164,7 @@ def prepare(request: Request, command: str = "") -> Evaluation:
         "sha256": sha256,
         "degrade": request.degrade,
         "stages": request.stages,
+        "view": request.view,
         "ensemble": restorer is not None and request.ensemble,
         "precision": None if restorer is None else request.precision,
     }

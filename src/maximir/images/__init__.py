@@ -26,6 +26,8 @@ KINDS = {
     ".png": "png",
     ".jpg": "jpeg",
     ".jpeg": "jpeg",
+    ".jpe": "jpeg",
+    ".jfif": "jpeg",
     ".webp": "webp",
     ".tif": "tiff",
     ".tiff": "tiff",

@@ -65,13 +65,19 @@ def load_model(path_or_name: str | os.PathLike[str], stages: int | None = None) 
         MaximirError: unknown name; missing, truncated, foreign or pickled file; missing, unknown or
             wrong-shaped parameters; values that are not finite.
     """
-    path = choice.resolve(path_or_name)
-    checkpoint = read(path)
+    return load(path_or_name, stages)[0]
+
+
+def load(path_or_name: str | os.PathLike[str], stages: int | None = None) -> tuple[Maxim, str]:
+    """As `load_model`, and the task that the model is for: "" where neither name nor file says."""
+    chosen = choice.choose(path_or_name)
+    checkpoint = read(chosen.path)
     try:
         model = build(checkpoint.config, checkpoint.state)
     except MaximirError as error:
-        raise MaximirError(f"{path}: {error}") from error
-    return model if stages is None else model.first_stages(stages)
+        raise MaximirError(f"{chosen.path}: {error}") from error
+    task = chosen.task or checkpoint.facts.get("task", "")
+    return (model if stages is None else model.first_stages(stages)), task if isinstance(task, str) else ""
 
 
 def read(path: Path) -> Checkpoint:

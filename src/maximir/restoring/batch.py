@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # torch takes a second to import: what is wrong with a reques
     from maximir.restoring.restorer import Restorer
 
 IGNORED = {"thumbs.db", "desktop.ini"}  # what file managers leave in folders of pictures; so are dot files
+PICTURE_SUFFIX = re.compile(r"\.[a-z][a-z0-9]{1,4}")  # what the name of a file of pictures ends in
 FALLBACK_SUFFIX = ".png"  # for images of formats that can be read but not written
 
 
@@ -127,6 +129,12 @@ def plan(inputs: Sequence[Path], output: Path) -> list[Job]:
     suffix = "" if os.path.isdir(output) else output.suffix.lower()
     if suffix in images.NOT_WRITABLE:
         raise UsageError(f"{output}: cannot write {suffix}; use one of {' '.join(images.WRITABLE)}")
+    one = len(inputs) == 1 and not os.path.isdir(inputs[0])
+    if one and PICTURE_SUFFIX.fullmatch(suffix) and suffix not in images.WRITABLE:
+        raise UsageError(  # a folder of this name would be a surprise
+            f"{output}: cannot write {suffix}; use one of {' '.join(images.WRITABLE)}, "
+            "or make that folder first if it is one"
+        )
     to_file = suffix in images.WRITABLE
     if to_file and (len(inputs) != 1 or os.path.isdir(inputs[0])):
         raise UsageError(f"{output}: is named like one image, but the inputs are a folder or several files")

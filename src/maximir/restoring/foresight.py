@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from maximir.restoring import views
 from maximir.restoring.memory import padded_pixels, plan
 from maximir.restoring.restorer import Restorer
 
@@ -31,9 +32,11 @@ def foresee(restorer: Restorer, height: int, width: int) -> Foreseen:
         MaximirError: the image needs more memory than allowed.
     """
     photograph = np.broadcast_to(np.uint8(0), (height, width, 3))
+    in_views = restorer.in_views(height, width)
+    shape = (1, views.TILE, views.TILE) if in_views else (1, height, width)
     needed = plan(
         restorer.model.config,
-        (1, height, width),
+        shape,
         restorer.features,
         device=restorer.device,
         max_memory=restorer.max_memory,
@@ -47,5 +50,7 @@ def foresee(restorer: Restorer, height: int, width: int) -> Foreseen:
         seconds = time.perf_counter() - start
         if side > SAMPLES[0] and seconds > LONG_SAMPLE:
             break
-    pixels = padded_pixels((1, height, width))
+    pixels = padded_pixels(shape)
+    if in_views:
+        pixels *= views.pieces(height, width) + 1  # and the small view
     return Foreseen(*needed[1:], seconds * pixels / side**2, f"{side} x {side} pixels in {seconds:.1f} s")

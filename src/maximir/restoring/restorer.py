@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -16,8 +17,10 @@ from torch import Tensor, nn
 from maximir.engine import streaming
 from maximir.engine.streaming import Streaming
 from maximir.errors import MaximirError, UsageError
-from maximir.models.checkpoint import load_model
+from maximir.models.checkpoint import load
+from maximir.network.model import Maxim
 from maximir.pixels import from_unit, to_unit
+from maximir.restoring import views
 from maximir.restoring.padding import Window, pad, padded_size, reflected
 from maximir.sizes import parse_size
 
@@ -25,8 +28,13 @@ if TYPE_CHECKING:  # training restores arrays, and must not need libvips
     from maximir.images import Photo
 
 AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 BAND = 256  # rows
+VIEWS = ("auto", "exact")
+DEVICES = ("cpu", "cuda")  # others would need a plan for their memory
+LONGEST_REASON = 200  # characters of what torch says
 POSES = tuple(
     (turns, mirrored) for mirrored in (False, True) for turns in range(4)
 )  # of an ensemble; as it is, first
@@ -39,6 +47,28 @@ def restore_batch(model: nn.Module, image: Tensor) -> Tensor:
     padded, window = pad(image)
     restored: Tensor = window.crop(model(padded)[-1][-1])
     return restored.float()
+
+
+def unaffected(function: Callable[P, T]) -> Callable[P, T]:
+    """Whatever the caller has set in torch for itself (default type and device, autocast, gradients) stays
+    outside."""
+
+    @functools.wraps(function)
+    def inside(*args: P.args, **options: P.kwargs) -> T:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            with (
+                torch.device("cpu"),
+                torch.autocast("cpu", enabled=False),
+                torch.autocast("cuda", enabled=False),
+                torch.inference_mode(),
+            ):
+                return function(*args, **options)
+        finally:
+            torch.set_default_dtype(before)
+
+    return inside
 
 
 class Restorer:
@@ -54,6 +84,8 @@ class Restorer:
         ensemble: the mean over the image's eight rotations and reflections: a little better, and eight times
             the time (the paper's "geometric ensemble"; the official script's stacks them, and so fails for
             images that are not square).
+        view: "exact": every photograph whole, as in the paper. "auto": large ones for a task that changes the
+            light of the whole (`views`) get that from a small view, and detail in tiles; others whole.
         stages: end after so many of the model's stages: faster, and a little less good. None: all.
         progress: called with the part of an image (or batch) that is done, 0 … 1.
 
@@ -70,11 +102,15 @@ class Restorer:
         *,
         scratch: str | os.PathLike[str] | None = None,
         ensemble: bool = False,
+        view: str = "auto",
         stages: int | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> None:
         if precision not in ("fp32", "bf16"):
             raise UsageError(f'precision must be "fp32" or "bf16", not {precision!r}')
+        if view not in VIEWS:
+            raise UsageError(f'view must be "auto" or "exact", not {view!r}')
+        self.view = view
         self.max_memory = None if max_memory is None else parse_size(max_memory)
         self.scratch = None if scratch is None else scratch_folder(scratch)
         self.poses = POSES if ensemble else POSES[:1]
@@ -83,8 +119,15 @@ class Restorer:
         self.precision = precision
         self.features = torch.bfloat16 if precision == "bf16" else torch.float32
         self.device = choose_device(device)
-        self.model = load_model(path_or_name, stages).to(self.device)
+        self.model, self.task = self._load(path_or_name, stages)
 
+    @unaffected
+    @torch.inference_mode(False)
+    def _load(self, path_or_name: str | os.PathLike[str], stages: int | None) -> tuple[Maxim, str]:
+        model, task = load(path_or_name, stages)
+        return model.to(self.device), task
+
+    @unaffected
     def __call__(self, image: AnyImage) -> AnyImage:
         """Restore one image; the result is of the same kind and size.
 
@@ -108,12 +151,21 @@ class Restorer:
         """Restore a decoded file: alpha and metadata stay; a grey picture stays grey, in any file."""
         return self.restore_photos([photo])[0]
 
+    @unaffected
     def restore_photos(self, photos: Sequence[Photo]) -> list[Photo]:
         """Restore photographs of one size together."""
         restored = self.restore_arrays(
             [photo.rgb for photo in photos], grey=[photo.grey or is_grey(photo.rgb) for photo in photos]
         )
-        return [dataclasses.replace(p, rgb=rgb) for p, rgb in zip(photos, restored, strict=True)]
+        said = (views.NOTE,) if self.in_views(*photos[0].rgb.shape[:2]) else ()
+        return [
+            dataclasses.replace(photo, rgb=rgb, notes=photo.notes + said)
+            for photo, rgb in zip(photos, restored, strict=True)
+        ]
+
+    def in_views(self, height: int, width: int) -> bool:
+        """Whether an image of this size is restored in views (`maximir.restoring.views`), not whole."""
+        return self.view == "auto" and self.task in views.GLOBAL_TASKS and views.is_large(height, width)
 
     def batch_size(self, height: int, width: int) -> int:
         """How many images of this size are best restored together."""
@@ -129,6 +181,25 @@ class Restorer:
         """
         h, w = images[0].shape[:2]
         grey = grey or [False] * len(images)
+        if self.in_views(h, w):
+            return [self._restore_in_views(image, flag) for image, flag in zip(images, grey, strict=True)]
+        return self._restore_whole(images, grey)
+
+    def _restore_in_views(self, image: np.ndarray, grey: bool) -> np.ndarray:
+        report = self.progress
+        dtype = np.dtype(np.float32)
+
+        def restore(piece: np.ndarray) -> np.ndarray:
+            return self._restore_whole([to_unit(piece)], [grey])[0].astype(dtype, copy=False)
+
+        self.progress = None  # of the whole, not of its pieces
+        try:
+            return views.restore_in_views(image, restore, report or (lambda part: None))
+        finally:
+            self.progress = report
+
+    def _restore_whole(self, images: Sequence[np.ndarray], grey: Sequence[bool]) -> list[np.ndarray]:
+        h, w = images[0].shape[:2]
         try:
             if len(self.poses) == 1:
                 return self._restore_once(images, [image.dtype for image in images], grey)
@@ -204,12 +275,10 @@ class Restorer:
         match image.shape:
             case (_, _):
                 return self.restore_arrays([np.repeat(image[..., None], 3, axis=-1)], grey=[True])[0][..., 0]
-            case (_, _, 3):
-                return self.restore_arrays([image], grey=[False])[0]
+            case (_, _, 3):  # a grey picture stays grey, as it does in a file
+                return self.restore_arrays([image], grey=[is_grey(image)])[0]
             case (_, _, 4):
-                return np.concatenate(
-                    [self.restore_arrays([image[..., :3]], grey=[False])[0], image[..., 3:]], axis=-1
-                )
+                return np.concatenate([self._restore_array(image[..., :3]), image[..., 3:]], axis=-1)
         raise MaximirError(f"arrays are [H, W, 3], [H, W] or [H, W, 4], not {list(image.shape)}")
 
     def _restore_pil(self, image: Image.Image) -> Image.Image:
@@ -219,7 +288,15 @@ class Restorer:
             image = image.convert(image.mode.upper())
         transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
         if image.mode.startswith("I;16"):
-            restored = Image.fromarray(self._restore_array(np.asarray(image).astype(np.uint16)))
+            grey = np.asarray(image).astype(np.uint16)
+            values = self._restore_array(grey)
+            if transparent:  # one grey is: as before, and no other pixel may become it
+                key = int(image.info["transparency"])
+                values[values == key] = key + 1 if key == 0 else key - 1
+                values[grey == key] = key
+            restored = Image.fromarray(values)
+            restored.info = dict(image.info)
+            return restored
         elif image.mode in ("1", "L", "LA"):
             restored = Image.fromarray(self._restore_array(np.asarray(image.convert("L"))))
             if transparent:
@@ -242,10 +319,13 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        if device.type in DEVICES:
+            torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = (str(error).splitlines() or [""])[0]
-        raise UsageError(f"device {name!r} cannot be used ({reason})") from error
+        raise UsageError(f"device {name!r} cannot be used ({reason[:LONGEST_REASON]})") from error
+    if device.type not in DEVICES:
+        raise UsageError(f"device {name!r} cannot be used: maximir computes on {' and '.join(DEVICES)}")
     return device
 
 
@@ -286,7 +366,7 @@ def pad_arrays(images: Sequence[np.ndarray]) -> tuple[Tensor, Window]:
     """`[H, W, 3]` of one size, any type → a padded batch [N, 3, H, W], channels last in memory."""
     h, w = images[0].shape[:2]
     (rows, top), (columns, left) = reflected(h), reflected(w)
-    padded = torch.empty(len(images), len(rows), len(columns), 3)
+    padded = torch.empty(len(images), len(rows), len(columns), 3, dtype=torch.float32, device="cpu")
     for image, target in zip(images, padded.numpy(), strict=True):
         for band in bands(len(rows)):
             target[band] = to_unit(image[rows[band]])[:, columns]

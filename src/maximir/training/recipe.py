@@ -118,7 +118,7 @@ class Recipe:
     """How a model is trained. The defaults are the paper's where it states them.
 
     Attributes:
-        task: what the model is for: denoise, deblur, derain, dehaze or enhance.
+        task: what the model is for: denoise, deblur, derain, dehaze, enhance or retouch.
         mixture: where samples come from, with their shares: "pairs" (folders of pairs), and names in
             `maximir.degradations.DEGRADATIONS` (clean photographs, degraded on the fly).
         model: fields of `MaximConfig`.
@@ -139,7 +139,8 @@ class Recipe:
         mixup: probability that a sample is blended with another one (the paper: 0.5).
         hold_out: patterns of names of scenes that are not trained on, but validated with.
         validate_with: degradations of the clean validation images; none: those of the mixture.
-        init: weights to start from, a file or an embedded model's name; "": random ones.
+        init: weights to start from, a file or a model's name; "": random ones. Of a model with more
+            stages than `model`, the first ones.
         reset_head: of those weights, the last convolutions start anew.
         start_at: the learning rates start where the schedule is after this part of a run; to go on gently
             from weights that were trained before.

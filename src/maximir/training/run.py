@@ -85,6 +85,10 @@ def first_weights(recipe: Recipe, *, load: bool = True) -> Maxim:
     model = Maxim(recipe.model)
     if recipe.init and load:
         loaded = checkpoint.load_model(recipe.init)
+        if (
+            recipe.model.stages < loaded.config.stages
+        ):  # of a larger model, the first stages: they restore, too
+            loaded = loaded.first_stages(recipe.model.stages)
         if loaded.config != dataclasses.replace(recipe.model, dropout=loaded.config.dropout):
             raise UsageError(
                 f"recipe: init = {recipe.init!r} has another shape than the recipe's model: "
