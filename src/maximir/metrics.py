@@ -64,8 +64,13 @@ def ssim(
     height, width = image.shape[:2]
     if min(height, width) < len(WINDOW):
         raise MaximirError(f"SSIM needs sides of at least {len(WINDOW)} pixels, not {width}×{height}")
-    inner = None if mask is None else mask[RADIUS:-RADIUS, RADIUS:-RADIUS]
-    return _mean(_ssim_map(np.atleast_3d(image), np.atleast_3d(reference), peak), inner)
+    return _mean(_ssim_map(np.atleast_3d(image), np.atleast_3d(reference), peak), _inner(mask))
+
+
+def has_ssim(image: np.ndarray, mask: np.ndarray | None = None) -> bool:
+    """Whether there is a position for the window of `ssim`, in the image and with its centre in the mask."""
+    inner = _inner(mask)
+    return min(image.shape[:2]) >= len(WINDOW) and (inner is None or bool(inner.any()))
 
 
 def ssim_volume(image: np.ndarray, reference: np.ndarray, peak: float = 255.0) -> float:
@@ -145,6 +150,11 @@ def align(restored: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndar
     )
     mask = cv2.warpPerspective(everywhere, warp, size, flags=cv2.INTER_NEAREST | inverse) > 0
     return moved * mask[..., None], target * mask[..., None], mask
+
+
+def _inner(mask: np.ndarray | None) -> np.ndarray | None:
+    """Where the window's centre may be."""
+    return None if mask is None else mask[RADIUS:-RADIUS, RADIUS:-RADIUS]
 
 
 def _check_shapes(name: str, image: np.ndarray, reference: np.ndarray) -> None:

@@ -8,6 +8,7 @@ from scipy import stats
 
 from maximir.errors import MaximirError
 from maximir.evaluation.compare import compare
+from maximir.evaluation.report import comparison_table, extremes
 from maximir.evaluation.scores import Score
 
 INF = float("inf")
@@ -91,11 +92,29 @@ def test_one_original_tells_nothing():
 
 
 def test_exact_images_have_no_difference_if_both_are_exact():
-    (psnr, _) = compare(scores([INF, 30, 31]), scores([INF, 31, 33])).differences
-    assert psnr.mean == 1 and psnr.a == psnr.b == INF
-    for a, b in (([INF, 30], [29, 30]), ([29, 30], [INF, 30])):
-        with pytest.raises(MaximirError, match="i0: is reproduced exactly by one of the two"):
-            compare(scores(a), scores(b))
+    """They are in no mean, and said; B is better where it alone is exact."""
+    (psnr, ssim) = compare(scores([INF, 30, 31]), scores([INF, 31, 33])).differences
+    assert (psnr.mean, psnr.a, psnr.b, psnr.uncounted) == (1.5, 30.5, 32, 1)
+    assert ssim.uncounted == 0 and ssim.originals == 3
+    for a, b, better, worse in (([INF, 30, 31], [29, 30, 31], 0, 1), ([29, 30, 31], [INF, 30, 31], 1, 0)):
+        comparison = compare(scores(a), scores(b))
+        (psnr, _) = comparison.differences
+        assert (psnr.better, psnr.worse, psnr.uncounted, psnr.mean) == (better, worse, 1, 0)
+        assert extremes(comparison, 1)[0 if worse else -1].endswith(" i0")
+    comparison = compare(scores([INF, INF]), scores([INF, INF]))
+    (psnr, _) = comparison.differences
+    assert (psnr.a, psnr.mean, psnr.low, psnr.originals, psnr.uncounted) == (None, None, None, 0, 2)
+    assert psnr.verdict == "no image has a finite one"
+    assert extremes(comparison, 1) == ["+0.000 dB  inf → inf  i0", "+0.000 dB  inf → inf  i1"]
+    table = comparison_table(comparison)
+    assert "in no mean" in list(table.columns[0].cells) and "nan" not in str(list(table.columns[1].cells))
+
+
+def test_images_too_small_for_ssim_are_in_no_mean_of_it():
+    a, b = scores([20, 21, 22], [None, 0.5, 0.6]), scores([21, 22, 23], [None, 0.6, 0.7])
+    (psnr, ssim) = compare(a, b).differences
+    assert (psnr.originals, psnr.uncounted) == (3, 0)
+    assert (ssim.a, ssim.mean, ssim.originals, ssim.uncounted) == pytest.approx((0.55, 0.1, 2, 1))
 
 
 def test_what_only_one_has_is_counted():

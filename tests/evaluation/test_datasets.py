@@ -344,7 +344,11 @@ def test_mismatches_are_listed(names, left_out, tmp_path):
     make(tmp_path, "lq/1.png", "gt/1.png", "else/1.png", *names)
     found = find_cases(tmp_path)
     assert found.layout.name == "pairs"
-    assert dict(found.left_out) == left_out and len(found.left_out) == len(left_out)
+    listed = {**dict(found.left_out), **dict(found.beside)}
+    assert listed == left_out and len(found.left_out) + len(found.beside) == len(left_out)
+    assert {file for file, _ in found.beside} == {
+        file for file, why in left_out.items() if why == "its input is left out"
+    }
     assert pairs_of(found, tmp_path).items() >= {("lq/1.png", "gt/1.png")}
 
 
@@ -362,9 +366,10 @@ def test_every_image_is_in_a_case_or_listed_or_counted(variant, tmp_path):
             assert len(expected) == 1
         else:
             used = {source.path for case in found.cases for source in (case.input, case.target)}
-            assert len(used) + len(found.left_out) + found.ignored == len(images_of(root))
+            listed = [*found.left_out, *found.beside]
+            assert len(used) + len(listed) + found.ignored == len(images_of(root))
             assert len(found.cases) >= len(expected) - 3
-            named = {root / file for file, _ in found.left_out}
+            named = {root / file for file, _ in listed}
             assert not named & used and all(path.is_file() for path in named)
         make(root, gone)
 
@@ -572,8 +577,12 @@ def test_realblur_has_lists_of_what_is_for_testing(tmp_path):
     for case in found.cases:
         assert case.target.path.parts[-3] == case.input.path.parts[-3]
     assert [case.name for case in find_cases(j).cases] == ["scene1/blur/blur_1", "scene1/blur/blur_10"]
+    assert found.notes == ()
     (tmp_path / "RealBlur" / "RealBlur_R_test_list.txt").unlink()
-    assert len(find_cases(tmp_path).cases) == 2 + 4
+    found = find_cases(tmp_path)
+    assert len(found.cases) == 2 + 4
+    note = "without RealBlur_R_test_list.txt all pairs of RealBlur-R_x count, also those for training"
+    assert found.notes == (note,)
 
 
 def test_what_realblurs_list_names_must_be_there(tmp_path):
@@ -618,6 +627,21 @@ def test_blocks_of_sidd(tmp_path, monkeypatch):
     assert str(found.cases[4].target).endswith("ValidationGtBlocksSrgb.mat:4")
     assert [case.name for case in find_cases(tmp_path, only=["0002_01"]).cases] == [names[3]]
     read_blocks.cache_clear()
+
+
+def test_restored_blocks_of_sidd(tmp_path):
+    """As images; a .mat file of them, as the field's scripts write, is named rather than passed over."""
+    data = tmp_path / "data"
+    data.mkdir()
+    save_blocks(data)
+    found = find_cases(data)
+    folder = make(tmp_path / "out", *(f"{scene:04d}_{block:02d}.png" for scene in (1, 2) for block in (1, 2)))
+    savemat(folder / "Idenoised.mat", {"Idenoised": np.zeros((2, 3, 8, 6, 3), np.float32)})
+    restored, missing, beside = match_restored(found, folder)
+    assert restored["ValidationNoisyBlocksSrgb/0002_01"] == folder / "0002_01.png" and len(restored) == 4
+    assert len(missing) == 2 and beside == [
+        ("Idenoised.mat", "is no image: save its blocks as images, NNNN_NN.png")
+    ]
 
 
 def test_blocks_of_sidd_that_do_not_fit(tmp_path):
@@ -698,11 +722,11 @@ def rain(tmp_path):
 )
 def test_restored_images_are_matched_by_the_end_of_their_paths(name, rain, tmp_path):
     folder = make(tmp_path / "out", *(name.format(s, n) for s in "HL" for n in (1, 2)))
-    restored, problems = match_restored(rain, folder)
+    restored, missing, beside = match_restored(rain, folder)
     assert restored == {
         f"test/Rain100{s}/input/{n}": folder / name.format(s, n) for s in "HL" for n in (1, 2)
     }
-    assert problems == []
+    assert missing == beside == []
 
 
 def test_restored_images_that_do_not_match_are_listed(rain, tmp_path):
@@ -715,12 +739,14 @@ def test_restored_images_that_do_not_match_are_listed(rain, tmp_path):
         "1.png",
         "ain100L/2.png",
     )
-    restored, problems = match_restored(rain, folder)
+    restored, missing, beside = match_restored(rain, folder)
     assert restored == {"test/Rain100H/input/1": folder / "Rain100H/1.png"}
-    assert dict(problems) == {
+    assert dict(beside) == {
         "1.png": "could be any of 2 cases",
         "Rain100L/3.png": "belongs to no case",
         "ain100L/2.png": "belongs to no case",
+    }
+    assert dict(missing) == {
         "test/Rain100H/input/2": "2 files: Rain100H/2.jpg, Rain100H/2.png",
         "test/Rain100L/input/1": "not restored",
         "test/Rain100L/input/2": "not restored",
@@ -732,14 +758,14 @@ def test_restored_images_that_do_not_match_are_listed(rain, tmp_path):
 def test_the_whole_name_of_a_case_comes_before_the_end_of_another(tmp_path):
     found = find_cases(make(tmp_path / "data", "1.png", "x/1.png", "x/2.png"))
     folder = make(tmp_path / "out", "1.png", "x/1.png", "2.png")
-    restored, problems = match_restored(found, folder)
+    restored, missing, beside = match_restored(found, folder)
     assert restored == {"1": folder / "1.png", "x/1": folder / "x/1.png", "x/2": folder / "2.png"}
-    assert problems == []
+    assert missing == beside == []
 
 
 def test_restored_images_of_formats_that_are_not_written_have_two_suffixes(tmp_path):
     found = find_cases(make(tmp_path / "data", "a.bmp", "b.png"))
     folder = make(tmp_path / "out", "a.bmp.png", "b.png.png")
-    restored, problems = match_restored(found, folder)
+    restored, missing, beside = match_restored(found, folder)
     assert restored == {"a": folder / "a.bmp.png"}
-    assert dict(problems) == {"b.png.png": "belongs to no case", "b": "not restored"}
+    assert (missing, beside) == ([("b", "not restored")], [("b.png.png", "belongs to no case")])

@@ -167,9 +167,9 @@ def test_others_images_of_what_was_not_asked_for_are_no_fault(data, tmp_path):
         assert [score.name for score in evaluation.scores] == ["input/a", "input/b"]
         assert evaluation.left_out == []
     put(tmp_path / "theirs" / "x.png", picture(0))
-    assert evaluate(Request(data, restored=tmp_path / "theirs", images=2)).left_out == [
-        ("x.png", "belongs to no case")
-    ]
+    evaluation = evaluate(Request(data, restored=tmp_path / "theirs", images=2))
+    assert evaluation.beside == [("x.png", "belongs to no case")]
+    assert evaluation.left_out == [] and evaluation.count == 2  # a stray file is no image
 
 
 def test_clean_images_are_degraded_the_same_whatever_the_others(request_of, data, tmp_path):
@@ -230,7 +230,9 @@ def test_what_is_left_out_is_listed_and_the_rest_is_scored(request_of, data):
     for folder in ("input", "target"):
         put(data / folder / "h.png", picture(0, (8, 30)))
     evaluation = evaluate(request_of())
-    assert [score.name for score in evaluation.scores] == ["input/d"]
+    assert [score.name for score in evaluation.scores] == ["input/d", "input/h"]
+    small = evaluation.scores[-1]  # than SSIM's window
+    assert 20 < small.psnr < 40 and (small.ssim, small.input_ssim) == (None, None)
     reasons = dict(evaluation.left_out)
     assert reasons == {
         "input/a.png": "no target",
@@ -239,9 +241,8 @@ def test_what_is_left_out_is_listed_and_the_rest_is_scored(request_of, data):
         "input/e": "rounded measures 8-bit values, but the target is uint16: choose a protocol of floats",
         "input/f": f"{data}/input/f.png: the file is empty",
         "input/g": f"{data}/target/g.png: not an image that maximir can read",
-        "input/h": "SSIM needs sides of at least 11 pixels, not 30×8",
     }
-    assert len(evaluation.left_out) == 7 and evaluation.count == 8
+    assert len(evaluation.left_out) == 6 and evaluation.count == 8
     of_16_bits = evaluate(request_of(protocol="sidd", only=("e",)))
     assert [score.name for score in of_16_bits.scores] == ["input/e"]
 
@@ -255,8 +256,8 @@ def test_restored_images_that_do_not_fit(data, tmp_path):
     put(theirs / "z.png", picture(0))
     evaluation = evaluate(Request(data, restored=theirs))
     assert [score.name for score in evaluation.scores] == ["input/c"]
+    assert evaluation.beside == [("z.png", "belongs to no case")] and evaluation.count == 4
     assert {what: why.removeprefix(f"{theirs}/") for what, why in evaluation.left_out} == {
-        "z.png": "belongs to no case",
         "input/a": f"a.png: is 18 x 18 pixels, but its target {data}/target/a.png is 18 x 16",
         "input/b": f"b.png: has 16 bits, but its target {data}/target/b.png has 8",
         "input/d": "d.png: the file is empty",

@@ -151,12 +151,20 @@ def test_doubles_are_measured_as_single():
         (RESTORED, TARGET / 255, "targets are uint8 or uint16, not float64"),
         (RESTORED * np.nan, TARGET, "not finite"),
         (RESTORED * 255, TARGET, "divide it by its full scale"),
-        (RESTORED[:10], TARGET[:10], "sides of at least 11 pixels"),
     ],
 )
 def test_bad_pairs(restored, target, words):
     with pytest.raises(MaximirError, match=words):
         PROTOCOLS["truncated"].measure(restored, target)
+
+
+@pytest.mark.parametrize("side", [1, 5, 10, 11])
+def test_images_smaller_than_the_window_have_a_psnr_but_no_ssim_of_wang(side):
+    for name in ("truncated", "rounded", "rain"):
+        psnr, ssim = PROTOCOLS[name].measure(RESTORED[:side], TARGET[:side])
+        assert 5 < psnr < 60 and (ssim is None) == (side < 11)
+    psnr, ssim = PROTOCOLS["gopro"].measure(RESTORED[:side], TARGET[:side])  # MATLAB's repeats the borders
+    assert ssim is not None and not np.isnan(ssim)
 
 
 def test_conventions_follow_the_fields():

@@ -29,7 +29,7 @@ def score(name="a", psnr=30.0, ssim=0.9, *, set="", before=(20.0, 0.5), seconds=
     return Score(name, set, psnr, ssim, *before, 12, 10, seconds, "digest", target)
 
 
-def evaluation(scores, *, protocol="rounded", left_out=(), **facts):
+def evaluation(scores, *, protocol="rounded", left_out=(), beside=(), **facts):
     settings = {
         "protocol": protocol,
         "convention": PROTOCOLS[protocol].convention,
@@ -45,6 +45,7 @@ def evaluation(scores, *, protocol="rounded", left_out=(), **facts):
         "data": "/data",
         "layout": "pairs",
         "ignored": 0,
+        "notes": [],
         "device": "cpu",
         "versions": {"maximir": "9.8.7", "torch": "2.10"},
         "date": "2026-01-31",
@@ -52,7 +53,7 @@ def evaluation(scores, *, protocol="rounded", left_out=(), **facts):
     } | facts
     cases: tuple[Case, ...] = ()
     return Evaluation(
-        cases, PROTOCOLS[protocol], None, None, None, settings, facts, list(scores), list(left_out)
+        cases, PROTOCOLS[protocol], *3 * [None], settings, facts, list(scores), list(left_out), list(beside)
     )
 
 
@@ -103,12 +104,55 @@ def test_means_over_images():
         "ssim": pytest.approx(3.35 / 4),
         "input_psnr": 24.0,
         "input_ssim": pytest.approx(2.6 / 4),
+        "identical": 0,
+        "identical_inputs": 0,
+        "without_ssim": 0,
     }
     assert [(row["set"], row["images"], row["psnr"]) for row in summary["sets"]] == [
         ("x", 3, 32.0),
         ("y", 1, 40.0),
     ]
     assert (summary["scored"], summary["of"]) == (4, 4)
+
+
+def test_what_has_no_finite_figure_is_counted_and_spoils_no_mean(tmp_path):
+    same, small = score("s", INF, 1.0, before=(INF, 1.0)), score("t", 36.0, None, before=(21.0, None))
+    perfect = score("p", INF, 1.0)
+    found = evaluation([SETS[0], same, small, perfect])
+    summary = report.summarise(found)
+    assert (summary["all"]["psnr"], summary["all"]["input_psnr"]) == (33.0, pytest.approx(61 / 3))
+    assert summary["all"]["ssim"] == pytest.approx(2.9 / 3)
+    assert summary["all"]["input_ssim"] == pytest.approx(2.0 / 3)
+    words = report.coverage(summary)
+    assert "4 of 4 images" in words and "restored 2, inputs 1" in words and "mean of it: 1" in words
+    for name in ("summary.md", "report.html"):
+        report.write(found, tmp_path)
+        assert "infinite" in (tmp_path / name).read_text() and "window" in (tmp_path / name).read_text()
+    stored = json.loads((tmp_path / "summary.json").read_text())["all"]
+    assert (stored["identical"], stored["identical_inputs"], stored["without_ssim"]) == (2, 1, 1)
+    assert report.summarise(evaluation([perfect, same]))["all"]["psnr"] == INF  # of nothing else
+    of_sets = report.summarise(
+        evaluation([replace(perfect, set="x"), *SETS[3:], replace(small, set="z")], protocol="rain")
+    )
+    assert of_sets["all"]["psnr"] == 38.0 and "infinite" in report.coverage(of_sets)
+    assert "infinite" not in report.coverage(report.summarise(evaluation(SETS)))
+
+
+def test_files_are_no_images(tmp_path):
+    found = evaluation(SETS[:1], left_out=[("a", "not restored")], beside=[("x.png", "belongs to no case")])
+    words = report.coverage(report.summarise(found))
+    assert words == "1 of 2 images, 1 left out; files that belong to no image: 1"
+    page = page_of(found, tmp_path)
+    assert "x.png" in page.text and "do not count 1" in page.text
+    assert "- no image: x.png: belongs to no case" in (tmp_path / "summary.md").read_text()
+
+
+def test_notes_of_the_data_are_in_all_reports(tmp_path):
+    found = evaluation(SETS, notes=["without a list"])
+    assert report.coverage(report.summarise(found)).endswith("; without a list")
+    page_of(found, tmp_path)
+    for name in ("summary.md", "report.html", "summary.json"):
+        assert "without a list" in (tmp_path / name).read_text()
 
 
 def test_of_the_rain_sets_the_mean_of_their_means():
@@ -147,8 +191,8 @@ def test_json_is_json_also_with_exact_images(tmp_path):
         evaluation(scores, data="/Infinity", left_out=[("-Infinity", "NaN")], command="é \udcff"), tmp_path
     )
     loaded = json.loads((tmp_path / "summary.json").read_text("utf-8"), parse_constant=pytest.fail)
-    assert loaded["all"]["psnr"] == loaded["all"]["input_psnr"] == loaded["sets"][0]["psnr"] == "inf"
-    assert loaded["sets"][1]["psnr"] == 30.0
+    assert loaded["sets"][0]["psnr"] == loaded["sets"][0]["input_psnr"] == "inf"
+    assert loaded["sets"][1]["psnr"] == loaded["all"]["psnr"] == 30.0
     assert loaded["data"] == "/Infinity" and loaded["left_out"] == [{"what": "-Infinity", "why": "NaN"}]
     assert loaded["command"] == "é \udcff"
     assert loaded["versions"]["maximir"] == "9.8.7" and loaded["sha256"].startswith("0123abcd")

@@ -75,5 +75,5 @@ def compare(
             f"maximir: not compared: {comparison.only[0]} images that only A has, {comparison.only[1]} of B",
             file=sys.stderr,
         )
-    if any(comparison.only) or any(evaluation.left_out for evaluation in to_do):
+    if any(comparison.only) or any(one.left_out or one.beside for one in to_do):
         raise typer.Exit(1)

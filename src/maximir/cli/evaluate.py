@@ -111,13 +111,14 @@ def evaluate(
     print(f"{summary['convention']}; {report.coverage(summary)}")
     if out is not None:
         print(printable(report.write(evaluation, out)))
-    if evaluation.left_out:
+    if evaluation.left_out or evaluation.beside:
         raise typer.Exit(1)
 
 
 def watch(evaluation: Evaluation, book: Book | None, *, save: bool = False) -> None:
     """Run an evaluation: progress, and a line for each image and for what is left out."""
     from maximir.evaluation.evaluate import run
+    from maximir.evaluation.report import index
     from maximir.progress import WorkProgress
     from maximir.restoring import extent
 
@@ -126,6 +127,10 @@ def watch(evaluation: Evaluation, book: Book | None, *, save: bool = False) -> N
     with WorkProgress(len(work), sum(weights)) as progress, ExitStack() as stack:
         for what, why in evaluation.left_out:
             progress.warn(f"{what}: left out, {why}")
+        for what, why in evaluation.beside:
+            progress.warn(f"{what}: {why}")
+        for note in evaluation.facts["notes"]:
+            progress.warn(note)
         if evaluation.restorer is not None:
             evaluation.restorer.progress = progress.part
         outcomes = run(
@@ -137,7 +142,7 @@ def watch(evaluation: Evaluation, book: Book | None, *, save: bool = False) -> N
                     progress.fail(f"{outcome.case.name}: left out, {outcome.error}", work[outcome.case.name])
                 else:
                     before = "" if score.input_psnr is None else f"{score.input_psnr:.2f} → "
-                    line = f"{score.name}  {before}{score.psnr:.2f} dB  {score.ssim:.4f}"
+                    line = f"{score.name}  {before}{score.psnr:.2f} dB  {index(score.ssim)}"
                     if outcome.known:
                         progress.succeed(f"{line}  (known)", work[score.name], None)
                     else:

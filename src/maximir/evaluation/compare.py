@@ -21,26 +21,30 @@ class Difference:
 
     Attributes:
         figure: "psnr" or "ssim".
-        a, b: means over the images.
+        a, b: means over the images that have this figure, finite, in both; None: there is no such image.
         mean: of the differences, over the originals: images of one original (ten hazes of a scene) are not
             independent, and count as one with their mean.
         low, high: its `LEVEL` confidence interval by Student's t; None: there is but one original.
-        better, worse: images where B is above or below A.
+        better, worse: images where B is above or below A, also those that one of them reproduces exactly.
         originals: how many.
+        uncounted: images that are in no mean: PSNR is infinite in A or B, or too small for SSIM.
     """
 
     figure: str
-    a: float
-    b: float
-    mean: float
+    a: float | None
+    b: float | None
+    mean: float | None
     low: float | None
     high: float | None
     better: int
     worse: int
     originals: int
+    uncounted: int
 
     @property
     def verdict(self) -> str:
+        if self.mean is None:
+            return "no image has a finite one"
         if self.low is None or self.high is None:
             return "one original tells nothing"
         if self.low > 0:
@@ -66,8 +70,7 @@ def compare(a: Sequence[Score], b: Sequence[Score]) -> Comparison:
     """Pair the scores by name.
 
     Raises:
-        MaximirError: they have no image in common; an image is of another original, or its input is another;
-            or it is reproduced exactly (PSNR inf) by only one of them, so that there is no mean.
+        MaximirError: they have no image in common; an image is of another original, or its input is another.
     """
     ours, theirs = ({score.name: score for score in scores} for scores in (a, b))
     names = [name for name in ours if name in theirs]
@@ -93,38 +96,43 @@ def differ(a: float | None, b: float | None) -> bool:
 
 
 def difference(pair: tuple[Score, Score], figure: str) -> float:
-    """B - A; 0 where both are inf."""
+    """B - A; 0 where both are inf, or have no such figure."""
     a, b = (getattr(score, figure) for score in pair)
-    return 0.0 if a == b else float(b - a)
+    return 0.0 if a == b or None in (a, b) else float(b - a)
+
+
+def is_finite(score: Score, figure: str) -> bool:
+    return getattr(score, figure) not in (None, math.inf)
 
 
 def summarise(figure: str, pairs: Sequence[tuple[Score, Score]]) -> Difference:
     differences = [difference(pair, figure) for pair in pairs]
-    if infinite := [pair[0].name for pair, each in zip(pairs, differences, strict=True) if math.isinf(each)]:
-        raise MaximirError(
-            f"{infinite[0]}: is reproduced exactly by one of the two, which has no finite PSNR"
-        )
+    counted = [pair for pair in pairs if all(is_finite(score, figure) for score in pair)]
     by_original: dict[str, list[float]] = {}
-    for (score, _), each in zip(pairs, differences, strict=True):
-        by_original.setdefault(score.target, []).append(each)
+    for pair in counted:
+        by_original.setdefault(pair[0].target, []).append(difference(pair, figure))
     means = [math.fsum(values) / len(values) for values in by_original.values()]
-    mean = math.fsum(means) / len(means)
-    half = half_width(means)
+    mean, half = average(means), half_width(means)
     return Difference(
         figure,
-        math.fsum(getattr(a, figure) for a, _ in pairs) / len(pairs),
-        math.fsum(getattr(b, figure) for _, b in pairs) / len(pairs),
+        average([getattr(a, figure) for a, _ in counted]),
+        average([getattr(b, figure) for _, b in counted]),
         mean,
-        None if half is None else mean - half,
-        None if half is None else mean + half,
+        None if mean is None or half is None else mean - half,
+        None if mean is None or half is None else mean + half,
         sum(each > 0 for each in differences),
         sum(each < 0 for each in differences),
         len(means),
+        len(pairs) - len(counted),
     )
 
 
+def average(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
 def half_width(values: Sequence[float]) -> float | None:
-    """Of the confidence interval of their mean; None for a single value."""
+    """Of the confidence interval of their mean; None for a single value, or none."""
     n = len(values)
     if n < 2:
         return None

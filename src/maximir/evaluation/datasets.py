@@ -28,6 +28,7 @@ SUFFIXES = {*images.WRITABLE, *images.NOT_WRITABLE}
 BLOCKS = ".mat"
 SIDD_BLOCKS = re.compile(r"Validation(Noisy|Gt)BlocksSrgb\.mat", re.IGNORECASE)
 TEST_LIST = "RealBlur_{}_test_list.txt"
+SPOILT = "its input is left out"  # a target, which is no image that is left out besides
 TRAINING = {"train", "our485"}  # folders of images for training; the second is LOL's
 
 
@@ -85,14 +86,19 @@ class Found:
 
     Attributes:
         cases: in the order of their paths.
-        left_out: (path below DIR, why) of images that the layout knows, but that are in no case.
+        left_out: (path below DIR, why) of images that should be in a case, and are not: an input, or a target
+            that has none.
+        beside: the same of what belongs to an image that is in `left_out`, and is none more.
         ignored: how many images are no part of the layout.
+        notes: what a reader of the scores must know.
     """
 
     layout: Layout
     cases: tuple[Case, ...]
     left_out: tuple[tuple[str, str], ...]
+    beside: tuple[tuple[str, str], ...]
     ignored: int
+    notes: tuple[str, ...] = ()
 
 
 def find_cases(root: Path, layout: str | None = None, only: Sequence[str] = ()) -> Found:
@@ -118,7 +124,7 @@ def find_cases(root: Path, layout: str | None = None, only: Sequence[str] = ()) 
         raise MaximirError(f"{root}: no images in it{instead}")
     matched = recognise(root, files) if layout is None else match(BY_NAME[layout], files, above(root))
     problems = dict(matched.problems)
-    pairs = for_testing(root, matched, problems)
+    pairs, notes = for_testing(root, matched, problems)
     cases = [(case, pair.scene) for pair in pairs for case in cases_of(root, pair, matched.layout, problems)]
     if not cases:
         first = "".join(f"; {file}: {why}" for file, why in list(problems.items())[:1])
@@ -131,7 +137,11 @@ def find_cases(root: Path, layout: str | None = None, only: Sequence[str] = ()) 
         kept = [replace(case, set="") for case in kept]
     known = {file for pair in pairs for file in (pair.input, pair.target)} | problems.keys()
     ignored = sum(file not in known for file in everything)
-    return Found(matched.layout, tuple(kept), tuple(sorted(problems.items())), ignored)
+    left_out, beside = (
+        tuple(sorted((file, why) for file, why in problems.items() if (why == SPOILT) is spoilt))
+        for spoilt in (False, True)
+    )
+    return Found(matched.layout, tuple(kept), left_out, beside, ignored, notes)
 
 
 def list_images(root: Path) -> list[str]:
@@ -243,7 +253,7 @@ def match(layout: Layout, files: Sequence[str], names_above: str) -> Matched:
     paired = {file for pair in pairs for file in (pair.input, pair.target)}
     for file in {file for group in targets.values() for file in group} - inputs.keys():
         if file in spoilt or not layout.spare:
-            problems[file] = "its input is left out" if file in spoilt else "no input"
+            problems[file] = SPOILT if file in spoilt else "no input"
     problems = {file: why for file, why in problems.items() if file not in paired}
     return Matched(layout, pairs, problems, set(inputs))
 
@@ -329,7 +339,7 @@ def cases_of(root: Path, pair: Pair, layout: Layout, problems: dict[str, str]) -
     _, other = find_blocks(target)
     if shape != other:
         problems[pair.input] = f"its blocks are {shape}, those of {pair.target} are {other}"
-        problems[pair.target] = "its input is left out"
+        problems[pair.target] = SPOILT
         return []
     scenes, blocks = shape[:2]
     return [
@@ -345,13 +355,15 @@ def cases_of(root: Path, pair: Pair, layout: Layout, problems: dict[str, str]) -
     ]
 
 
-def for_testing(root: Path, matched: Matched, problems: dict[str, str]) -> list[Pair]:
-    """The pairs; of RealBlur as released, those that a list beside it names for testing, if there is one.
+def for_testing(root: Path, matched: Matched, problems: dict[str, str]) -> tuple[list[Pair], tuple[str, ...]]:
+    """The pairs; of RealBlur as released, those that a list beside it names for testing.
 
-    What a list names, but is not there, is added to the problems.
+    What a list names, but is not there, is added to the problems. Where there is no list, all pairs are
+    taken, and a note says so.
     """
     if matched.layout.name != "realblur":
-        return matched.pairs
+        return matched.pairs, ()
+    notes: dict[str, None] = {}
     kept = []
     unseen: dict[tuple[Path, str], dict[str, str] | None] = {}
     for pair in matched.pairs:
@@ -359,15 +371,23 @@ def for_testing(root: Path, matched: Matched, problems: dict[str, str]) -> list[
         place = (path.parents[2], pair.set)
         if place not in unseen:
             unseen[place] = read_test_lists(*place)
-        listed = unseen[place]
+        listed, released = unseen[place], path.parent.name.lower() == "blur"
+        if listed is None and released:
+            names = " or ".join(TEST_LIST.format(letter) for letter in letters(pair.set))
+            notes[f"without {names} all pairs of {place[0].name} count, also those for training"] = None
         view = "/".join((*path.parts[-3:-1], path.stem))
-        if listed is None or path.parent.name.lower() != "blur" or listed.pop(view, ""):
+        if listed is None or not released or listed.pop(view, ""):
             kept.append(pair)
     for listed in unseen.values():
         problems.update(
             dict.fromkeys((listed or {}).values(), "named in the list of test images, but not there")
         )
-    return kept
+    return kept, tuple(notes)
+
+
+def letters(part: str) -> str:
+    """Of RealBlur-J or RealBlur-R; of both, if the part is unknown."""
+    return part[-1:].upper() or "JR"
 
 
 def read_test_lists(folder: Path, part: str) -> dict[str, str] | None:
@@ -383,9 +403,7 @@ def read_test_lists(folder: Path, part: str) -> dict[str, str] | None:
         MaximirError: a list cannot be read.
     """
     places = [
-        place / TEST_LIST.format(letter)
-        for place in (folder, folder.parent)
-        for letter in (part[-1:].upper() or "JR")
+        place / TEST_LIST.format(letter) for place in (folder, folder.parent) for letter in letters(part)
     ]
     lists = [place for place in places if place.is_file()]
     try:
@@ -435,7 +453,10 @@ def read_blocks(path: Path) -> np.ndarray:
         raise MaximirError(f"{path}: cannot be read as a .mat file ({error})") from error
 
 
-def match_restored(found: Found, folder: Path) -> tuple[dict[str, Path], list[tuple[str, str]]]:
+Problems = list[tuple[str, str]]  # what, and what is wrong with it
+
+
+def match_restored(found: Found, folder: Path) -> tuple[dict[str, Path], Problems, Problems]:
     """Which file in a folder of restored images belongs to which case.
 
     A file belongs to a case if its path below the folder, without suffix, is the case's name, or the end of
@@ -443,7 +464,7 @@ def match_restored(found: Found, folder: Path) -> tuple[dict[str, Path], list[tu
     several cases, and is the name of none, it belongs to none.
 
     Returns:
-        Files by the cases' names; and (case or file, what is wrong with it).
+        Files by the cases' names; cases that have none, or several; and files that belong to no case.
 
     Raises:
         MaximirError: the folder is missing, or cannot be read.
@@ -454,24 +475,27 @@ def match_restored(found: Found, folder: Path) -> tuple[dict[str, Path], list[tu
         for form in forms(case):
             owners.setdefault(form, set()).add(case.name)
     files: dict[str, list[str]] = {}
-    problems = []
+    missing, beside = [], []
     for file in list_images(folder):
         name = stem(file)
         fitting = {name} if name in names else owners.get(name, set())
         if len(fitting) == 1:
             files.setdefault(next(iter(fitting)), []).append(file)
         else:
-            problems.append(
+            beside.append(
                 (file, f"could be any of {len(fitting)} cases" if fitting else "belongs to no case")
             )
+    if any(case.input is not None and case.input.block is not None for case in found.cases):
+        why = "is no image: save its blocks as images, NNNN_NN.png"
+        beside += [(str(path.relative_to(folder)), why) for path in sorted(folder.rglob("*.mat"))]
     restored = {}
     for case in found.cases:
         own = files.get(case.name, [])
         if len(own) == 1:
             restored[case.name] = folder / own[0]
         else:
-            problems.append((case.name, f"{len(own)} files: {', '.join(own)}" if own else "not restored"))
-    return restored, problems
+            missing.append((case.name, f"{len(own)} files: {', '.join(own)}" if own else "not restored"))
+    return restored, missing, beside
 
 
 def forms(case: Case) -> set[str]:

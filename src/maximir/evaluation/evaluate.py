@@ -92,7 +92,8 @@ class Evaluation:
         settings: what decides the scores, as JSON-able facts.
         facts: what else a reader wants to know: names, versions, command.
         scores: so far.
-        left_out: what has no score, and why.
+        left_out: images without a score, and why.
+        beside: files that are no part of an image that has or should have one, and why.
     """
 
     cases: tuple[Case, ...]
@@ -104,6 +105,7 @@ class Evaluation:
     facts: dict[str, Any]
     scores: list[Score] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    beside: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def count(self) -> int:
@@ -134,12 +136,14 @@ def prepare(request: Request, command: str = "") -> Evaluation:
         if request.pixels not in PIXELS:
             raise UsageError(f"unknown pixels {request.pixels!r}: choose of {', '.join(PIXELS)}")
         protocol = replace(protocol, pixels=cast("Any", request.pixels))
-    cases, left_out, restored, restorer = found.cases[: request.images], list(found.left_out), None, None
+    cases, restored, restorer = found.cases[: request.images], None, None
+    left_out, beside = list(found.left_out), list(found.beside)
     if request.restored is not None:
         whole = find_cases(request.data, request.layout) if request.only else found
-        restored, problems = match_restored(whole, request.restored)
-        cut = {case.name for case in whole.cases} - {case.name for case in cases}
-        left_out += [(what, why) for what, why in problems if what not in cut]
+        restored, missing, strays = match_restored(whole, request.restored)
+        wanted = {case.name for case in cases}
+        left_out += [(what, why) for what, why in missing if what in wanted]
+        beside += strays
         cases = tuple(case for case in cases if case.name in restored)
     sha256 = None
     if request.weights is not None:
@@ -175,12 +179,15 @@ def prepare(request: Request, command: str = "") -> Evaluation:
         "data": str(request.data),
         "layout": found.layout.name,
         "ignored": found.ignored,
+        "notes": list(found.notes),
         "device": None if restorer is None else str(restorer.device),
         "versions": versions(),
         "date": date.today().isoformat(),
         "command": command,
     }
-    return Evaluation(cases, protocol, restorer, degrade, restored, settings, facts, left_out=left_out)
+    return Evaluation(
+        cases, protocol, restorer, degrade, restored, settings, facts, left_out=left_out, beside=beside
+    )
 
 
 @dataclass(eq=False)

@@ -73,8 +73,8 @@ class Protocol:
             text += ", aligned to the target (intensity, then ECC homography), where they overlap"
         return text + ("; mean of the sets' means" if self.mean_of_sets else "")
 
-    def measure(self, restored: np.ndarray, target: np.ndarray) -> tuple[float, float]:
-        """PSNR (dB; inf for equal images) and SSIM of one image.
+    def measure(self, restored: np.ndarray, target: np.ndarray) -> tuple[float, float | None]:
+        """PSNR (dB; inf for equal images) and SSIM (None if its window does not fit in) of one image.
 
         Args:
             restored: [H, W, 3]: float in [0, 1], not clipped; or the pixels of a file, uint8 or uint16.
@@ -89,11 +89,15 @@ class Protocol:
             restored = self._pixels(to_unit(restored), peak)
         if self.align:
             restored, target, mask = metrics.align(restored.astype(np.float32) / peak, to_unit(target))
-            return metrics.psnr(restored, target, 1.0, mask), metrics.ssim(restored, target, 1.0, mask)
+            fits = metrics.has_ssim(target, mask)
+            psnr = metrics.psnr(restored, target, 1.0, mask)
+            return psnr, metrics.ssim(restored, target, 1.0, mask) if fits else None
         if self.colour == "y":
             restored, target = metrics.luma(restored), metrics.luma(target)
-        index = {"wang": metrics.ssim, "volume": metrics.ssim_volume}[self.ssim]
-        return metrics.psnr(restored, target, peak), index(restored, target, peak)
+        psnr = metrics.psnr(restored, target, peak)
+        if self.ssim == "volume":
+            return psnr, metrics.ssim_volume(restored, target, peak)
+        return psnr, metrics.ssim(restored, target, peak) if metrics.has_ssim(target) else None
 
     def _check(self, restored: np.ndarray, target: np.ndarray) -> None:
         if target.dtype not in (np.uint8, np.uint16):

@@ -16,7 +16,7 @@ import jinja2
 from rich.table import Table
 
 from maximir.errors import MaximirError
-from maximir.evaluation.compare import LEVEL, Comparison
+from maximir.evaluation.compare import LEVEL, Comparison, difference
 from maximir.evaluation.evaluate import Evaluation
 from maximir.evaluation.protocols import PROTOCOLS
 from maximir.evaluation.scores import PICTURES, REPORTS, Score
@@ -27,13 +27,30 @@ MEANS = ("input_psnr", "input_ssim", "psnr", "ssim")
 
 
 def average(values: Sequence[float | None]) -> float | None:
-    """None if there is no value, or some are None."""
+    """Of the finite ones, inf if there are but infinite ones; None if there is no value, or some are None."""
     known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known and len(known) == len(values) else None
+    if not known or len(known) < len(values):
+        return None
+    finite = [value for value in known if value != math.inf]
+    return math.fsum(finite) / len(finite) if finite else math.inf
 
 
 def means(scores: Sequence[Score]) -> dict[str, float | None]:
-    return {name: average([getattr(score, name) for score in scores]) for name in MEANS}
+    """One image that equals its original, or is too small for SSIM, does not spoil them: see `exceptions`."""
+    large = [score for score in scores if score.ssim is not None]
+    return {
+        name: average([getattr(score, name) for score in (large if name.endswith("ssim") else scores)])
+        for name in MEANS
+    }
+
+
+def exceptions(scores: Sequence[Score]) -> dict[str, int]:
+    """How many images are in no mean of a figure."""
+    return {
+        "identical": sum(score.psnr == math.inf for score in scores),
+        "identical_inputs": sum(score.input_psnr == math.inf for score in scores),
+        "without_ssim": sum(score.ssim is None for score in scores),
+    }
 
 
 def summarise(evaluation: Evaluation) -> dict[str, Any]:
@@ -44,7 +61,8 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
     sets = sorted({score.set for score in evaluation.scores})
     by_set = {name: [score for score in evaluation.scores if score.set == name] for name in sets}
     rows: list[dict[str, Any]] = [
-        {"set": name, "images": len(scores), **means(scores)} for name, scores in by_set.items()
+        {"set": name, "images": len(scores), **means(scores), **exceptions(scores)}
+        for name, scores in by_set.items()
     ]
     whole = means(evaluation.scores)
     if PROTOCOLS[evaluation.settings["protocol"]].mean_of_sets and len(rows) > 1:
@@ -55,9 +73,10 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
         **evaluation.facts,
         "scored": len(evaluation.scores),
         "of": evaluation.count,
-        "all": whole,
+        "all": {**whole, **exceptions(evaluation.scores)},
         "sets": rows if len(rows) > 1 else [],
         "left_out": [{"what": what, "why": why} for what, why in evaluation.left_out],
+        "beside": [{"what": what, "why": why} for what, why in evaluation.beside],
     }
 
 
@@ -104,7 +123,9 @@ def table(summary: dict[str, Any]) -> Table:
 
 def comparison_table(comparison: Comparison) -> Table:
     """For the terminal: a column for each figure, for a wide table loses digits on a narrow one."""
-    names = ("A", "B", "B - A", f"{LEVEL:.0%} interval", "images better", "images worse", "originals", "")
+    names = ["A", "B", "B - A", f"{LEVEL:.0%} interval", "images better", "images worse", "originals", ""]
+    if uncounted := any(each.uncounted for each in comparison.differences):
+        names.insert(-1, "in no mean")  # equal to their originals, or too small for SSIM
     columns = []
     for each in comparison.differences:
         digits = 3 if each.figure == "psnr" else 5
@@ -113,13 +134,13 @@ def comparison_table(comparison: Comparison) -> Table:
             within = f"{each.low:+.{digits}f} … {each.high:+.{digits}f}"
         columns.append(
             [
-                f"{each.a:.{digits}f}",
-                f"{each.b:.{digits}f}",
-                f"{each.mean:+.{digits}f}",
+                *("–" if mean is None else f"{mean:.{digits}f}" for mean in (each.a, each.b)),
+                "–" if each.mean is None else f"{each.mean:+.{digits}f}",
                 within,
                 str(each.better),
                 str(each.worse),
                 str(each.originals),
+                *([str(each.uncounted)] if uncounted else []),
                 each.verdict,
             ]
         )
@@ -133,16 +154,29 @@ def extremes(comparison: Comparison, count: int) -> list[str]:
     """Where B loses and gains most."""
     pairs = comparison.pairs
     ends = [*pairs[:count], *pairs[max(count, len(pairs) - count) :]]
-    return [f"{b.psnr - a.psnr:+.3f} dB  {a.psnr:.2f} → {b.psnr:.2f}  {a.name}" for a, b in ends]
+    return [f"{difference((a, b), 'psnr'):+.3f} dB  {a.psnr:.2f} → {b.psnr:.2f}  {a.name}" for a, b in ends]
 
 
 def coverage(summary: dict[str, Any]) -> str:
-    """Over how many images the score is."""
+    """Over how many images the score is, and what is in no mean."""
     missing = summary["of"] - summary["scored"]
     text = f"{summary['scored']} of {summary['of']} images" + (f", {missing} left out" if missing else "")
     if summary["ignored"]:
         text += f"; {summary['ignored']} others there are no part of layout {summary['layout']}"
-    return text
+    if summary["beside"]:
+        text += f"; files that belong to no image: {len(summary['beside'])}"
+    return "; ".join([text, *exceptions_in_words(summary["all"]), *summary["notes"]])
+
+
+def exceptions_in_words(counts: dict[str, Any]) -> list[str]:
+    words = []
+    equal = {"restored": counts["identical"], "inputs": counts["identical_inputs"]}
+    if any(equal.values()):
+        listed = ", ".join(f"{what} {count}" for what, count in equal.items() if count)
+        words.append(f"equal to their originals, so that PSNR is infinite and in no mean: {listed}")
+    if counts["without_ssim"]:
+        words.append(f"smaller than SSIM's window, and in no mean of it: {counts['without_ssim']}")
+    return words
 
 
 def finite(value: Any) -> Any:
@@ -161,9 +195,8 @@ def markdown(summary: dict[str, Any]) -> str:
         f"| {' | '.join(printable(cell).replace('|', bar) for cell in line)} |" for line in lines
     )
     notes = [f"{summary['convention']}; {coverage(summary)}.", f"`{printable(summary['command'])}`"]
-    notes += [
-        f"- left out: {printable(each['what'])}: {printable(each['why'])}" for each in summary["left_out"]
-    ]
+    for kind, words in (("left_out", "left out"), ("beside", "no image")):
+        notes += [f"- {words}: {printable(each['what'])}: {printable(each['why'])}" for each in summary[kind]]
     return "\n\n".join([text, *notes]) + "\n"
 
 

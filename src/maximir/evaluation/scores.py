@@ -24,7 +24,8 @@ class Score:
 
     Attributes:
         name, set: of the case.
-        psnr, ssim: by the protocol; PSNR in dB, inf for equal images.
+        psnr, ssim: by the protocol; PSNR in dB, inf for equal images; SSIM None for images smaller than its
+            window.
         input_psnr, input_ssim: of the degraded image, by the same protocol; None: there was none.
         width, height: in pixels.
         seconds: of computing.
@@ -34,7 +35,7 @@ class Score:
     name: str
     set: str
     psnr: float
-    ssim: float
+    ssim: float | None
     input_psnr: float | None
     input_ssim: float | None
     width: int

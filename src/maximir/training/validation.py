@@ -67,8 +67,8 @@ def validate(
     """How a network does.
 
     Returns:
-        For each group `psnr_GROUP`, the mean RGB PSNR of the results, rounded to 8 bits; and a picture of
-        the first of each: degraded, restored, clean.
+        For each group `psnr_GROUP`, the mean RGB PSNR of the results, rounded to 8 bits, without those that
+        are perfect (inf), unless all are; and a picture of the first of each: degraded, restored, clean.
     """
     scores: dict[str, list[float]] = {}
     rows: list[np.ndarray] = []
@@ -81,4 +81,7 @@ def validate(
         scores.setdefault(trial.group, []).append(psnr(restored, trial.clean))
     width = max(row.shape[1] for row in rows)
     rows = [np.pad(row, [(0, 0), (0, width - row.shape[1]), (0, 0)]) for row in rows]
-    return {f"psnr_{group}": float(np.mean(all)) for group, all in scores.items()}, np.concatenate(rows)
+    means = {
+        group: float(np.mean([x for x in all if np.isfinite(x)] or all)) for group, all in scores.items()
+    }
+    return {f"psnr_{group}": mean for group, mean in means.items()}, np.concatenate(rows)
