@@ -91,8 +91,12 @@ def synthetic(task: str, words: str, degrade: str) -> Row:
 
 
 ROWS = (
-    *(synthetic("denoise", f"Gaussian {sigma}", f"gaussian:{sigma}") for sigma in (15, 25, 50)),
-    synthetic("denoise", "camera noise, synthetic", "camera-noise"),
+    *(
+        Row("denoise", f"McMaster, Gaussian {sigma}{words}", CLEAN, f"gaussian:{sigma}{form}")
+        for sigma in (15, 25, 50)
+        for words, form in (("", ""), (" as a file", ":file"))
+    ),
+    Row("denoise", "McMaster, camera noise, synthetic", CLEAN, "camera-noise"),
     Row("denoise", "PolyU, held out", "pairs/real-noise", held_out=""),
     *(
         synthetic("deblur", f"Levin's kernel {k}", f"kernel:DATA/blur-kernels/kernel{k}.png")

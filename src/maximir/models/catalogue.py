@@ -60,7 +60,7 @@ MODELS = (
         "Gaussian noise of unknown strength, and the noise of cameras",
         "545 photographs, synthetic noise; 40 pairs of PolyU",
         "1.8 h, 2 CPU cores; 2.1 h, 1 core",
-        ("McMaster 1–6, Gaussian 25", "PolyU, held out"),
+        ("McMaster, Gaussian 25", "PolyU, held out"),
         limits="Of strong noise from phones at night the colour goes, but some grain stays. "
         "Fine regular texture may be smoothed away.",
     ),

@@ -1,0 +1,89 @@
+"""The authors' models on what is here, by stages: a table for docs/models.md.
+
+    python scripts/authors.py DATA              # needs `maximir get derain dehaze-indoor enhance denoise`
+
+DATA as of scripts/results.py. The table goes between the marks in docs/models.md.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from maximir.evaluation import report
+from maximir.evaluation.evaluate import Request, prepare, run
+from maximir.models.authors import BY_NAME
+from maximir.models.choice import named
+from maximir.models.listing import facts_of
+
+PAGE = Path(__file__).parent.parent / "docs" / "models.md"
+MARKS = ("<!-- authors: scripts/authors.py -->\n", "<!-- end -->\n")
+
+
+class Row(NamedTuple):
+    model: str
+    data: str
+    protocol: str
+    images: int | None = None
+    only: tuple[str, ...] = ()
+
+
+ROWS = (
+    Row("derain-rain13k", "published/Rain100L", "rain"),
+    Row("dehaze-indoor", "pairs/haze-indoor", "sots", images=6),
+    Row("enhance-lol", "pairs/low-light", "lol", only=("lol_*",)),
+    Row("denoise-sidd", "pairs/real-noise", "rounded", images=6),
+)
+
+
+def measure(row: Row, data: Path, stages: int) -> str:
+    request = Request(
+        data / row.data,
+        row.model,
+        protocol=row.protocol,
+        only=row.only,
+        images=row.images,
+        stages=stages,
+    )
+    evaluation = prepare(request)
+    clock = time.perf_counter()
+    for _ in run(evaluation):
+        pass
+    seconds = (time.perf_counter() - clock) / len(evaluation.scores)
+    found = report.summarise(evaluation)["all"]
+    command = ["maximir", "evaluate", "--model", row.model, "--data", f"DATA/{row.data}"]
+    command += ["--protocol", row.protocol, "--stages", str(stages)]
+    command += ["--images", str(row.images)] if row.images else []
+    for pattern in row.only:
+        command += ["--only", pattern]
+    return (
+        f"| {row.model} | {BY_NAME[row.model].published} "
+        f"| {len(evaluation.scores)} of {row.data.split('/')[-1]} | "
+        f"{found['input_psnr']:.2f} → {found['psnr']:.2f} / {found['ssim']:.4f} | {stages} | {seconds:.1f} | "
+        f"`{shlex.join(command)}` |"
+    )
+
+
+def main() -> None:
+    data = Path(sys.argv[1])
+    lines = [
+        "| model | published | measured here | PSNR (dB), PSNR / SSIM | stages | s an image | command |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in ROWS:
+        whole = facts_of(named(row.model).path)[2] or 1
+        for stages in range(1, whole + 1):
+            lines.append(measure(row, data, stages))
+            print(lines[-1], flush=True)
+    before, found, rest = PAGE.read_text("utf-8").partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not (found and end):
+        raise SystemExit(f"{PAGE}: must have a part between {MARKS[0].strip()} and {MARKS[1].strip()}")
+    PAGE.write_text(before + MARKS[0] + "\n".join(lines) + "\n" + MARKS[1] + after, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
