@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -34,6 +35,7 @@ EDGE = "maximir-benchmark"
 class Count:
     """What the clients of one round have seen."""
 
+    clients: Counter[int] = field(default_factory=Counter)  # images of each
     latencies: list[float] = field(default_factory=list)  # seconds of requests that were fulfilled
     computing: list[float] = field(default_factory=list)  # seconds, as the service says
     refusals: list[float] = field(default_factory=list)  # seconds until the client was told to wait
@@ -63,9 +65,9 @@ def main() -> None:
     del restorer
     print(
         "| clients | images | images/s | of the library's rate | of one client's computing | wrong | "
-        "p50, p90, p99 (s) | told to wait | that took at most | health at most |"
+        "each client's, least–most | p50, p90, p99 (s) | told to wait | that took at most | health at most |"
     )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("|" + " --- |" * 11)
     computing = None
     for clients in args.clients:
         command = ["-m", "maximir", "serve", "--port", "0", "--queue", args.queue]
@@ -124,6 +126,7 @@ def load(
             good = status == 200 and is_close(images.decode(body).rgb, expected[number])
             with lock:
                 if status == 200:
+                    count.clients[number] += 1
                     count.latencies.append(seconds)
                     count.computing.append(float(headers["x-maximir-seconds"]))
                     count.wrong += not good
@@ -180,10 +183,11 @@ def is_close(a: np.ndarray, b: np.ndarray) -> bool:
 
 def report(clients: int, count: Count, seconds: float, rate: float, computing: float) -> None:
     done = len(count.latencies)
+    least = min(count.clients[number] for number in range(clients))
     cuts = statistics.quantiles(count.latencies, n=100) if done > 1 else count.latencies * 99
     print(
         f"| {clients} | {done} | {done / seconds:.2f} | {done / seconds / rate:.0%} | "
-        f"{done / seconds / computing:.0%} | {count.wrong} | "
+        f"{done / seconds / computing:.0%} | {count.wrong} | {least}–{max(count.clients.values())} | "
         f"{cuts[49]:.2f}, {cuts[89]:.2f}, {cuts[98]:.2f} | {len(count.refusals)} | "
         f"{max(count.refusals, default=0):.2f} s | {max(count.health, default=0):.2f} s |"
     )

@@ -8,6 +8,8 @@ import re
 import signal
 import threading
 import time
+from collections import Counter
+from functools import partial
 
 import httpx
 import psutil
@@ -19,6 +21,7 @@ from maximir.service.keeper import pause_after
 from maximir.service.metrics import Metrics
 from maximir.service.pace import Pace
 from maximir.service.queue import Queue
+from maximir.service.refusal import Refusal
 from maximir.service.settings import Settings
 
 QUEUE = 3
@@ -465,6 +468,114 @@ def test_clients_that_found_no_place_do_not_all_come_at_once():
         assert queue.promise() == pytest.approx(20)
 
     asyncio.run(check())
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass when a test says so."""
+
+    class Clock:
+        now = 1000.0
+
+        def monotonic(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr("maximir.service.queue.time", clock)
+    return clock
+
+
+def full_queue(places=4):
+    """All places are taken by jobs of ten seconds."""
+    queue = Queue(Settings(queue=places), Metrics())
+    queue.pace.learn(10.0, 1000, 100)
+    queue.line.extend(Job("denoise", "denoise-box", None, io.BytesIO(), 100) for _ in range(places))
+    queue.taken = places
+    return queue
+
+
+def comes(queue) -> int | None:
+    """A client: None if it gets a place, or for how long it is told to wait."""
+    try:
+        queue.take_place()
+    except Refusal as refusal:
+        return int(refusal.headers["Retry-After"])
+    return None
+
+
+def is_done(queue):
+    queue.line.popleft()
+    queue.taken -= 1
+
+
+def test_who_comes_back_as_told_is_before_who_resends_at_once(clock):
+    async def check():
+        queue = full_queue()
+        assert comes(queue) == 20  # half of the line
+        clock.now += 10
+        is_done(queue)
+        assert comes(queue) is not None  # whose image it was, at once: the place is kept
+        clock.now += 10.1
+        assert comes(queue) is None and queue.taken == 4  # as promised
+        assert comes(queue) is not None
+
+    asyncio.run(check())
+
+
+def test_at_most_half_of_the_places_wait_for_somebody(clock):
+    async def check():
+        queue = full_queue()
+        queue.promised = [clock.now + 1] * 4
+        for gets_in in (False, False, True):
+            is_done(queue)
+            assert (comes(queue) is None) == gets_in
+        assert queue.taken == 2
+
+    asyncio.run(check())
+
+
+def test_nobody_is_waited_for_for_ever(clock):
+    async def check():
+        queue = full_queue()
+        assert comes(queue) == 20
+        is_done(queue)
+        clock.now += 23  # it has not come
+        assert comes(queue) is None
+
+    asyncio.run(check())
+
+
+def test_who_came_as_told_to_no_avail_is_next(clock):
+    async def check():
+        queue = full_queue()
+        assert comes(queue) == 20
+        clock.now += 20.5
+        assert comes(queue) == 10  # until the next one is done, not behind others
+        is_done(queue)
+        clock.now += 5
+        assert comes(queue) is not None  # somebody else
+        clock.now += 5.5
+        assert comes(queue) is None
+
+    asyncio.run(check())
+
+
+def test_each_of_many_clients_gets_its_turn(tmp_path):
+    """All obey Retry-After; without turns, those that are in once are in for ever."""
+    with Service(tmp_path, queue=2) as service:
+        got, over = Counter(), threading.Event()
+
+        def client(number):
+            while not over.is_set():
+                answer = service.restore(wish(sleep=0.1))
+                got[number] += answer.status_code == 200
+                over.wait(float(answer.headers.get("retry-after", 0)))
+
+        clients = [Later(partial(client, number)) for number in range(8)]
+        until(lambda: len(+got) == 8, 30)
+        over.set()
+        for each in clients:
+            each.result()
 
 
 def test_two_devices_share_a_line():

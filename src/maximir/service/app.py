@@ -347,6 +347,7 @@ def upload_schema() -> dict[str, Any]:
         },
     }
     # Empty fields count as missing: browsers send them.
-    either = [{"required": ["task"]}, {"required": ["model"]}]
+    model = {"required": ["model"], "properties": {"model": {"minLength": 1}}}
+    either = [{"required": ["task"]}, model]
     schema = {"type": "object", "required": ["image"], "anyOf": either, "properties": properties}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,7 @@ from maximir.service.settings import Settings
 REMEMBERED = 60.0  # seconds that the ids of ended jobs are known
 MOST_REMEMBERED = 1000
 MOST_PROMISED = 2  # times the places
+BELATED = 2.0  # seconds, after which nobody is waited for
 LONGEST_AHEAD = 5.0  # seconds of work that a worker may have when it takes more, if there are others
 log = logging.getLogger("maximir.service")
 NO_WORKER = "the process that restores images cannot be started; try again later"
@@ -104,13 +106,32 @@ class Queue:
             raise Refusal(503, STOPPING, self.settings.drain)
         if self.hopeless:
             raise Refusal(503, NO_WORKER, self.pause())
-        if self.taken >= self.settings.queue or self.leaving >= 2 * self.settings.queue:
-            raise Refusal(429, "too many images are waiting; try again later", self.promise())
-        self.taken += 1
+        self.take_place()
         try:
             yield
         finally:
             self.taken -= 1
+
+    def take_place(self) -> None:
+        """Take one; but one that frees itself is for those who were told to come back, not for who is there.
+
+        Nobody says who they are: who comes when a promise is due has it kept. At most half of the places wait
+        for somebody, so that the workers never do.
+
+        Raises:
+            Refusal: there is none.
+        """
+        now = time.monotonic()
+        self.promised = [when for when in self.promised if when > now - BELATED]
+        due = min(self.promised, default=math.inf) <= now
+        free = self.settings.queue - self.taken
+        soon = now + (self.seconds(self.half()) or SOON)
+        kept = 0 if due else sum(when <= soon for when in self.promised)
+        if free <= min(kept, (self.settings.queue + 1) // 2) or self.leaving >= 2 * self.settings.queue:
+            raise Refusal(429, "too many images are waiting; try again later", self.promise(again=due))
+        if due:
+            self.promised.remove(min(self.promised))
+        self.taken += 1
 
     async def restore(self, job: Job) -> Result:
         """Have a job done. If this is cancelled, the job is, too.
@@ -196,20 +217,26 @@ class Queue:
                 total += left / workers
         return total
 
-    def promise(self) -> float:
-        """Seconds after which a client may find a place.
+    def half(self) -> list[Job]:
+        """The jobs that will be done when about half of the places are free."""
+        order = [*self.working(), *self.line]
+        return order[: (len(order) + 1) // 2]
+
+    def promise(self, again: bool = False) -> float:
+        """Seconds after which a client will find a place.
 
         The first one, when about half of the places will be free, for the workers have work until then; each
-        further one an image later. Not all come back, so only so many are reckoned with.
+        further one an image later. Not all come back, so only so many are reckoned with. Who has kept a
+        promise `again` to no avail comes next.
         """
-        now = time.monotonic()
-        order = [*self.working(), *self.line]
-        half = order[: (len(order) + 1) // 2]
+        now, half = time.monotonic(), self.half()
+        if again:
+            self.promised.remove(min(self.promised))
+            half = half[:1]
         seconds = self.seconds(half)
-        if seconds is None:
-            return SOON
-        self.promised = [when for when in self.promised if when > now]
-        wait = min(LATE, max(SOON, seconds * (1 + len(self.promised) / max(1, len(half)))))
+        others = 0 if again else sum(when > now for when in self.promised)
+        wait = SOON if seconds is None else seconds * (1 + others / max(1, len(half)))
+        wait = math.ceil(min(LATE, max(SOON, wait)))  # as clients are told it
         if len(self.promised) < MOST_PROMISED * self.settings.queue:
             self.promised.append(now + wait)
         return wait
