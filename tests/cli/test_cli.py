@@ -355,7 +355,7 @@ def test_info_foresees_an_image(tiny_weights, capsys):
     maximir("info", "--size", "640x480", "--weights", tiny_weights)
     out = capsys.readouterr().out
     assert "640 x 480 pixels, fp32, cpu" in out
-    assert "MB (at least" in out and "time    about" in out
+    assert "B (at least " in out and "time    about" in out
     maximir("info", "--size", "big", "--task", "denoise", expect=2)
     maximir("info", "--size", "640x480", expect=2)
     maximir("info", "--size", "6000x4000", "--weights", tiny_weights, "--max-memory", "100MB", expect=1)

@@ -598,6 +598,18 @@ def test_a_server_that_is_not_there_when_the_page_comes(page):
     expect(page.get_by_role("radio", name="Noise")).to_be_checked()
 
 
+def test_who_presses_restore_before_the_server_has_said_what_it_can_do_need_not_press_again(page):
+    held = []
+    page.route("**/v1/models", held.append)
+    page.reload()
+    choose(page)
+    restore(page)
+    page.wait_for_timeout(300)
+    expect(page.locator("#form-message")).to_have_text("")
+    held[0].continue_()
+    done(page)
+
+
 def test_the_token_is_asked_for_and_forgotten_with_the_tab(opened, service):
     page = opened(token=None)
     page.watch.statuses.add(401)

@@ -47,6 +47,7 @@ def _nothing_is_left(request):
         running = request.getfixturevalue(name)
         running.release(*running.held)
         until(running.idle)
+        until(lambda running=running: not running.metric("maximir_clients_awaited"))  # else places are kept
 
 
 def computing(service, name):

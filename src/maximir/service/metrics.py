@@ -17,6 +17,7 @@ class State(NamedTuple):
     taken: Callable[[], float]
     places: Callable[[], float]
     leaving: Callable[[], float]
+    awaited: Callable[[], float]
     ready: Callable[[], float]
     memory: Callable[[], float]
 
@@ -50,6 +51,7 @@ class Metrics:
             ("maximir_places_taken", "Uploads, waiting images and images in work.", state.taken),
             ("maximir_places", "The most there can be.", state.places),
             ("maximir_results_leaving", "Results that are being sent.", state.leaving),
+            ("maximir_clients_awaited", "Clients that were told to come back about now or later.", state.awaited),
             ("maximir_worker_up", "Worker processes that are ready.", state.ready),
             ("maximir_worker_memory_bytes", "Resident memory of the workers.", state.memory),
         ):

@@ -52,6 +52,7 @@ class Queue:
                 taken=lambda: self.taken,
                 places=lambda: settings.queue,
                 leaving=lambda: self.leaving,
+                awaited=lambda: len(self.awaited()),
                 ready=self.ready,
                 memory=self.memory,
             )
@@ -122,7 +123,7 @@ class Queue:
             Refusal: there is none.
         """
         now = time.monotonic()
-        self.promised = [when for when in self.promised if when > now - BELATED]
+        self.promised = self.awaited()
         due = min(self.promised, default=math.inf) <= now
         free = self.settings.queue - self.taken
         soon = now + (self.seconds(self.half()) or SOON)
@@ -132,6 +133,10 @@ class Queue:
         if due:
             self.promised.remove(min(self.promised))
         self.taken += 1
+
+    def awaited(self) -> list[float]:
+        """The promises that may still be kept."""
+        return [when for when in self.promised if when > time.monotonic() - BELATED]
 
     async def restore(self, job: Job) -> Result:
         """Have a job done. If this is cancelled, the job is, too.

@@ -22,6 +22,7 @@ let photo = null; // {file, image, kind, url}: image is null where the browser c
 let result = null; // {blob, name, image, url}
 let running = null; // AbortController of the job under way
 let choosing = Promise.resolve(); // until the newest choice is there
+let offering = Promise.resolve(); // until the server has said what it can do
 let newest = 0; // counts choices: a slow one must not replace a later one
 
 // ---------------------------------------------------------------- states
@@ -154,7 +155,12 @@ function forgetResult() {
 
 // ---------------------------------------------------------------- the tasks
 
-async function offer() {
+/** Show what the server can do. */
+function offer() {
+  offering = fillTasks();
+}
+
+async function fillTasks() {
   let found = null;
   try {
     found = choices(await askingForToken(api.models));
@@ -232,7 +238,7 @@ function askForToken(why) {
 async function restore() {
   say("form-message", "");
   say("stage-message", "");
-  await choosing; // large ones take a moment
+  await Promise.all([choosing, offering]); // a large photograph, a busy server: they take a moment
   const task = document.querySelector("[name=task]:checked")?.value;
   if (state === "working") return;
   if (!photo || !task) {
