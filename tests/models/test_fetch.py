@@ -373,6 +373,19 @@ def test_get_that_makes_no_sense(words):
     assert isinstance(command("get", *words).exception, UsageError)
 
 
+def test_a_file_is_recognised_by_its_parameters(model, tgz, monkeypatch, own_home, tmp_path):
+    monkeypatch.setattr(fetch, "BY_DIGEST", {model.digest: model})
+    result = command("get", "--from", str(tgz))
+    assert result.exit_code == 0 and "derain-rain13k: verified" in result.stdout
+    assert (own_home / "derain-rain13k.safetensors").exists()
+    other = tmp_path / "other.safetensors"
+    checkpoint.save_model(Maxim(MaximConfig(features=4, stages=1)), other)
+    with pytest.raises(MaximirError, match="none of the authors' models"):
+        fetch.recognise(str(other))
+    with pytest.raises(UsageError, match="name the model that comes from https://"):
+        fetch.recognise("https://localhost/x.npz")
+
+
 def test_get_of_an_unknown_name():
     with pytest.raises(UsageError, match="did you mean deblur-gopro"):
         wanted("deblur-godro")

@@ -134,7 +134,9 @@ def test_models_and_documentation(service):
     assert set(fields) == {"image", "task", "model", "format", "id"}
     # By schemathesis: what is said to be right is taken, what is taken is said to be right.
     assert [each["required"] for each in form["anyOf"]] == [["task"], ["model"]]
-    assert form["anyOf"][1]["properties"]["model"]["minLength"] == 1 and re.search(fields["id"]["pattern"], "")
+    assert form["anyOf"][1]["properties"]["model"]["minLength"] == 1 and re.search(
+        fields["id"]["pattern"], ""
+    )
     for kind in fields["format"]["enum"]:
         assert service.restore(wish(), format=kind).status_code == 200
     assert {"200", "400", "401", "403", "408", "413", "415", "422", "429", "503", "504"} <= set(

@@ -57,11 +57,16 @@ def get(
     """Fetch models of MAXIM's authors: from their bucket, else from npm by your npm client; each verified."""
     from maximir.models import authors, store
 
-    if everything == bool(names):
+    if source is not None and (everything or len(names or ()) > 1):
+        raise UsageError("--from is the source of one model: give its name, or none to have it recognised")
+    if everything:
+        chosen = list(authors.MODELS)
+    elif names:
+        chosen = [wanted(name) for name in names]
+    elif source is not None:
+        chosen = [recognised(source)]
+    else:
         raise UsageError("give names of models, or --all")
-    chosen = list(authors.MODELS) if everything else [wanted(name) for name in names or ()]
-    if source is not None and len(chosen) != 1:
-        raise UsageError("--from is the source of one model; give one name")
     failed = 0
     for model in dict.fromkeys(chosen):
         if model.name in store.stored() and not force:
@@ -95,6 +100,13 @@ def wanted(name: str) -> Any:
         meant = f"did you mean {near[0]}? " if near else ""
         raise UsageError(f"unknown model {name!r}: {meant}choose of {', '.join(authors.BY_NAME)}")
     return authors.BY_NAME[name]
+
+
+def recognised(source: str) -> Any:
+    """The authors' model in a file or folder."""
+    from maximir.models.fetch import recognise
+
+    return recognise(source)
 
 
 def bring(model: Any, source: str | None) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from maximir.errors import MaximirError
+from maximir.errors import MaximirError, UsageError
 from maximir.files import reason
 from maximir.models import checkpoint, official, store, tfjs
 from maximir.models.authors import BUCKET, BY_DIGEST, LICENCE, AuthorsModel
@@ -99,6 +99,28 @@ def fetch(
     )
 
 
+def recognise(given: str) -> AuthorsModel:
+    """Which of the authors' models a file or folder holds, by the digest of its parameters.
+
+    Raises:
+        UsageError: it is a web address: that takes a name.
+        MaximirError: it is none of them.
+    """
+    if is_web(given):
+        raise UsageError(f"name the model that comes from {given}: `maximir get NAME --from …`")
+    digest = digest_of(checkpoint.read(Path(given)))
+    if digest not in BY_DIGEST:
+        raise MaximirError(
+            f"{given}: is none of the authors' models whose digest is known (its parameters have "
+            f"{digest[:16]}…); give the name of what it should be, or use the file as it is with --weights"
+        )
+    return BY_DIGEST[digest]
+
+
+def digest_of(found: checkpoint.Checkpoint) -> str:
+    return tfjs.digest(official.arrays_from_state(found.config, found.state))
+
+
 def is_web(name: str) -> bool:
     return name.startswith(("http://", "https://"))
 
@@ -118,7 +140,7 @@ def keep(model: AuthorsModel, brought: Path, source: str) -> None:
         MaximirError: it is another model, damaged, or cannot be kept.
     """
     found = checkpoint.read(brought)
-    digest = tfjs.digest(official.arrays_from_state(found.config, found.state))
+    digest = digest_of(found)
     if model.digest and digest != model.digest:
         other = BY_DIGEST.get(digest)
         what = f"it is {other.name}" if other else f"its parameters have the digest {digest[:16]}…"
