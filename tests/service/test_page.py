@@ -1013,6 +1013,47 @@ def test_nothing_overflows_or_jumps(opened, service, options):
     assert all(place == places[0] for place in places)
 
 
+def test_a_task_with_two_models_offers_both(page):
+    """Fast or thorough; the choice goes with the photograph."""
+    box = {
+        "name": "derain-box",
+        "tasks": ["derain"],
+        "origin": "box",
+        "default": True,
+        "limits": "Of the box.",
+    }
+    theirs = {
+        "name": "derain-rain13k",
+        "tasks": ["derain"],
+        "origin": "authors",
+        "data": "Rain13k",
+        "stages": 2,
+    }
+    alone = {"name": "denoise-box", "tasks": ["denoise"], "origin": "box", "default": True}
+    page.route("**/v1/models", lambda route: route.fulfill(json=[theirs, box, alone]))
+    page.reload()
+    choose(page)
+    how = page.get_by_label("How", exact=True)
+    expect(page.locator("[value=denoise]")).to_be_checked()
+    expect(how).to_be_hidden()
+    page.locator("[value=derain]").check()
+    expect(how).to_have_value("derain-box")
+    expect(how.locator("option")).to_have_text(
+        ["Fast, for all kinds", "Thorough, for what is like Rain13k (2 times as slow)"]
+    )
+    expect(page.locator("#limits")).to_have_text("Limits: Of the box.")
+    how.select_option("derain-rain13k")
+    expect(page.locator("#limits")).to_have_text("")
+    sent = []
+    page.route(
+        "**/v1/restore", lambda route: (sent.append(route.request.post_data_buffer), route.continue_())
+    )
+    page.watch.statuses.add(422)
+    restore(page)
+    expect(page.locator("#form-message")).to_contain_text("derain-rain13k")
+    assert b'name="model"\r\n\r\nderain-rain13k' in sent[0]
+
+
 def test_tasks_come_and_change_without_a_jump(page):
     """What stands below the tasks stays where it is when they come."""
     waiting = []
