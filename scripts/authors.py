@@ -79,8 +79,8 @@ def agreement(data: Path) -> str:
         equal.append((difference == 0).mean())
         apart = max(apart, int(difference.max()))
     return (
-        f"The authors published what their model makes of three samples of rain, as 8-bit PNGs, truncated. Ours, "
-        f"truncated: {np.mean(equal):.2%} of all values are equal; no two are more than {apart} apart.\n"
+        "The authors published what their model makes of three samples of rain, as 8-bit PNGs, truncated. "
+        f"Ours, truncated: {np.mean(equal):.2%} of all values are equal; none is more than {apart} apart.\n"
     )
 
 

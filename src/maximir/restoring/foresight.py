@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maximir.restoring import views
+from maximir.restoring import edges, views
 from maximir.restoring.memory import padded_pixels, plan
 from maximir.restoring.restorer import Restorer
 
@@ -32,8 +32,16 @@ def foresee(restorer: Restorer, height: int, width: int) -> Foreseen:
         MaximirError: the image needs more memory than allowed.
     """
     photograph = np.broadcast_to(np.uint8(0), (height, width, 3))
-    in_views = restorer.in_views(height, width)
-    shape = (1, views.TILE, views.TILE) if in_views else (1, height, width)
+    if restorer.in_views(height, width):
+        shape = (1, views.TILE, views.TILE)
+        pixels = padded_pixels(shape) * (views.pieces(height, width) + 1)  # and the small view
+    elif restorer.with_strips(height, width):
+        parts = list(edges.parts(height, width))
+        shape = (1, parts[0][0].stop, parts[0][1].stop)
+        pixels = sum(edges.padded_pixels(*part) for part in parts)
+    else:
+        shape = (1, height, width)
+        pixels = padded_pixels(shape)
     needed = plan(
         restorer.model.config,
         shape,
@@ -50,7 +58,4 @@ def foresee(restorer: Restorer, height: int, width: int) -> Foreseen:
         seconds = time.perf_counter() - start
         if side > SAMPLES[0] and seconds > LONG_SAMPLE:
             break
-    pixels = padded_pixels(shape)
-    if in_views:
-        pixels *= views.pieces(height, width) + 1  # and the small view
     return Foreseen(*needed[1:], seconds * pixels / side**2, f"{side} x {side} pixels in {seconds:.1f} s")

@@ -20,7 +20,7 @@ from maximir.errors import MaximirError, UsageError
 from maximir.models.checkpoint import load
 from maximir.network.model import Maxim
 from maximir.pixels import from_unit, to_unit
-from maximir.restoring import views
+from maximir.restoring import edges, views
 from maximir.restoring.padding import Window, pad, padded_size, reflected
 from maximir.sizes import parse_size
 
@@ -85,7 +85,8 @@ class Restorer:
             the time (the paper's "geometric ensemble"; the official script's stacks them, and so fails for
             images that are not square).
         view: "exact": every photograph whole, as in the paper. "auto": large ones for a task that changes the
-            light of the whole (`views`) get that from a small view, and detail in tiles; others whole.
+            light of the whole (`views`) get that from a small view, and detail in tiles. For other tasks,
+            sizes a little above multiples of 64 go in windows without padding (`edges`). Else whole.
         stages: end after so many of the model's stages: faster, and a little less good. None: all.
         progress: called with the part of an image (or batch) that is done, 0 … 1.
 
@@ -167,6 +168,11 @@ class Restorer:
         """Whether an image of this size is restored in views (`maximir.restoring.views`), not whole."""
         return self.view == "auto" and self.task in views.GLOBAL_TASKS and views.is_large(height, width)
 
+    def with_strips(self, height: int, width: int) -> bool:
+        """Whether an image of this size is restored by windows and strips (`maximir.restoring.edges`)."""
+        local = self.task not in views.GLOBAL_TASKS
+        return self.view == "auto" and local and edges.has_strips(height, width)
+
     def batch_size(self, height: int, width: int) -> int:
         """How many images of this size are best restored together."""
         return max(1, BATCH_PIXELS.get(self.device.type, 0) // (padded_size(height) * padded_size(width)))
@@ -183,6 +189,8 @@ class Restorer:
         grey = grey or [False] * len(images)
         if self.in_views(h, w):
             return [self._restore_in_views(image, flag) for image, flag in zip(images, grey, strict=True)]
+        if self.with_strips(h, w):
+            return self._restore_with_strips(images, grey)
         return self._restore_whole(images, grey)
 
     def _restore_in_views(self, image: np.ndarray, grey: bool) -> np.ndarray:
@@ -197,6 +205,19 @@ class Restorer:
             return views.restore_in_views(image, restore, report or (lambda part: None))
         finally:
             self.progress = report
+
+    def _restore_with_strips(self, images: Sequence[np.ndarray], grey: Sequence[bool]) -> list[np.ndarray]:
+        report, reserve = self.progress, self.reserve
+
+        def restore(windows: Sequence[np.ndarray], report: Callable[[float], None]) -> list[np.ndarray]:
+            self.progress = report if self.progress else None
+            return self._restore_whole(windows, grey)
+
+        self.reserve += sum(image.nbytes for image in images)
+        try:
+            return edges.restore_with_strips(images, restore, report or (lambda part: None))
+        finally:
+            self.progress, self.reserve = report, reserve
 
     def _restore_whole(self, images: Sequence[np.ndarray], grey: Sequence[bool]) -> list[np.ndarray]:
         h, w = images[0].shape[:2]
