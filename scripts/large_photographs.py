@@ -53,7 +53,7 @@ def ways(restorer: Restorer, image: np.ndarray) -> Iterator[tuple[str, np.ndarra
 
     def corrected(result: np.ndarray) -> np.ndarray:
         result = result.copy()
-        views.correct(result, light - views.shrink(result, *light.shape[:2]))
+        views.correct(result, views.smooth(light - views.shrink(result, *light.shape[:2])))
         return result
 
     yield "colours of a view", affine(image, view, light), seconds

@@ -2,7 +2,7 @@
 
 The official padding adds up to 63 reflected rows and columns, and the global grid mixes them into everything.
 Where it would add 48 or more, the largest window of multiples of 64 and a strip of 64 along the far side have
-as many pixels as the padded image, and all of them are the photograph's. docs/large-photographs.md has figures.
+as many pixels as the padded image, all of them the photograph's. docs/large-photographs.md has figures.
 """
 
 from __future__ import annotations

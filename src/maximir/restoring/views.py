@@ -4,8 +4,8 @@ The models were trained on crops of 256 pixels. Their global grid has 16 x 16 ce
 large photograph a cell is larger than any that training has seen, and even areas show it: columns and rows in
 skies (google-research/maxim, issue 37). Tiles of the trained size show no columns, but each guesses its own
 light: seams. A small view of the whole, at a size like the training's, has neither. So its low frequencies
-replace those of the tiles: result + enlarge(small result - shrink(result)). docs/large-photographs.md has the
-study.
+replace those of the tiles: result + enlarge(smooth(small result - shrink(result))); smooth, because a small
+view sees small things, such as stars, in its own way. docs/large-photographs.md has the study.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ SMALL = 640  # pixels: longer side of the small view
 LARGE = 1024  # pixels: longer side, from which a photograph is seen that way
 TILE = 512  # pixels: side of a tile, a multiple of 64
 OVERLAP = 64  # pixels in which neighbours fade into each other
+SMOOTH = 4.0  # pixels of the small view: sigma
 BAND = 64  # rows at a time
 
 NOTE = f"light from a view of {SMALL} pixels, detail in tiles of {TILE}; --view exact: the whole at once"
@@ -77,7 +78,7 @@ def restore_in_views(image: np.ndarray, restore: Restore, report: Callable[[floa
     result = np.empty_like(image)
     for row, band in tiled(image, restore, lambda done: report(share + (1 - share) * done / count)):
         result[row : row + len(band)] = from_unit(band, image.dtype)
-    correct(result, small - shrink(result, h, w))
+    correct(result, smooth(small - shrink(result, h, w)))
     report(1.0)
     return result
 
@@ -125,6 +126,20 @@ def shrink(image: np.ndarray, h: int, w: int) -> np.ndarray:
         mean = to_unit(image[first:last]).mean(axis=0, dtype=np.float32)  # [W, 3]
         rows.append(F.adaptive_avg_pool1d(torch.from_numpy(mean.T.copy()), w).T.numpy())
     return np.stack(rows)
+
+
+def smooth(difference: np.ndarray) -> np.ndarray:
+    """`[h, w, 3]` float32 through a Gaussian of `SMOOTH` pixels."""
+    reach = int(3 * SMOOTH)
+    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float32) / SMOOTH).square())
+    weights = weights / weights.sum()
+    x = torch.from_numpy(difference.astype(np.float32)).permute(2, 0, 1)[:, None]
+    for kernel, padding in (
+        (weights[None, None, :, None], (0, 0, reach, reach)),
+        (weights[None, None, None], (reach, reach, 0, 0)),
+    ):
+        x = F.conv2d(F.pad(x, padding, mode="replicate"), kernel)
+    return x[:, 0].permute(1, 2, 0).numpy()
 
 
 def correct(image: np.ndarray, difference: np.ndarray) -> None:
