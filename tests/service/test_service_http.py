@@ -180,6 +180,11 @@ def test_metrics(service):
         (422, "unknown model", [("image", "a", b"x"), ("model", None, b"/etc/passwd")]),
         (
             422,
+            "unknown view 'wide': choose one of auto, exact",
+            [("image", "a", b"x"), ("task", None, b"denoise"), ("view", None, b"wide")],
+        ),
+        (
+            422,
             "derain-box is for derain, not for denoise",
             [("image", "a", b"x"), ("task", None, b"denoise"), ("model", None, b"derain-box")],
         ),

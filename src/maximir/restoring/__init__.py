@@ -1,0 +1,1 @@
+VIEWS = ("auto", "exact")  # how a photograph is looked at: see `Restorer`

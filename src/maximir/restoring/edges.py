@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -47,14 +48,16 @@ def restore_with_strips(images: Sequence[np.ndarray], restore: Restore, report: 
     results = [np.zeros_like(image) for image in images]
     shares = [padded_pixels(rows, columns) for rows, columns in parts(height, width)]
     for number, (rows, columns) in enumerate(parts(height, width)):
-        done, share = (sum(some) / sum(shares) for some in (shares[:number], shares[number : number + 1]))
-        restored = restore(
-            [image[rows, columns] for image in images],
-            lambda part, done=done, share=share: report(done + share * part),
-        )
+        part_of_all = partial(overall, report, shares, number)
+        restored = restore([image[rows, columns] for image in images], part_of_all)
         for result, window in zip(results, restored, strict=True):
             place(result, window, rows, columns)
     return results
+
+
+def overall(report: Report, shares: Sequence[int], number: int, part: float) -> None:
+    """Report a part of the `number`-th share as one of all."""
+    report((sum(shares[:number]) + shares[number] * part) / sum(shares))
 
 
 def padded_pixels(rows: slice, columns: slice) -> int:

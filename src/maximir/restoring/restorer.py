@@ -20,7 +20,7 @@ from maximir.errors import MaximirError, UsageError
 from maximir.models.checkpoint import load
 from maximir.network.model import Maxim
 from maximir.pixels import from_unit, to_unit
-from maximir.restoring import edges, views
+from maximir.restoring import VIEWS, edges, views
 from maximir.restoring.padding import Window, pad, padded_size, reflected
 from maximir.sizes import parse_size
 
@@ -32,7 +32,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BAND = 256  # rows
-VIEWS = ("auto", "exact")
 DEVICES = ("cpu", "cuda")  # others would need a plan for their memory
 LONGEST_REASON = 200  # characters of what torch says
 POSES = tuple(

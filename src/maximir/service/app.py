@@ -22,7 +22,8 @@ from maximir import __version__
 from maximir.errors import UsageError
 from maximir.files import printable
 from maximir.models import catalogue, choice, listing
-from maximir.service.form import Form, read
+from maximir.restoring import VIEWS
+from maximir.service.form import TEXTS, Form, read
 from maximir.service.jobs import Job, Result
 from maximir.service.limits import exchange_of, too_large
 from maximir.service.metrics import Metrics
@@ -43,7 +44,7 @@ ERRORS = {
     408: "The upload was too slow.",
     413: "Too many bytes or pixels.",
     415: "Not an image, or not a supported kind of image; or a compressed form.",
-    422: "A damaged image; an unknown task, model or format; a bad id.",
+    422: "A damaged image; an unknown task, model, format or view; a bad id.",
     429: "The queue is full; see Retry-After.",
     503: "The service is stopping, or its worker process is not there; see Retry-After.",
     504: "Computing took too long.",
@@ -197,16 +198,18 @@ def read_job(form: Form, settings: Settings) -> Job:
     """
     if form.file is None:
         raise Refusal(400, "the field image is missing")
-    task, model, kind, id = map(form.texts.get, ("task", "model", "format", "id"))
+    task, model, kind, view, id = map(form.texts.get, TEXTS)
     chosen = choose(task, model)
     kind = kind and KIND_OF.get(kind.lower(), kind.lower())
     if kind is not None and kind not in FORMATS:
         raise Refusal(422, f"unknown format {kind[:40]!r}: choose one of {', '.join(FORMATS)}")
+    if view is not None and view not in VIEWS:
+        raise Refusal(422, f"unknown view {view[:40]!r}: choose one of {', '.join(VIEWS)}")
     if id is not None and not ID.fullmatch(id):
         raise Refusal(422, "an id has 8 to 64 letters, digits, - or _")
     if form.size > settings.max_bytes:
         raise too_large(settings)
-    return Job(chosen.task, chosen.name, kind, form.file, form.size, id)
+    return Job(chosen.task, chosen.name, kind, form.file, form.size, id, view or VIEWS[0])
 
 
 def choose(task: str | None, model: str | None) -> choice.Choice:
@@ -339,6 +342,11 @@ def upload_schema() -> dict[str, Any]:
             "type": "string",
             "enum": [*sorted({*FORMATS, *KIND_OF}), ""],
             "description": "Default: the upload's, else PNG.",
+        },
+        "view": {
+            "type": "string",
+            "enum": [*VIEWS, ""],
+            "description": "exact: whole, as in the paper. Default: auto, where better, large ones in views.",
         },
         "id": {
             "type": "string",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 FILE = "image"
-TEXTS = ("task", "model", "format", "id")
+TEXTS = ("task", "model", "format", "view", "id")
 LONGEST_TEXT = 1024  # bytes
 LONGEST_LINE = 16_384  # bytes, in a part's head: file names of some systems are long
 IN_MEMORY = 1 << 20  # bytes of a file, before it goes to disk
@@ -125,7 +125,7 @@ class Reader:
         if not name:
             raise Refusal(400, "a part of the form has no name")
         if name != FILE and name not in TEXTS:
-            wanted = "send image, task or model, and perhaps format and id"
+            wanted = "send image, task or model, and perhaps format, view and id"
             raise Refusal(400, f"unknown field {name[:40]!r}: {wanted}")
         if name in self.texts or (name == FILE and self.upload is not None):
             raise Refusal(400, f"the field {name} was sent twice")

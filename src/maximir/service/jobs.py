@@ -40,6 +40,7 @@ class Job:
     image: BinaryIO
     size: int  # of the upload, in bytes
     id: str | None = None
+    view: str = "auto"  # of `Restorer`
     number: int = field(default_factory=numbers.__next__)
     outcome: asyncio.Future[Result] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()

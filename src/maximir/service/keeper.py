@@ -171,7 +171,7 @@ class Keeper:
                     self.working[job.number] = job
                     job.stage = "sent"
                     self.line.wake()  # it may be another worker's turn now
-                    order = {"job": job.number, "model": job.model, "kind": job.kind}
+                    order = {"job": job.number, "model": job.model, "kind": job.kind, "view": job.view}
                     await worker.send(order, job.image, job.size)
                 await self.changed.wait()
         except (OSError, EOFError) as error:  # an upload's file: the message is not whole

@@ -3,8 +3,8 @@
 It may crash, hang or be killed: the service starts another. Three threads, so that the next image is
 decoded and the last one encoded while one is computed. Messages to it (see `wire`), after the settings:
 
-    {"job": 7, "task": "denoise", "kind": "png" or null} and the file   restore it
-    {"cancel": 7}                                                       nobody waits for it any more
+    {"job": 7, "model": "denoise-box", "kind": "png" or null, "view": "auto"} and the file: restore it
+    {"cancel": 7}                                        nobody waits for it any more
 
 and from it:
 
@@ -58,6 +58,7 @@ class Order:
     number: int
     model: str
     kind: str | None
+    view: str
     data: bytes
     photo: Photo | None = None
     large: bool = False
@@ -173,6 +174,7 @@ class Worker:
         restorer = self.restorer(order.model)
         assert order.photo is not None
         restorer.reserve = 3 * SMALL_BYTES  # one being decoded, one waiting, one being encoded
+        restorer.view = order.view
         restorer.progress = functools.partial(self.progress, order)
         start = time.perf_counter()
         try:
@@ -230,7 +232,9 @@ class Worker:
                     self.cancelled.update(self.present & {message["cancel"]})
                 else:
                     self.present.add(message["job"])
-                    self.sent.put(Order(message["job"], message["model"], message["kind"], data))
+                    self.sent.put(
+                        Order(message["job"], message["model"], message["kind"], message["view"], data)
+                    )
         except BaseException:  # such as no memory for an upload: rather start again than be deaf
             traceback.print_exc()
             os._exit(1)
