@@ -17,7 +17,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, with all that is known.")] = False,
 ) -> None:
     """List all models: in the box, the authors', and yours."""
-    from maximir.models import listing, store
+    from maximir.models import authors, listing, store
 
     entries = listing.entries()
     if as_json:
@@ -29,20 +29,21 @@ def models(
 
     console = Console(highlight=False, markup=False, soft_wrap=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("name", "where", "size", "licence"):
+    for heading in ("name", "where", "size"):
         table.add_column(heading, no_wrap=True)
     table.add_column("trained on", ratio=2)
     table.add_column("PSNR (dB) / SSIM", ratio=3)
     for entry in entries:
-        size = f"{entry.bytes / 1e6:.0f} MB" if entry.bytes else ""
+        size = entry.bytes or authors.BYTES[authors.BY_NAME[entry.name].variant]
         figures = entry.measured or (entry.published and f"published: {entry.published}")
         where = {"box": "box", "yours": "here"}.get(entry.origin, "here" if entry.bytes else "get")
-        table.add_row(entry.name, where, size, entry.licence, entry.trained_on, figures)
+        table.add_row(entry.name, where, f"{size / 1e6:.0f} MB", entry.trained_on, figures)
     console.print(table)
     console.print(
         "box: comes with maximir. get: `maximir get NAME` fetches it. here: in", soft_wrap=True, end=" "
     )
     console.print(str(store.folder()), soft_wrap=True)
+    console.print(f"Licence: {authors.LICENCE}, but for those of yours.", soft_wrap=True)
 
 
 def get(

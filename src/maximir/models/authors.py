@@ -12,6 +12,7 @@ BUCKET = "https://storage.googleapis.com/gresearch/maxim/ckpt"
 PACKAGE = "@upscalerjs/maxim-{}"
 PACKAGE_VERSION = "0.1.0"
 LICENCE = "Apache-2.0"
+BYTES = {"S-2": 56_911_856, "S-3": 89_174_620}  # of a variant, as it is kept here
 
 
 @dataclass(frozen=True)
