@@ -107,7 +107,7 @@ def test_the_documented_javascript_pads_as_we_do():
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 def test_the_documented_cpp_pads_as_we_do(tmp_path):
     (tmp_path / "pad.cpp").write_text(
-        "#include <cstdio>\n"
+        "#include <cstdio>\n#include <initializer_list>\n"
         + documented("cpp")
         + "int main() { for (int n : {"
         + ", ".join(map(str, ODD_SIZES))

@@ -180,6 +180,8 @@ def to_pt2(model: Maxim, size: int | None) -> bytes:
 
 
 def to_onnx(model: Maxim, size: int | None, facts: Mapping[str, str]) -> bytes:
+    import onnx_ir
+
     program = capture(model, size)
     with quiet():
         exported = torch.onnx.export(
