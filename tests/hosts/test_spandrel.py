@@ -1,4 +1,4 @@
-"""Our weights through spandrel's registry: a stand-in (helpers/spandrel_stub), as spandrel needs torchvision."""
+"""Our weights through spandrel's registry. spandrel needs torchvision, so: helpers/spandrel_stub."""
 
 import sys
 

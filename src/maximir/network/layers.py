@@ -180,6 +180,11 @@ class ScaleTo(nn.Module):
         return enlarge(x, round(self.ratio)) if self.ratio > 1 else shrink(x, round(1 / self.ratio))
 
 
+def subsample(image: Tensor, step: int) -> Tensor:
+    """[..., H, W] → [..., H/step, W/step]: official `nearest` with half-pixel centres, torch's nearest-exact."""
+    return image[..., step // 2 :: step, step // 2 :: step]
+
+
 def enlarge(x: Tensor, factor: int) -> Tensor:
     """Bilinear, half-pixel centres."""
     size = [factor * side for side in x.shape[1:3]]

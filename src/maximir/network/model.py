@@ -29,7 +29,7 @@ from maximir.network.blocks import (
     SupervisedAttention,
 )
 from maximir.network.config import BOTTLENECK_WINDOW, LEVELS, SIZE_MULTIPLE, WINDOWS, MaximConfig
-from maximir.network.layers import Conv, Conv1x1, ConvTranspose, ImageConv, Modules, ScaleTo
+from maximir.network.layers import Conv, Conv1x1, ConvTranspose, ImageConv, Modules, ScaleTo, subsample
 
 FINE_TO_COARSE = tuple(range(LEVELS))
 COARSE_TO_FINE = tuple(reversed(FINE_TO_COARSE))
@@ -297,9 +297,7 @@ class Maxim(nn.Module):
             raise MaximirError(
                 f"the network has {dtype} weights, but the image is {image.dtype}: convert one"
             )
-        # The official code shrinks by `nearest` with half-pixel centres: of 2 pixels the 2nd, of 4 the 3rd.
-        steps = [2**level for level in FINE_TO_COARSE]
-        images = [image[..., step // 2 :: step, step // 2 :: step].permute(0, 2, 3, 1) for step in steps]
+        images = [subsample(image, 2**level).permute(0, 2, 3, 1) for level in FINE_TO_COARSE]
         outputs = []
         features = None
         # Maps are float32 or a feature type; and of nothing there are no strips.
