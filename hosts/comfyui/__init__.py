@@ -1,4 +1,4 @@
-"""ComfyUI: a node that restores photographs with MAXIM. It needs `pip install maximir`, in ComfyUI's Python."""
+"""A node for ComfyUI that restores photographs with MAXIM. It needs maximir in ComfyUI's Python."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_of_one_size(captured, gentle_weights, tmp_path):
 def test_what_differs_is_not_written(gentle_weights, tmp_path, monkeypatch):
     monkeypatch.setattr(hosts, "to_pt2", lambda model, size: b"")
     monkeypatch.setattr(hosts, "run_pt2", lambda data: lambda image: image + 1e-3)
-    with pytest.raises(MaximirError, match="not written, its results differ"):
+    with pytest.raises(MaximirError, match="nothing was written: its results differ"):
         hosts.export(load_model(gentle_weights), tmp_path / "x.pt2", 64)
     monkeypatch.setattr(hosts, "run_pt2", lambda data: lambda image: image * float("nan"))
     with pytest.raises(MaximirError, match="differ from maximir's by inf"):

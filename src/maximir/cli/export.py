@@ -26,9 +26,18 @@ def export(
         ),
     ] = None,
     stages: Stages = None,
+    program: Annotated[
+        str | None,
+        typer.Option(
+            "--for", metavar="darktable", help="A package for that program (docs/hosts/darktable.md)."
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
 ) -> None:
     """Export a model to ONNX or torch.export, and check that it does the same (docs/hosts/onnx.md)."""
+    if program is not None:
+        for_darktable(program, model, output, size, stages, overwrite)
+        return
     if output is None:
         raise UsageError("give the file to write: -o model.onnx")
     if output.exists() and not overwrite:
@@ -45,4 +54,28 @@ def export(
     print(
         f"{output}: {output.stat().st_size / 1e6:.1f} MB, "
         f"differs from maximir by {difference:.1e} at most, {time.monotonic() - clock:.0f} s"
+    )
+
+
+def for_darktable(
+    program: str, model: str, output: Path | None, size: int | None, stages: int | None, overwrite: bool
+) -> None:
+    from maximir.hosts import darktable
+    from maximir.models import checkpoint, choice
+
+    if program != "darktable":
+        raise UsageError(f"--for {program}: darktable is the only program with packages of its own")
+    chosen = choice.choose(model)
+    name = darktable.identifier(chosen.name)
+    output = output or Path(f"{name}{darktable.SUFFIX}")
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output} exists; use --overwrite to replace it")
+    size = darktable.TILE if size is None else size
+    darktable.check_request(output, size)
+    network, task = checkpoint.load(model, stages)
+    card = darktable.card_of(chosen)
+    difference = darktable.package(network, task, output, name=name, card=card, size=size)
+    print(
+        f"{output}: {output.stat().st_size / 1e6:.1f} MB, for tiles of {size} x {size}, "
+        f"differs from maximir by {difference:.1e} at most"
     )

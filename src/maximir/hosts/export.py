@@ -34,6 +34,7 @@ SIZES = (
     (1, 128, 256),
 )  # N, H, W that a file for any size is tried at
 TRACED = (2, 2, 3)  # N, H/64, W/64: not 1, which torch.export takes for a constant
+NAMES = ("image", "restored")
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 Run = Callable[[Tensor], Tensor]  # [N, 3, H, W] in [0, 1] → the same, restored
@@ -62,25 +63,37 @@ def export(
         MaximirError: the file does not do what the network does, or cannot be written. Nothing is left.
     """
     check_request(output, size)
+    kind = ".pt2" if output.suffix == ".pt2" else ".onnx"
+    data, difference = proved(model, kind, size, facts or {})
+    write(output, data)
+    return difference
+
+
+def proved(
+    model: Maxim, kind: str, size: int | None, facts: Mapping[str, str], names: tuple[str, str] = NAMES
+) -> tuple[bytes, float]:
+    """A file's content, and how far its results are from our own.
+
+    Raises:
+        MaximirError: further than `TOLERANCE`.
+    """
     with quiet():
-        difference, data = proved(model, output.suffix, size, facts or {})
+        data = to_pt2(model, size) if kind == ".pt2" else to_onnx(model, size, facts, names)
+        run = run_pt2(data) if kind == ".pt2" else run_onnx(data)
+        difference = compare(model, run, SIZES if size is None else [(1, size, size)])
     if not difference <= TOLERANCE:
         raise MaximirError(
-            f"{output}: not written, its results differ from maximir's by {difference:.1e} "
+            f"nothing was written: its results differ from maximir's by {difference:.1e} "
             f"({TOLERANCE:.0e} is allowed)"
         )
+    return data, difference
+
+
+def write(output: Path, data: bytes) -> None:
     try:
         write_atomically(output, data)
     except OSError as error:
         raise MaximirError(f"{output}: cannot be written ({reason(error)})") from error
-    return difference
-
-
-def proved(model: Maxim, kind: str, size: int | None, facts: Mapping[str, str]) -> tuple[float, bytes]:
-    """The largest difference from our own output, and the file's content."""
-    data = to_pt2(model, size) if kind == ".pt2" else to_onnx(model, size, facts)
-    run = run_pt2(data) if kind == ".pt2" else run_onnx(data)
-    return compare(model, run, SIZES if size is None else [(1, size, size)]), data
 
 
 def check_request(output: Path, size: int | None) -> None:
@@ -179,15 +192,20 @@ def to_pt2(model: Maxim, size: int | None) -> bytes:
     return file.getvalue()
 
 
-def to_onnx(model: Maxim, size: int | None, facts: Mapping[str, str]) -> bytes:
+def to_onnx(
+    model: Maxim, size: int | None, facts: Mapping[str, str], names: tuple[str, str] = NAMES
+) -> bytes:
     import onnx_ir
 
     program = capture(model, size)
-    with quiet():
-        exported = torch.onnx.export(
-            program, dynamo=True, opset_version=OPSET, input_names=["image"], output_names=["restored"],
-            verbose=False,
-        )  # fmt: skip
+    exported = torch.onnx.export(
+        program,
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=[names[0]],
+        output_names=[names[1]],
+        verbose=False,
+    )
     assert exported is not None
     if size is None:
         for value in (*exported.model.graph.inputs, *exported.model.graph.outputs):

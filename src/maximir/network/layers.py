@@ -181,7 +181,7 @@ class ScaleTo(nn.Module):
 
 
 def subsample(image: Tensor, step: int) -> Tensor:
-    """[..., H, W] → [..., H/step, W/step]: official `nearest` with half-pixel centres, torch's nearest-exact."""
+    """[..., H, W] → [..., H/step, W/step]: official `nearest`, with half-pixel centres."""
     return image[..., step // 2 :: step, step // 2 :: step]
 
 
