@@ -6,7 +6,6 @@ import types
 import pytest
 import torch
 
-from helpers.command import maximir
 from maximir import MaximirError, Restorer, UsageError, load_model
 
 
@@ -34,10 +33,10 @@ def test_an_address_is_fetched(client, tiny_model):
         assert torch.equal(value, tiny_model.state_dict()[name])
 
 
-def test_a_revision_and_the_other_callers(client, tmp_path):
+def test_a_revision_and_other_callers(client):
     Restorer("hf://somebody/maxim@v1.0/rain.npz")
     assert client.asked == [("somebody/maxim", "rain.npz", "v1.0")]
-    maximir("convert", "denoise", tmp_path / "x.safetensors")
+    load_model("denoise")
     assert len(client.asked) == 1, "a name asked the Hub"
 
 
