@@ -27,12 +27,8 @@ from maximir.network.model import Maxim
 KINDS = (".onnx", ".pt2")
 OPSET = 20  # the oldest that has GELU
 TOLERANCE = 1e-5  # of values in [0, 1]: ours adds up in another order
-SIZES = (
-    (1, 64, 64),
-    (2, 64, 128),
-    (1, 192, 64),
-    (1, 128, 256),
-)  # N, H, W that a file for any size is tried at
+# N, H, W at which a file for any size is tried.
+SIZES = ((1, 64, 64), (2, 64, 128), (1, 192, 64), (1, 128, 256))
 TRACED = (2, 2, 3)  # N, H/64, W/64: not 1, which torch.export takes for a constant
 NAMES = ("image", "restored")
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -51,6 +47,7 @@ def export(
     Input `image` [N, 3, H, W] in [0, 1], float32; output `restored`, the same shape, not clipped.
 
     Args:
+        model: in evaluation mode; its parameters need no gradients afterwards.
         size: of the side of the only image that it takes, [1, 3, size, size]; None: any N, and any H and W
             that are multiples of 64.
         facts: what else to tell in an ONNX file's metadata.
