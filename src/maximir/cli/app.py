@@ -14,6 +14,7 @@ from maximir.cli.compare import compare
 from maximir.cli.convert import convert
 from maximir.cli.degrade import degrade
 from maximir.cli.evaluate import evaluate
+from maximir.cli.export import export
 from maximir.cli.info import info
 from maximir.cli.models import get, models
 from maximir.cli.restore import restore
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (restore, models, get, evaluate, compare, convert, train, degrade, serve, info):
+for command in (restore, models, get, evaluate, compare, convert, export, train, degrade, serve, info):
     app.command()(command)
 
 

@@ -115,8 +115,10 @@ class Rows:
 
     def of(self, x: Tensor, halo: int = 0) -> Tensor:
         """These rows of a map [N, H, W, C], and `halo` more of its rows on each side that has any."""
-        part = x.shape[1] // self.total
-        strip = x[:, max(0, self.start * part - halo) : min(x.shape[1], self.stop * part + halo)]
+        strip = x
+        if self.total > 1:
+            part = x.shape[1] // self.total
+            strip = x[:, max(0, self.start * part - halo) : min(x.shape[1], self.stop * part + halo)]
         return strip.float() if strip.is_meta else strip  # autocast does not reach the meta device
 
     def put(self, target: Tensor, strip: Tensor) -> None:
@@ -126,6 +128,8 @@ class Rows:
 
     def trim(self, x: Tensor, halo: int) -> Tensor:
         """`x` without the halo that `of` added."""
+        if self.total == 1:  # not even a slice: none is left in an exported graph
+            return x
         return x[:, 0 if self.at_top else halo : x.shape[1] - (0 if self.at_bottom else halo)]
 
 
@@ -216,7 +220,8 @@ def sweep_windows(
     shape = maps[0].shape
     running = _active.get()
     if running is None:
-        results = function(*(windows(x, size, axis).reshape(size * size, -1, x.shape[-1]) for x in maps))
+        count = shape[0] * (shape[1] // size) * (shape[2] // size)
+        results = function(*(windows(x, size, axis).reshape(size * size, count, x.shape[-1]) for x in maps))
         return [from_windows(result, shape, size, axis) for result in results]
     streaming, _ = running
     assert streaming.strip_bytes is not None

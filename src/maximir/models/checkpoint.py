@@ -57,7 +57,8 @@ def load_model(path_or_name: str | os.PathLike[str], stages: int | None = None) 
 
     Args:
         path_or_name: a `.safetensors` of ours, an official `.npz`, a TensorFlow.js package of the authors'
-            model (folder or tarball), or the name of a model or of a task ("denoise").
+            model (folder or tarball), the name of a model or of a task ("denoise"), or an address on the Hub,
+            "hf://owner/repo/file": of all these, it alone uses the network.
         stages: end after so many (`Maxim.first_stages`): faster, and a little less good. None: all.
 
     Raises:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maximir.errors import UsageError
-from maximir.models import authors, catalogue, store
+from maximir.models import authors, catalogue, hub, store
 
 # Where an author's model comes before the box, if it was fetched: where it is the better one on people's
 # photographs as well (docs/models.md). Elsewhere it takes --model to have it.
@@ -84,13 +84,16 @@ def named(name: str) -> Choice:
 
 
 def choose(path_or_name: str | os.PathLike[str]) -> Choice:
-    """What a path, a model's name or a task means.
+    """What a path, a model's name, a task or an address on the Hub (`hf://owner/repo/file`) means.
 
     Raises:
         UsageError: none of these.
+        MaximirError: the Hub does not give the file.
     """
     text = os.fspath(path_or_name)
     if isinstance(path_or_name, str):
+        if text.startswith(hub.SCHEME):
+            return Choice(text, "", "yours", hub.fetch(text))
         if text in catalogue.TASKS:
             return for_task(text)
         if text in available() or text in authors.BY_NAME:

@@ -180,9 +180,15 @@ class ScaleTo(nn.Module):
         return enlarge(x, round(self.ratio)) if self.ratio > 1 else shrink(x, round(1 / self.ratio))
 
 
+def subsample(image: Tensor, step: int) -> Tensor:
+    """[..., H, W] → [..., H/step, W/step]: official `nearest`, with half-pixel centres."""
+    return image[..., step // 2 :: step, step // 2 :: step]
+
+
 def enlarge(x: Tensor, factor: int) -> Tensor:
     """Bilinear, half-pixel centres."""
-    planes = F.interpolate(x.permute(0, 3, 1, 2), scale_factor=factor, mode="bilinear", align_corners=False)
+    size = [factor * side for side in x.shape[1:3]]
+    planes = F.interpolate(x.permute(0, 3, 1, 2), size=size, mode="bilinear", align_corners=False)
     return planes.permute(0, 2, 3, 1)
 
 
@@ -196,7 +202,8 @@ def shrink(x: Tensor, factor: int) -> Tensor:
     taps = 1 - (torch.arange(2 * factor, device=x.device, dtype=x.dtype) + 0.5 - factor).abs() / factor
     kernel = (torch.outer(taps, taps) / factor**2).expand(c, 1, -1, -1)
     planes = F.conv2d(x.permute(0, 3, 1, 2), kernel, stride=factor, padding=factor // 2, groups=c)
-    inside = [torch.ones(size, device=x.device, dtype=planes.dtype) for size in planes.shape[2:]]
-    for part in inside:
-        part[0] = part[-1] = 8 / 7
-    return planes.permute(0, 2, 3, 1) * (inside[0][:, None] * inside[1])[..., None]
+    rows, columns = (
+        F.pad(torch.ones(size - 2, device=x.device, dtype=planes.dtype), (1, 1), value=8 / 7)
+        for size in planes.shape[2:]
+    )
+    return planes.permute(0, 2, 3, 1) * (rows[:, None] * columns)[..., None]

@@ -14,7 +14,6 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -30,7 +29,7 @@ from maximir.network.blocks import (
     SupervisedAttention,
 )
 from maximir.network.config import BOTTLENECK_WINDOW, LEVELS, SIZE_MULTIPLE, WINDOWS, MaximConfig
-from maximir.network.layers import Conv, Conv1x1, ConvTranspose, ImageConv, Modules, ScaleTo
+from maximir.network.layers import Conv, Conv1x1, ConvTranspose, ImageConv, Modules, ScaleTo, subsample
 
 FINE_TO_COARSE = tuple(range(LEVELS))
 COARSE_TO_FINE = tuple(reversed(FINE_TO_COARSE))
@@ -298,12 +297,7 @@ class Maxim(nn.Module):
             raise MaximirError(
                 f"the network has {dtype} weights, but the image is {image.dtype}: convert one"
             )
-        # The official code shrinks by `nearest` with half-pixel centres: torch's nearest-exact.
-        images = [image] + [
-            F.interpolate(image, scale_factor=0.5**level, mode="nearest-exact")
-            for level in FINE_TO_COARSE[1:]
-        ]
-        images = [level.permute(0, 2, 3, 1) for level in images]
+        images = [subsample(image, 2**level).permute(0, 2, 3, 1) for level in FINE_TO_COARSE]
         outputs = []
         features = None
         # Maps are float32 or a feature type; and of nothing there are no strips.

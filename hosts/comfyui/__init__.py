@@ -1,0 +1,88 @@
+"""A node for ComfyUI that restores photographs with MAXIM. It needs maximir in ComfyUI's Python."""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+import comfy.model_management
+import torch
+from comfy_api.latest import ComfyAPISync, ComfyExtension, io
+
+from maximir import MaximirError, Restorer
+from maximir.hosts import spandrel
+from maximir.models.catalogue import TASKS
+from maximir.models.choice import available
+
+ALL_STAGES = 0
+PRECISIONS = ["fp32", "bf16"]
+
+
+@functools.lru_cache(maxsize=1)  # ComfyUI runs a node again and again, mostly with the same model
+def restorer_of(model: str, stages: int, precision: str) -> Restorer:
+    return Restorer(model, precision=precision, stages=None if stages == ALL_STAGES else stages)
+
+
+class MaximRestore(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MaximRestore",
+            display_name="Restore (MAXIM)",
+            category="image/restoration",
+            description="Denoise, deblur, derain, dehaze, enhance or retouch photographs of any size.",
+            inputs=[
+                io.Image.Input("image"),
+                io.Combo.Input(
+                    "model",
+                    options=list(dict.fromkeys([*TASKS, *sorted(available())])),
+                    tooltip="A task takes the best model on this machine for it; `maximir get` fetches more.",
+                ),
+                io.Int.Input(
+                    "stages",
+                    default=ALL_STAGES,
+                    min=ALL_STAGES,
+                    max=3,
+                    tooltip="0: all of the model's. Fewer are faster, and a little less good.",
+                ),
+                io.Combo.Input("precision", options=PRECISIONS, default="fp32", tooltip="bf16: faster."),
+            ],
+            outputs=[io.Image.Output(display_name="image")],
+        )
+
+    @classmethod
+    def execute(cls, image: torch.Tensor, model: str, stages: int, precision: str) -> io.NodeOutput:
+        """[B, H, W, C] in [0, 1] → the same. What comes after RGB (alpha) stays as it is."""
+        restorer = restorer_of(model, stages, precision)
+        progress = ComfyAPISync().execution
+        restored = image.clone()
+        for number, picture in enumerate(image):  # each alone and whole: the node needs no more than one does
+
+            def report(part: float, number: int = number) -> None:
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                progress.set_progress(value=number + part, max_value=len(image))
+
+            report(0)  # a small picture is done before there is anything to tell
+            restorer.progress = report
+            try:
+                rgb = restorer(picture[..., :3].float().cpu().contiguous().numpy())
+            finally:
+                restorer.progress = None
+            report(1)
+            restored[number, ..., :3] = torch.from_numpy(rgb).clamp(0, 1)
+        return io.NodeOutput(restored)
+
+
+class MaximExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        try:
+            spandrel.install()  # so that "Load Upscale Model" opens our files too
+        except MaximirError as error:
+            logging.warning("maximir: %s", error)
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [MaximRestore]
+
+
+async def comfy_entrypoint() -> ComfyExtension:
+    return MaximExtension()

@@ -1,0 +1,96 @@
+"""A `.dtmodel` for darktable 5.6: a zip of a folder with the network for one tile, what it is, and its card.
+
+The form is darktable's (src/ai/README.md and darktable-org/darktable-ai, its wiki): sRGB in [0, 1], NCHW,
+float32, one input and one output; tiles of the size that `input_sizes` names, 64 pixels over each other.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+
+from maximir import __version__
+from maximir.errors import UsageError
+from maximir.hosts import export
+from maximir.models import authors, catalogue
+from maximir.models.choice import Choice
+from maximir.network.model import Maxim
+
+SUFFIX = ".dtmodel"
+TILE = 512
+NAMES = ("input", "output")
+TASK = "denoise"  # darktable's other tasks are masks, upscaling and raw files
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the same package each time
+
+
+def identifier(name: str) -> str:
+    """darktable's name for a model of ours: task, architecture, which one."""
+    which = re.sub(r"[^a-z0-9]+", "-", Path(name).stem.lower()).strip("-").removeprefix(TASK).strip("-")
+    return f"{TASK}-maxim" + (f"-{which}" if which and which != "box" else "")
+
+
+def check_request(output: Path, size: int) -> None:
+    if output.suffix != SUFFIX:
+        raise UsageError(f"{output}: darktable's packages are named {SUFFIX}")
+    export.check_size(size)
+    export.check_installed()
+
+
+def card_of(chosen: Choice) -> str:
+    """Where the weights come from, and what they were trained on, as darktable's catalogue asks."""
+    for model in catalogue.MODELS:
+        if model.path == chosen.path:
+            return model.card.read_text("utf-8")
+    if (known := authors.BY_NAME.get(chosen.name)) is not None:
+        return (
+            f"# {known.name}\n\nMAXIM {known.variant} of its authors, google-research/maxim.\n\n"
+            f"**Training data.** {known.trained_on}.\n\n**Limits.** {known.limits}\n\n"
+            f"**Licence.** {authors.LICENCE}.\n"
+        )
+    return f"# {Path(chosen.name).name}\n\nMAXIM, trained by whoever made this package.\n"
+
+
+def package(model: Maxim, task: str, output: Path, *, name: str, card: str, size: int = TILE) -> float:
+    """Write the package, complete or not at all.
+
+    Args:
+        task: what the model is for; darktable takes "denoise" (or "", where nobody knows).
+        name: darktable's, see `identifier`.
+
+    Returns:
+        The largest difference of the network in it from our own output, of a random tile.
+
+    Raises:
+        UsageError: another task, another suffix than `.dtmodel`, no multiple of 64, or a missing package.
+        MaximirError: the network in it does something else, or the file cannot be written.
+    """
+    check_request(output, size)
+    if task not in (TASK, ""):
+        raise UsageError(f"darktable takes models that denoise; this one is for {task}")
+    network, difference = export.proved(model, ".onnx", size, {"model": name}, NAMES)
+    facts = {
+        "id": name,
+        "name": name.replace("-", " "),
+        "description": f"MAXIM, multi-axis MLP; made by maximir {__version__}",
+        "task": TASK,
+        "arch": "maxim",
+        "backend": "onnx",
+        "version": "1.0",
+        "tiling": True,
+        "num_inputs": 1,
+        "attributes": {"input_sizes": [size]},
+    }
+    files = {
+        "config.json": (json.dumps(facts, indent=2) + "\n").encode(),
+        "model.onnx": network,
+        "README.md": card.encode(),
+    }
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file, content in files.items():
+            archive.writestr(zipfile.ZipInfo(f"{name}/{file}", EPOCH), content, zipfile.ZIP_DEFLATED)
+    export.write(output, data.getvalue())
+    return difference

@@ -1,0 +1,93 @@
+"""MAXIM for spandrel, with which ComfyUI, chaiNNer and others load image models: `install()`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from maximir.errors import UsageError
+from maximir.network.config import SIZE_MULTIPLE, MaximConfig
+from maximir.network.model import Maxim
+
+ID = "MAXIM"
+FIRST_CONV = "stages.0.input_convs.0.weight"  # [C, 3, 3, 3]
+SQUEEZE = "stages.0.encoders.0.block.groups.0.1.attention.squeeze.weight"  # [C / reduction, C]
+TELLING = (FIRST_CONV, SQUEEZE, "stages.0.encoders.0.block.groups.0.0.grid.mix.weight")
+
+
+def install() -> None:
+    """From now on spandrel loads maximir's `.safetensors`. A second call does nothing.
+
+    Raises:
+        UsageError: spandrel is not there, or cannot be imported (it needs torchvision).
+    """
+    try:
+        import spandrel
+    except ImportError as error:
+        raise UsageError(f"spandrel cannot be used ({error}): pip install spandrel torchvision") from error
+    if ID not in spandrel.MAIN_REGISTRY:
+        spandrel.MAIN_REGISTRY.add(spandrel.ArchSupport.from_architecture(architecture()))
+
+
+def recognises(state: Mapping[str, Any]) -> bool:
+    """Are these the tensors of a network of ours?"""
+    return all(name in state for name in TELLING)
+
+
+def config_of(state: Mapping[str, Any]) -> MaximConfig:
+    """The config of the network that these tensors are of, from their names and shapes.
+
+    Raises:
+        MaximirError: they make no sense.
+    """
+    features = state[FIRST_CONV].shape[0]
+    return MaximConfig(
+        features=features,
+        stages=count(state, r"stages\.(\d+)\."),
+        groups=count(state, r"stages\.0\.encoders\.0\.block\.groups\.(\d+)\."),
+        bottlenecks=count(state, r"stages\.0\.bottlenecks\.(\d+)\."),
+        reduction=features // max(1, state[SQUEEZE].shape[0]),
+    )
+
+
+def count(state: Mapping[str, Any], pattern: str) -> int:
+    """How many different numbers stand there in the names."""
+    return len({match[1] for match in map(re.compile(pattern).match, state) if match})
+
+
+def restore(model: Maxim, image: Tensor) -> Tensor:
+    """[N, 3, H, W] → the same, by the last stage at full size."""
+    restored: Tensor = model(image)[-1][-1]
+    return restored
+
+
+def architecture() -> Any:
+    """What spandrel's registry takes. Its classes are known when it is there, and not before."""
+    import spandrel
+
+    class MaximArchitecture(spandrel.Architecture):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(id=ID, detect=recognises)
+
+        def load(self, state_dict: dict[str, Any]) -> Any:
+            config = config_of(state_dict)
+            return spandrel.ImageModelDescriptor(
+                Maxim(config),
+                state_dict,
+                architecture=self,
+                purpose="Restoration",
+                tags=[f"{config.features}nf", f"{config.stages} stages"],
+                supports_half=False,  # of one model it is known to be right, of the others not (docs/hosts)
+                supports_bfloat16=True,
+                scale=1,
+                input_channels=3,
+                output_channels=3,
+                size_requirements=spandrel.SizeRequirements(multiple_of=SIZE_MULTIPLE),
+                tiling=spandrel.ModelTiling.DISCOURAGED,  # each tile would guess its own light
+                call_fn=restore,
+            )
+
+    return MaximArchitecture()

@@ -1,0 +1,87 @@
+"""Packages for darktable: their form as its documentation has it, and what ONNX Runtime makes of them."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.command import maximir
+from maximir import UsageError, load_model
+from maximir.hosts import darktable, export
+
+
+@pytest.fixture(scope="module")
+def package(gentle_weights, tmp_path_factory):
+    for needed in export.NEEDED:
+        pytest.importorskip(needed)
+    output = tmp_path_factory.mktemp("darktable") / "x.dtmodel"
+    maximir("export", gentle_weights, "--for", "darktable", "-o", output, "--size", "128")
+    return output
+
+
+def test_what_is_in_it(package):
+    import onnx
+
+    with zipfile.ZipFile(package) as archive:
+        folder = "denoise-maxim-gentle"
+        assert archive.namelist() == [
+            f"{folder}/{name}" for name in ("config.json", "model.onnx", "README.md")
+        ]
+        config = json.loads(archive.read(f"{folder}/config.json"))
+        model = onnx.load_from_string(archive.read(f"{folder}/model.onnx"))
+    assert (config["id"], config["task"], config["backend"]) == (folder, "denoise", "onnx")
+    assert config["attributes"] == {"input_sizes": [128]} and config["tiling"] is True
+    onnx.checker.check_model(model, full_check=True)
+    assert max(opset.version for opset in model.opset_import) <= 20
+    for value, name in ((model.graph.input[0], "input"), (model.graph.output[0], "output")):
+        kind = value.type.tensor_type
+        assert (value.name, kind.elem_type) == (name, onnx.TensorProto.FLOAT)
+        assert [dim.dim_value for dim in kind.shape.dim] == [1, 3, 128, 128]
+
+
+def test_a_tile_is_restored_as_by_us(package, gentle_weights):
+    import onnxruntime
+
+    with zipfile.ZipFile(package) as archive:
+        session = onnxruntime.InferenceSession(archive.read("denoise-maxim-gentle/model.onnx"))
+    tile = np.random.default_rng(1).random((1, 3, 128, 128), np.float32)
+    with torch.no_grad():
+        expected = load_model(gentle_weights)(torch.from_numpy(tile))[-1][-1].numpy()
+    assert np.abs(session.run(["output"], {"input": tile})[0] - expected).max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("denoise-box", "denoise-maxim"),
+        ("denoise-sidd", "denoise-maxim-sidd"),
+        ("runs/My Model_2.safetensors", "denoise-maxim-my-model-2"),
+    ],
+)
+def test_names(name, expected):
+    assert darktable.identifier(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["derain"], "darktable takes models that denoise; this one is for derain"),
+        (["denoise", "--size", "500"], "--size must be a multiple of 64, not 500"),
+        (["denoise", "-o", "x.onnx"], "x.onnx: darktable's packages are named .dtmodel"),
+        (["denoise", "--for", "gimp"], "--for gimp: darktable is the only program"),
+    ],
+)
+def test_requests_that_make_no_sense(arguments, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(export, "NEEDED", ())
+    maximir("export", "--for", "darktable", *arguments, expect=2)
+    assert capsys.readouterr().err.startswith(f"maximir: {sentence}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "NEEDED", ("package_that_is_not_there",))
+    with pytest.raises(UsageError, match=r"pip install 'maximir\[export\]'"):
+        darktable.check_request(tmp_path / "x.dtmodel", 512)

@@ -1,0 +1,197 @@
+"""Files for other runtimes, each against our own output. One capture serves all tests: it takes its time."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.command import maximir
+from maximir import MaximirError, UsageError, load_model
+from maximir.hosts import export as hosts
+from maximir.restoring.padding import reflected
+from maximir.restoring.restorer import restore_batch
+
+DOC = Path(__file__).parents[2] / "docs/hosts/onnx.md"
+
+
+@pytest.fixture(scope="module")
+def captured(gentle_weights):
+    """The network for any size, captured once and not for each file."""
+    with hosts.quiet():
+        program = hosts.capture(load_model(gentle_weights), None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hosts, "capture", lambda model, size: program)
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def onnx_file(captured, gentle_weights, tmp_path_factory):
+    for package in hosts.NEEDED:
+        pytest.importorskip(package)
+    output = tmp_path_factory.mktemp("export") / "gentle.onnx"
+    maximir("export", gentle_weights, "-o", output)
+    return output
+
+
+def test_onnx_for_any_size(onnx_file):
+    import onnx
+
+    model = onnx.load(onnx_file)
+    onnx.checker.check_model(model, full_check=True)
+    assert [opset.version for opset in model.opset_import if opset.domain == ""] == [20]
+    assert not [weight.name for weight in model.graph.initializer if weight.external_data]
+    (image,), (restored,) = model.graph.input, model.graph.output
+    assert (image.name, restored.name) == ("image", "restored")
+    for value in (image, restored):
+        dims = value.type.tensor_type.shape.dim
+        assert [dim.dim_param or dim.dim_value for dim in dims] == ["N", 3, "64*h", "64*w"]
+    assert "GatherND" not in {node.op_type for node in model.graph.node}
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    assert facts["model"].endswith("gentle.safetensors")
+    assert [path.name for path in onnx_file.parent.iterdir()] == ["gentle.onnx"]
+
+
+def test_onnx_does_what_the_network_does(onnx_file, gentle_weights):
+    run = hosts.run_onnx(onnx_file.read_bytes())
+    assert hosts.compare(load_model(gentle_weights), run, [(1, 64, 64), (3, 192, 128)]) <= 1e-5
+
+
+def test_a_file_of_other_weights_differs(onnx_file, gentle_weights):
+    """The negative control: the check can fail."""
+    other = load_model(gentle_weights)
+    with torch.no_grad():
+        next(other.stages[0].outputs.parameters()).add_(0.01)
+    assert hosts.compare(other, hosts.run_onnx(onnx_file.read_bytes()), [(1, 64, 64)]) > 1e-4
+
+
+@pytest.mark.parametrize("size", [(50, 70), (65, 64), (3, 130)])
+def test_the_documented_python_pads_as_we_do(onnx_file, gentle_weights, size):
+    import onnxruntime
+
+    code = documented("python")
+    there = {"session": onnxruntime.InferenceSession(onnx_file)}
+    exec(code.replace('session = onnxruntime.InferenceSession("x.onnx")', ""), there)
+    image = np.random.default_rng(0).random((*size, 3), np.float32)
+    expected = restore_batch(load_model(gentle_weights), torch.from_numpy(image).permute(2, 0, 1)[None])
+    assert np.abs(there["restore"](image) - expected[0].permute(1, 2, 0).clamp(0, 1).numpy()).max() <= 1e-5
+
+
+ODD_SIZES = (1, 2, 3, 50, 64, 65, 130)
+
+
+def documented(language):
+    (code,) = re.findall(rf"```{language}\n(.*?)```", DOC.read_text(), re.DOTALL)
+    return code
+
+
+def expected_padding():
+    return "".join(
+        " ".join(map(str, reflected(size)[0])) + f" from {reflected(size)[1]}\n" for size in ODD_SIZES
+    )
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
+def test_the_documented_javascript_pads_as_we_do():
+    script = documented("js") + (
+        f"for (const n of {list(ODD_SIZES)}) "
+        "console.log([...Array(side(n)).keys()].map((k) => source(k, n)).join(' ') + ' from ' + before(n));"
+    )
+    done = subprocess.run(["node", "-e", script], capture_output=True, text=True, check=True)
+    assert done.stdout == expected_padding()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+def test_the_documented_cpp_pads_as_we_do(tmp_path):
+    (tmp_path / "pad.cpp").write_text(
+        "#include <cstdio>\n#include <initializer_list>\n"
+        + documented("cpp")
+        + "int main() { for (int n : {"
+        + ", ".join(map(str, ODD_SIZES))
+        + "}) { for (int k = 0; k < side(n); k++) "
+        + 'printf("%d ", source(k, n)); printf("from %d\\n", before(n)); } }'
+    )
+    subprocess.run(["g++", "-o", tmp_path / "pad", tmp_path / "pad.cpp"], check=True)
+    done = subprocess.run([tmp_path / "pad"], capture_output=True, text=True, check=True)
+    assert done.stdout == expected_padding()
+
+
+def test_pt2_for_any_size(captured, gentle_weights, tmp_path, capsys):
+    output = tmp_path / "gentle.pt2"
+    maximir("export", gentle_weights, "-o", output)
+    assert re.search(r"differs from maximir by \d\.\de-\d\d at most", capsys.readouterr().out)
+    with hosts.quiet():
+        module = torch.export.load(output).module()
+    image = torch.rand(1, 3, 128, 64)
+    with torch.no_grad():
+        expected = load_model(gentle_weights)(image)[-1][-1]
+    torch.testing.assert_close(module(image), expected, rtol=0, atol=1e-5)
+    with pytest.raises((AssertionError, RuntimeError)):
+        module(torch.rand(1, 3, 100, 64))
+
+
+def test_of_one_size(captured, gentle_weights, tmp_path):
+    captured.undo()
+    output = tmp_path / "gentle.pt2"
+    assert hosts.export(load_model(gentle_weights), output, 64) <= 1e-5
+    with hosts.quiet():
+        module = torch.export.load(output).module()
+    assert module(torch.rand(1, 3, 64, 64)).shape == (1, 3, 64, 64)
+    with pytest.raises((AssertionError, RuntimeError)):
+        module(torch.rand(1, 3, 128, 128))
+
+
+def test_what_differs_is_not_written(gentle_weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(hosts, "to_pt2", lambda model, size: b"")
+    monkeypatch.setattr(hosts, "run_pt2", lambda data: lambda image: image + 1e-3)
+    with pytest.raises(MaximirError, match="nothing was written: its results differ"):
+        hosts.export(load_model(gentle_weights), tmp_path / "x.pt2", 64)
+    monkeypatch.setattr(hosts, "run_pt2", lambda data: lambda image: image * float("nan"))
+    with pytest.raises(MaximirError, match="differ from maximir's by inf"):
+        hosts.export(load_model(gentle_weights), tmp_path / "x.pt2", 64)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["denoise", "-o", "x.onnx", "--size", "100"], "--size must be a multiple of 64, not 100"),
+        (["denoise", "-o", "x.onnx", "--size", "0"], "--size must be a multiple of 64, not 0"),
+        (["denoise", "-o", "x.tflite"], "x.tflite: the output must be named .onnx or .pt2"),
+        (["denoise"], "give the file to write: -o model.onnx"),
+        (["denoize", "-o", "x.pt2"], "unknown model 'denoize': did you mean denoise?"),
+        (["denoise", "-o", "x.pt2", "--stages", "9"], "stages must be 1 to"),
+    ],
+)
+def test_requests_that_make_no_sense(arguments, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    maximir("export", *arguments, expect=2)
+    assert capsys.readouterr().err.startswith(f"maximir: {sentence}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_there_stays(tmp_path, capsys):
+    (tmp_path / "x.onnx").write_bytes(b"mine")
+    maximir("export", "denoise", "-o", tmp_path / "x.onnx", expect=2)
+    assert "exists; use --overwrite" in capsys.readouterr().err
+    assert (tmp_path / "x.onnx").read_bytes() == b"mine"
+
+
+def test_without_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr(hosts, "NEEDED", ("package_that_is_not_there",))
+    with pytest.raises(
+        UsageError, match=r"ONNX needs package_that_is_not_there: pip install 'maximir\[export\]'"
+    ):
+        hosts.check_request(tmp_path / "x.onnx", None)
+
+
+def test_a_folder_that_is_missing(gentle_weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(hosts, "to_pt2", lambda model, size: b"")
+    monkeypatch.setattr(
+        hosts, "run_pt2", lambda data: lambda image: load_model(gentle_weights)(image)[-1][-1]
+    )
+    with pytest.raises(MaximirError, match="cannot be written"):
+        hosts.export(load_model(gentle_weights), tmp_path / "nowhere" / "x.pt2", 64)
