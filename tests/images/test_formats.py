@@ -14,7 +14,7 @@ from helpers.malformed import HEIC, malformed, originals, pillow, smooth
 from helpers.malformed import vips as by_vips
 from maximir import images
 from maximir.errors import DamagedImage, TooLarge, UnsupportedImage
-from maximir.images import KINDS, Photo, decode, decoders, encode, jxl, profiles, vips
+from maximir.images import KINDS, Photo, decode, decoders, encode, jxl, profiles, vips, xmp
 from maximir.images.png import chunk, chunks, with_chunks
 
 SUFFIXES = [".png", ".jpg", ".webp", ".tif", ".avif"]
@@ -103,13 +103,13 @@ def test_damaged_exif_is_left_out_and_said():
 
 
 def test_xmp_that_repeats_the_orientation_of_a_turned_picture():
-    xmp = (
+    packet = (
         b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/><tiff:Orientation>6</tiff:Orientation>'
     )
     exif = Image.Exif()
     exif[274] = 6
-    assert decode(plain_jpeg(xmp=xmp, exif=exif)).metadata["xmp-data"] == xmp.replace(b"6", b"1")
-    assert decode(plain_jpeg(xmp=xmp)).metadata["xmp-data"] == xmp  # not turned
+    assert decode(plain_jpeg(xmp=packet, exif=exif)).metadata["xmp-data"] == packet.replace(b"6", b"1")
+    assert decode(plain_jpeg(xmp=packet)).metadata["xmp-data"] == packet  # not turned
 
 
 # PNG
@@ -229,14 +229,17 @@ def test_several_pictures_in_a_jpeg():
     struct.pack_into("<I", thumbnail, second + 4 + where + 16, 0x010002)
     assert decode(bytes(thumbnail)).notes == ()
     ultra = pillow("MPO", smooth(), xmp=b'<x:xmpmeta hdrgm:Version="1.0"/>', **several)
-    assert decode(ultra).notes == ("gain map for HDR left out",)
+    assert decode(ultra).notes == ("gain map for HDR left out", xmp.BESIDES_GONE)
 
 
 def test_motion_photos():
-    xmp = b'<x:xmpmeta GCamera:MotionPhoto="1"/>'
+    packet = b'<x:xmpmeta GCamera:MotionPhoto="1"/>'
     video = struct.pack(">I4s4s", 24, b"ftyp", b"mp42") + bytes(5000)
-    assert decode(plain_jpeg(xmp=xmp) + video).notes == ("video left out",)
-    assert decode(plain_jpeg(xmp=xmp)).notes == decode(plain_jpeg() + video).notes == ()
+    photo = decode(plain_jpeg(xmp=packet) + video)
+    assert photo.notes == ("video left out", xmp.BESIDES_GONE)
+    assert photo.metadata["xmp-data"] == b"<x:xmpmeta/>"
+    assert decode(plain_jpeg(xmp=packet)).notes == (xmp.BESIDES_GONE,)
+    assert decode(plain_jpeg() + video).notes == ()
 
 
 def test_the_profile_of_cmyk_is_used():
@@ -497,10 +500,10 @@ def jxl_file(array: np.ndarray, **options: object) -> bytes:
 def test_jpeg_xl():
     exif = Image.Exif()
     exif[271], exif[282], exif[283], exif[296] = "Maker", 300.0, 300.0, 2
-    xmp = b"<x:xmpmeta/>"
-    photo = decode(jxl_file(smooth(), lossless=True, exif=exif.tobytes(), xmp=xmp, use_container=True))
+    packet = b"<x:xmpmeta/>"
+    photo = decode(jxl_file(smooth(), lossless=True, exif=exif.tobytes(), xmp=packet, use_container=True))
     assert apart(photo.rgb, smooth()) == 0 and photo.notes == ()
-    assert photo.metadata["xmp-data"] == xmp and b"Maker" in photo.metadata["exif-data"]
+    assert photo.metadata["xmp-data"] == packet and b"Maker" in photo.metadata["exif-data"]
     assert photo.metadata["xres"] == pytest.approx(300 / 25.4)
     assert "icc-profile-data" not in photo.metadata  # it says "sRGB", and no more
     rgba = np.dstack([smooth(), smooth()[..., 0]])

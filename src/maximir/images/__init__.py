@@ -18,7 +18,7 @@ import pyvips
 
 from maximir.errors import DamagedImage, MaximirError, TooLarge, UnsupportedImage
 from maximir.files import reason, write_atomically
-from maximir.images import decoders, profiles, tiff, vips
+from maximir.images import decoders, exif, iptc, profiles, vips, xmp
 from maximir.images.decoded import CheckSize, Decoded, Metadata
 
 # suffix -> kind, as `encode` takes it
@@ -131,7 +131,8 @@ def encode(photo: Photo, kind: str) -> tuple[bytes, tuple[str, ...]]:
     _check_fits(photo, kind)
     try:
         pixels, metadata, notes = _fitted(photo, kind)
-        return vips.encode(pixels, metadata, kind), notes
+        data, more = vips.encode(pixels, metadata, kind)
+        return data, notes + more
     except pyvips.Error as e:
         raise MaximirError(f"the image cannot be encoded as {kind.upper()} ({vips.cause(e)})") from e
     except MemoryError as e:
@@ -172,15 +173,17 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _photo(decoded: Decoded) -> Photo:
-    pixels, metadata, notes = decoded
+    pixels, metadata, notes, turned = decoded
     grey = pixels.shape[2] < 3
     colours = 1 if grey else 3
     alpha = np.ascontiguousarray(pixels[..., colours]) if pixels.shape[2] > colours else None
     rgb = np.repeat(pixels[..., :1], 3, axis=2) if grey else np.ascontiguousarray(pixels[..., :3])
-    exif = metadata.get("exif-data")
-    # HEIC, WebP and the like have no resolution but EXIF's.
-    if exif and metadata.get("xres", vips.UNKNOWN) == vips.UNKNOWN:
-        metadata |= tiff.resolution(exif)
+    height, width = rgb.shape[:2]
+    if packet := metadata.get("xmp-data"):
+        metadata["xmp-data"], more = xmp.corrected(packet, width, height, turned)
+        notes += more
+    if "xres" not in metadata:  # HEIC, WebP and the like have no resolution but EXIF's
+        metadata |= exif.resolution(metadata.get("exif-data", b""))
     return Photo(rgb, grey, alpha, metadata, notes)
 
 
@@ -218,9 +221,21 @@ def _fitted(photo: Photo, kind: str) -> tuple[np.ndarray, Metadata, tuple[str, .
             notes.append(f"{misfit} left out")
         else:
             metadata["icc-profile-data"] = icc[: int.from_bytes(icc[:4], "big")]  # libpng wants its length
-    if (exif := metadata.get("exif-data")) and not tiff.is_exif(exif):
-        del metadata["exif-data"]
-        notes.append("damaged EXIF left out")
+    if (block := metadata.get("exif-data")) is not None:
+        if exif.is_exif(block):
+            metadata["exif-data"] = exif.restored(block, pixels.shape[1], pixels.shape[0])
+        else:
+            del metadata["exif-data"]
+            notes.append("damaged EXIF left out")
+    if (blob := metadata.get("iptc-data")) is not None:
+        metadata["iptc-data"] = iptc.restored(blob)
+        if kind not in ("jpeg", "tiff"):
+            notes.append("IPTC left out")
+    if "comments" in metadata and kind not in ("jpeg", "png"):
+        notes.append("comment left out")
+    by_exif = exif.resolution(metadata.get("exif-data", b""))
+    if "xres" in metadata and kind in ("webp", "avif") and not exif.agree(by_exif, metadata):
+        notes.append("resolution left out")
     if kind != "png" and (numbers := metadata.get("cicp")):
         notes.append(
             f"HDR ({profiles.HDR[numbers[1]]}) cannot be marked in {kind.upper()}: write PNG instead"
