@@ -19,7 +19,8 @@ WIDTHS, HEIGHTS = (0x0100, 0xA002, 0x1001), (0x0101, 0xA003, 0x1002)
 SUBJECTS = (0x9214, 0xA214)  # a point, circle or box, in pixels as they were stored
 # Offsets and lengths of a thumbnail: of a JPEG, of strips.
 THUMBNAILS = ((0x0201, 0x0202), (0x0111, 0x0117))
-X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, CENTIMETRES = 282, 283, 296, 3
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
+PER_MM = {2: 25.4, 3: 10.0}  # inches, centimetres; others say only how wide pixels are for their height
 MOST_PIECES = 1000  # of a thumbnail
 
 
@@ -45,7 +46,9 @@ def resolution(block: bytes) -> Metadata:
         fields, _ = reader.directory(reader.first())
         values = {f.tag: reader.value(f) for f in fields if f.tag in (X_RESOLUTION, Y_RESOLUTION)}
         (unit, *_) = ifd.numbers(reader, fields, RESOLUTION_UNIT).get(RESOLUTION_UNIT, (2,))
-        per_mm = 10 if unit == CENTIMETRES else 25.4
+        if unit not in PER_MM:
+            return {}
+        per_mm = PER_MM[unit]
         across, down = (
             struct.unpack(reader.order + "II", values[tag]) for tag in (X_RESOLUTION, Y_RESOLUTION)
         )

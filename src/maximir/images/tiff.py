@@ -71,7 +71,10 @@ def described(data: bytes) -> tuple[Metadata, tuple[str, ...]]:
             whole += iptc.wrapped(records)[len(iptc.PHOTOSHOP) :]
         found["iptc-data"] = whole
     if block := _block(reader, fields, notes):
-        found["exif-data"] = block
+        found |= exif.resolution(block)
+        tags = {field.tag for field in fields} - LAYOUT
+        if tags or ifd.numbers(reader, fields, exif.EXIF, exif.GPS):  # otherwise it would be invented
+            found["exif-data"] = block
     return found, tuple(dict.fromkeys(notes))
 
 

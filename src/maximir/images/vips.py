@@ -13,7 +13,7 @@ import numpy as np
 import pyvips
 
 from maximir.errors import DamagedImage, MaximirError, TooLarge, UnsupportedImage
-from maximir.images import exif, heif, jpeg, png, profiles, tiff, webp, xmp
+from maximir.images import exif, gif, heif, jpeg, png, profiles, tiff, webp, xmp
 from maximir.images.decoded import CheckSize, Decoded, Metadata
 from maximir.images.decoders import packed, unpacked
 
@@ -60,10 +60,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 LONGEST = {"jpeg": 65_500, "webp": 16_383, "avif": 16_384}  # pixels a side
 ALWAYS_COLOUR = ("webp", "avif")  # libvips writes no grey ones
 KEEP_EXIF, KEEP_XMP, KEEP_ICC = 1, 2, 8  # libvips's flags
-GIF_XMP, GIF_XMP_END = b"XMP DataXMP", b"\1\xff\xfe"  # libvips leaves it behind
 MOST_FRAMES = 10_000  # of a WebP: the time that libwebp takes grows with their square
 MOST_PER_MM = 100_000  # pixels: beyond is nonsense
-UNKNOWN = 1.0  # libvips's resolution, in pixels per mm, of a file that names none
 NOT_DAMAGED = (
     "nsupported",
     "not supported",
@@ -175,7 +173,7 @@ def kept(image: pyvips.Image, data: bytes, kind: str | None) -> tuple[Metadata, 
         case "tiff":
             metadata, notes = tiff.described(data)
         case "gif":
-            metadata = of_gif(image, data)
+            metadata = gif.described(data)
         case _:
             if block := get(image, "exif-data", b""):
                 metadata["exif-data"] = block.removeprefix(exif.PREFIX)
@@ -187,19 +185,7 @@ def kept(image: pyvips.Image, data: bytes, kind: str | None) -> tuple[Metadata, 
         metadata |= png.colours(data)
     elif kind == "avif" and (numbers := heif_numbers(data)):
         metadata |= profiles.described(*numbers, grey=False)
-    # Elsewhere libvips takes what EXIF says, and 72 dpi where that says nothing.
-    if kind == "tiff" and UNKNOWN not in (image.xres, image.yres) and min(image.xres, image.yres) > 0:
-        metadata |= {"xres": image.xres, "yres": image.yres}
     return metadata, notes
-
-
-def of_gif(image: pyvips.Image, data: bytes) -> Metadata:
-    metadata: Metadata = {}
-    if comment := get(image, "gif-comment", ""):
-        metadata["comments"] = (comment.encode(),)
-    if (at := data.find(GIF_XMP)) >= 0 and (end := data.find(GIF_XMP_END, at)) >= 0:
-        metadata["xmp-data"] = data[at + len(GIF_XMP) : end]
-    return metadata
 
 
 def orientation(image: pyvips.Image, metadata: Metadata, kind: str | None) -> int:
