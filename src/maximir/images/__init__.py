@@ -18,7 +18,7 @@ import pyvips
 
 from maximir.errors import DamagedImage, MaximirError, TooLarge, UnsupportedImage
 from maximir.files import reason, write_atomically
-from maximir.images import decoders, exif, iptc, profiles, vips, xmp
+from maximir.images import decoders, exif, iptc, profiles, raw, tiff, vips, xmp
 from maximir.images.decoded import CheckSize, Decoded, Metadata
 
 # suffix -> kind, as `encode` takes it
@@ -46,7 +46,7 @@ class Photo:
 
     rgb: np.ndarray  # [H, W, 3] uint8 or uint16, full range; a grey one has three equal channels
     grey: bool = False  # the file was grey: write() writes one channel back
-    alpha: np.ndarray | None = None  # [H, W], same dtype as rgb
+    alpha: np.ndarray | None = None  # [H, W], same dtype as rgb; or a TIFF's extra channel
     metadata: Metadata = field(default_factory=Metadata)  # what write() puts back
     notes: tuple[str, ...] = ()  # facts worth telling the user
     digest: str = ""  # SHA-256 of the file that `read` decoded
@@ -152,6 +152,11 @@ def _bytes(path: Path) -> bytes:
 
 
 def _decoded(data: bytes, check_size: CheckSize) -> Decoded:
+    if called := raw.name(data):
+        raise UnsupportedImage(
+            f"is a camera raw file ({called}), which is not developed here; "
+            "export it as a 16-bit TIFF from your raw program"
+        )
     kind = decoders.kind_of(data)
     if kind == "jxl":
         found = decoders.jpeg_xl(data, check_size)
@@ -190,7 +195,7 @@ def _photo(decoded: Decoded) -> Photo:
 def _check_fits(photo: Photo, kind: str) -> None:
     if kind not in KINDS.values():
         raise UnsupportedImage(f"cannot write {kind}; use one of {' '.join(dict.fromkeys(KINDS.values()))}")
-    if photo.alpha is not None and kind == "jpeg":
+    if photo.alpha is not None and kind == "jpeg" and not _is_extra(photo):
         raise UnsupportedImage("JPEG cannot hold transparency; write PNG, WebP or TIFF instead")
     if kind != "png" and (numbers := photo.metadata.get("cicp")):
         hdr = profiles.HDR[numbers[1]]
@@ -201,14 +206,21 @@ def _check_fits(photo: Photo, kind: str) -> None:
         )
 
 
+def _is_extra(photo: Photo) -> bool:
+    """Whether `alpha` is another channel, such as a scanner's infrared: only TIFF has those."""
+    return photo.metadata.get("extra-sample") == tiff.UNSPECIFIED
+
+
 def _fitted(photo: Photo, kind: str) -> tuple[np.ndarray, Metadata, tuple[str, ...]]:
     """Pixels [H, W, C] and metadata as `kind` holds them, and a note on each thing that it cannot."""
     notes = []
     metadata = photo.metadata.copy()
     grey = photo.grey and kind not in vips.ALWAYS_COLOUR
     pixels = photo.rgb[..., :1] if grey else photo.rgb
-    if photo.alpha is not None:
+    if photo.alpha is not None and (kind == "tiff" or not _is_extra(photo)):
         pixels = np.dstack([pixels, photo.alpha])
+    elif photo.alpha is not None:
+        notes.append("the TIFF's extra channel, which is no alpha, left out")
     if pixels.dtype == np.uint16 and kind == "avif":
         if metadata.get("bits-per-sample", 16) > 12:
             notes.append("16 bit reduced to the 12 of AVIF")

@@ -16,6 +16,7 @@ SIZES |= {16: 8, 17: 8, 18: 8, 129: 1}
 INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 SHORT, LONG = 3, 4
 MOST_NUMBERS = 100_000  # of one field
+MOST_FIELDS = 100_000  # of all directories: some go in circles
 
 
 class Field(NamedTuple):
@@ -40,6 +41,7 @@ class Reader:
         if bytes(data[:4]) not in STARTS:
             raise struct.error("no directories")
         self.data = data
+        self.left = MOST_FIELDS
         self.order = "<" if data[:1] == b"I" else ">"
         self.big = 43 in data[2:4]
         self.offset = self.order + ("Q" if self.big else "I")  # how offsets are written
@@ -51,6 +53,9 @@ class Reader:
     def directory(self, start: int) -> tuple[list[Field], int]:
         """The fields that are whole, and where the offset of the directory that follows stands."""
         (count,) = self._at("Q" if self.big else "H", start)
+        self.left -= min(count, len(self.data) // 12)
+        if self.left < 0:
+            raise struct.error("too many fields")
         entry = struct.Struct(self.order + ("HHQ" if self.big else "HHI"))
         head, room = (8, 8) if self.big else (2, 4)
         length = entry.size + room

@@ -44,8 +44,9 @@ def described(png: bytes) -> tuple[Metadata, tuple[str, ...]]:
     found: Metadata = {}
     notes: list[str] = []
     texts: list[bytes] = []
-    length = 0
+    length, ended = 0, False
     for kind, body in chunks(png):
+        ended = kind == b"IEND"
         if kind == b"eXIf":
             found.setdefault("exif-data", body.removeprefix(exif.PREFIX))
         elif kind == b"pHYs" and len(body) == 9 and body[8] == 1:  # per metre
@@ -64,6 +65,8 @@ def described(png: bytes) -> tuple[Metadata, tuple[str, ...]]:
                 length -= len(body) + 12
             else:
                 texts.append(chunk(kind, body))
+    if not ended:  # all pixels are there, or decoding would have failed
+        notes.append("the file is cut off behind its pixels")
     if texts:
         found["png-texts"] = b"".join(texts)
     return found, tuple(dict.fromkeys(notes))

@@ -22,7 +22,10 @@ SUBSAMPLING = 530
 PREDICTOR, HORIZONTAL = 317, 2
 STRIPS, TILES = 273, 324  # offsets into the file
 RESOLUTION = (282, 283, 296)
+WIDTH, HEIGHT, SUB_IFDS = 256, 257, 330
 SUBFILE_TYPE, SMALLER, MASK = 254, 1, 4
+OLD_SUBFILE_TYPE, OLD_SMALLER = 255, 2
+BELOW = 1 << 20  # ours: not a page, but below one
 # Of a directory, the fields that say how pixels are stored, or that are carried in another way.
 # fmt: off
 LAYOUT = frozenset((
@@ -34,6 +37,13 @@ LAYOUT = frozenset((
 ))
 # fmt: on
 MAKER_NOTE = 0x927C
+SAMPLES, EXTRA_SAMPLES = 277, 338
+UNSPECIFIED, ASSOCIATED, UNASSOCIATED = (
+    0,
+    1,
+    2,
+)  # a channel behind the colours; alpha that they are multiplied by, or not
+COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4}  # channels by photometric
 MAX_PAGES = 1000
 MAX_FIELDS, MAX_FIELD, MAX_FIELDS_BYTES = 512, 2**20, 4 * 2**20  # what we copy of a directory
 NOT_COPIED = "some fields of the TIFF left out, too long or too many"
@@ -59,7 +69,7 @@ def described(data: bytes) -> tuple[Metadata, tuple[str, ...]]:
     except struct.error:
         return {}, ()
     notes: list[str] = []
-    found: Metadata = {}
+    found = _extra_sample(reader, fields)
     blobs = {field.tag: reader.value(field) for field in fields if field.tag in (XMP, IPTC, PHOTOSHOP)}
     if packet := blobs.get(XMP):
         found["xmp-data"] = packet
@@ -76,6 +86,25 @@ def described(data: bytes) -> tuple[Metadata, tuple[str, ...]]:
         if tags or ifd.numbers(reader, fields, exif.EXIF, exif.GPS):  # otherwise it would be invented
             found["exif-data"] = block
     return found, tuple(dict.fromkeys(notes))
+
+
+def _extra_sample(reader: ifd.Reader, fields: list[ifd.Field]) -> Metadata:
+    """What kind the last channel is, if there is one behind the colours, and it is not usual alpha."""
+    values = ifd.numbers(reader, fields, PHOTOMETRIC, SAMPLES, EXTRA_SAMPLES)
+    colours = COLOURS.get(values.get(PHOTOMETRIC, (-1,))[0], 0)
+    if not colours or values.get(SAMPLES, (1,))[0] <= colours:
+        return {}
+    (kind, *_) = values.get(EXTRA_SAMPLES, (UNSPECIFIED,))
+    return {} if kind == UNASSOCIATED else {"extra-sample": min(kind, ASSOCIATED)}
+
+
+def multiplied(pixels: np.ndarray) -> np.ndarray:
+    """[H, W, C] with the colours multiplied by alpha, rounded: libvips divides by it on reading."""
+    full = np.iinfo(pixels.dtype).max
+    alpha = pixels[..., -1:].astype(np.uint32)
+    result = ((pixels * alpha + full // 2) // full).astype(pixels.dtype)
+    result[..., -1:] = pixels[..., -1:]
+    return result
 
 
 def _block(reader: ifd.Reader, fields: list[ifd.Field], notes: list[str]) -> bytes:
@@ -178,6 +207,8 @@ def with_metadata(
             own.pop(tag, None)
     if predicted:
         own[PREDICTOR] = Entry(ifd.SHORT, 1, struct.pack(order + "H", HORIZONTAL))
+    if "extra-sample" in metadata and EXTRA_SAMPLES in own:
+        own[EXTRA_SAMPLES] = Entry(ifd.SHORT, 1, struct.pack(order + "H", metadata["extra-sample"]))
     if packet := metadata.get("xmp-data"):
         own[XMP] = Entry(1, len(packet), packet)
     if blob := metadata.get("iptc-data"):
@@ -192,7 +223,7 @@ def with_metadata(
             theirs = _entries(block, own)
         except struct.error:
             notes.append("damaged EXIF left out")
-    body = bytearray(block) + memoryview(tiff)[8:]
+    body = bytearray(block) + memoryview(tiff)[8 : reader.first()]  # which libtiff writes behind the pixels
     struct.pack_into(order + "I", body, 4, _append_both(body, order, own, theirs))
     return bytes(body), tuple(notes)
 
@@ -231,21 +262,59 @@ def is_raw_ycbcr(data: bytes) -> bool:
     return photometric == YCBCR and (planes == SEPARATE or (full_size and compression != JPEG))
 
 
-def pages(data: bytes) -> int:
-    """How many pictures the file has, without what it calls smaller copies or masks of others."""
-    found, seen = 0, set[int]()
+class Picture(NamedTuple):
+    """One directory's. `kind`: bits that say whether it is a smaller copy, or a mask."""
+
+    width: int
+    height: int
+    kind: int
+    photometric: int
+
+
+def pictures(data: bytes) -> list[Picture]:
+    """All pictures of the file, as far as it can be followed: pages first, then those below them."""
+    found: list[Picture] = []
+    below: list[int] = []
+    seen = set[int]()
     try:
         reader = ifd.Reader(data)
         at = reader.first()
         while at and at not in seen and len(seen) < MAX_PAGES:
             seen.add(at)
             fields, link = reader.directory(at)
-            (kind, *_) = ifd.numbers(reader, fields, SUBFILE_TYPE).get(SUBFILE_TYPE, (0,))
-            found += not kind & (SMALLER | MASK)
+            found.append(_picture(reader, fields))
+            below += ifd.numbers(reader, fields, SUB_IFDS).get(SUB_IFDS, ())
             at = reader.following(link)
+        for start in below[: MAX_PAGES - len(seen)]:
+            found.append(_picture(reader, reader.directory(start)[0], page=False))
     except struct.error:  # the chain is cut
         pass
     return found
+
+
+def _picture(reader: ifd.Reader, fields: list[ifd.Field], *, page: bool = True) -> Picture:
+    tags = (WIDTH, HEIGHT, SUBFILE_TYPE, OLD_SUBFILE_TYPE, PHOTOMETRIC)
+    values = ifd.numbers(reader, fields, *tags)
+    width, height, kind, old_kind, photometric = (values.get(tag, (0,))[0] for tag in tags)
+    kind |= SMALLER if old_kind == OLD_SMALLER else 0
+    return Picture(width, height, kind if page else kind | BELOW, photometric)
+
+
+def pages(data: bytes) -> int:
+    """How many pages the file has, without what it calls smaller copies or masks of others."""
+    return sum(not picture.kind & (SMALLER | MASK | BELOW) for picture in pictures(data))
+
+
+def larger(data: bytes) -> Picture | None:
+    """The picture that the first one of the file is only a preview of, if there is such a one."""
+    first, *others = pictures(data) or [Picture(0, 0, 0, 0)]
+    wanted = (
+        other for other in others if not other.kind & MASK and (first.kind & SMALLER or other.kind & BELOW)
+    )
+    found = max(wanted, key=lambda picture: picture.width * picture.height, default=None)
+    if found is not None and found.width * found.height > first.width * first.height:
+        return found
+    return None
 
 
 def swapped(value: bytes, unit: int) -> bytes:

@@ -82,6 +82,8 @@ def decode(data: bytes, kind: str | None, check_size: CheckSize) -> Decoded:
     """
     if kind == "webp" and data.count(b"ANMF") > MOST_FRAMES:
         raise TooLarge(f"the WebP has more than {MOST_FRAMES:,} frames")
+    if kind == "png" and len(data) >= png.HEADER_END:  # libpng takes absurd sizes for damage
+        check_size(*struct.unpack_from(">2I", data, 16))
     try:
         # "error" finds damaged TIFF strips, which "truncated" lets pass; "warning" refuses files that
         # every viewer shows, such as JPEGs with a few stray bytes between markers.
@@ -131,6 +133,11 @@ def refuse(image: pyvips.Image, data: bytes, kind: str | None) -> None:
     frames = get(image, "n-pages", 1)
     if kind == "tiff" and tiff.is_raw_ycbcr(data):
         raise UnsupportedImage("YCbCr in planes or without subsampling is not supported; save it as RGB")
+    if kind == "tiff" and (main := tiff.larger(data)) is not None:
+        raise UnsupportedImage(
+            f"the TIFF begins with a preview of {image.width}x{image.height} pixels; save its main picture, "
+            f"of {main.width}x{main.height}, as a TIFF or PNG of its own"
+        )
     if kind == "tiff" and frames > 1 and tiff.pages(data) > 1:
         raise UnsupportedImage(f"the TIFF has {frames} pages; save each as its own file")
     if kind == "jpeg" and jpeg.is_cut(data):
@@ -217,6 +224,8 @@ def encode(pixels: np.ndarray, metadata: Metadata, kind: str) -> tuple[bytes, tu
     if kind == "avif" and wide:
         options["bitdepth"] = avif_bits(metadata)
         pixels = packed(pixels, options["bitdepth"])
+    if kind == "tiff" and metadata.get("extra-sample") == tiff.ASSOCIATED:
+        pixels = tiff.multiplied(pixels)
     predicted = kind == "tiff" and wide and tiff.byte_order(metadata) == ">"
     if predicted:
         pixels, options["predictor"] = tiff.differences(pixels), "none"

@@ -1,0 +1,56 @@
+"""Camera raw files, by content: what they are called, for they are not developed here.
+
+Most are TIFFs whose first picture is a small preview; nobody wants that restored instead of the photograph.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from maximir.images import ifd, tiff
+
+# How files begin that are no TIFFs, or nearly.
+STARTS = {
+    b"FUJIFILMCCD-RAW": "Fujifilm RAF",
+    b"IIU\0": "Panasonic RW2",
+    b"IIRO": "Olympus ORF",
+    b"IIRS": "Olympus ORF",
+    b"MMOR": "Olympus ORF",
+    b"FOVb": "Sigma X3F",
+    b"\0MRM": "Minolta MRW",
+    b"II\x1a\0\0\0HEAPCCDR": "Canon CRW",
+    b"ARRI": "ARRIRAW",
+}
+CR3 = b"ftypcrx "
+CR2, IIQ = b"CR\x02", b"IIII"  # at byte 8 of TIFFs
+DNG_VERSION = 50706
+SENSOR = (32803, 34892)  # photometric: colour filter array, linear raw
+MAKERS = {b"NIKON": "Nikon NEF", b"SONY": "Sony ARW", b"PENTAX": "Pentax PEF", b"SAMSUNG": "Samsung SRW"}
+MAKE = 271
+OTHERS = "camera raw"
+
+
+def name(data: bytes) -> str | None:
+    """What kind of raw the file is, in words; None: it is none."""
+    for start, called in STARTS.items():
+        if data.startswith(start):
+            return called
+    if data[4:12] == CR3:
+        return "Canon CR3"
+    if data[:4] not in ifd.STARTS:
+        return None
+    if data[8:11] == CR2:
+        return "Canon CR2"
+    if data[8:12] == IIQ:
+        return "Phase One IIQ"
+    try:
+        reader = ifd.Reader(data)
+        first, _ = reader.directory(reader.first())
+    except struct.error:
+        return None
+    if any(field.tag == DNG_VERSION for field in first):
+        return "DNG"
+    if not any(picture.photometric in SENSOR for picture in tiff.pictures(data)):
+        return None
+    make = next((reader.value(field) for field in first if field.tag == MAKE), b"")
+    return next((called for maker, called in MAKERS.items() if make.upper().startswith(maker)), OTHERS)
