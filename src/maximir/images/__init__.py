@@ -152,11 +152,8 @@ def _bytes(path: Path) -> bytes:
 
 
 def _decoded(data: bytes, check_size: CheckSize) -> Decoded:
-    if called := raw.name(data):
-        raise UnsupportedImage(
-            f"is a camera raw file ({called}), which is not developed here; "
-            "export it as a 16-bit TIFF from your raw program"
-        )
+    if why := raw.refusal(data):
+        raise UnsupportedImage(why)
     kind = decoders.kind_of(data)
     if kind == "jxl":
         found = decoders.jpeg_xl(data, check_size)

@@ -27,7 +27,16 @@ DNG_VERSION = 50706
 SENSOR = (32803, 34892)  # photometric: colour filter array, linear raw
 MAKERS = {b"NIKON": "Nikon NEF", b"SONY": "Sony ARW", b"PENTAX": "Pentax PEF", b"SAMSUNG": "Samsung SRW"}
 MAKE = 271
-OTHERS = "camera raw"
+OTHERS = "sensor data in a TIFF"
+
+
+def refusal(data: bytes) -> str | None:
+    """What to tell whoever hands in a raw file; None: it is none."""
+    called = name(data)
+    return called and (
+        f"is a camera raw file ({called}), which is not developed here; "
+        "export it as a 16-bit TIFF from your raw program"
+    )
 
 
 def name(data: bytes) -> str | None:

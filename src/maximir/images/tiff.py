@@ -317,5 +317,18 @@ def larger(data: bytes) -> Picture | None:
     return None
 
 
+def unfit(data: bytes) -> str | None:
+    """Why the first picture of a file is not the one that is meant, in words; None: it is."""
+    if (main := larger(data)) is not None:
+        first = pictures(data)[0]
+        return (
+            f"the TIFF begins with a preview of {first.width}x{first.height} pixels; save its main picture, "
+            f"of {main.width}x{main.height}, as a TIFF or PNG of its own"
+        )
+    if (count := pages(data)) > 1:
+        return f"the TIFF has {count} pages; save each as its own file"
+    return None
+
+
 def swapped(value: bytes, unit: int) -> bytes:
     return np.frombuffer(value, np.uint8).reshape(-1, unit)[:, ::-1].tobytes()

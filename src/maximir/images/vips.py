@@ -130,16 +130,10 @@ def refuse(image: pyvips.Image, data: bytes, kind: str | None) -> None:
         raise UnsupportedImage(f"the colour space '{space}' is not supported; save it as RGB")
     if image.bands > bands:
         raise UnsupportedImage(f"{image.bands} channels are not supported; save it as grey or RGB")
-    frames = get(image, "n-pages", 1)
     if kind == "tiff" and tiff.is_raw_ycbcr(data):
         raise UnsupportedImage("YCbCr in planes or without subsampling is not supported; save it as RGB")
-    if kind == "tiff" and (main := tiff.larger(data)) is not None:
-        raise UnsupportedImage(
-            f"the TIFF begins with a preview of {image.width}x{image.height} pixels; save its main picture, "
-            f"of {main.width}x{main.height}, as a TIFF or PNG of its own"
-        )
-    if kind == "tiff" and frames > 1 and tiff.pages(data) > 1:
-        raise UnsupportedImage(f"the TIFF has {frames} pages; save each as its own file")
+    if kind == "tiff" and (why := tiff.unfit(data)):
+        raise UnsupportedImage(why)
     if kind == "jpeg" and jpeg.is_cut(data):
         raise DamagedImage(f"the file is too short for {image.width}x{image.height} pixels")
 

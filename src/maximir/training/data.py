@@ -20,9 +20,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from maximir.errors import MaximirError
+from maximir.files import reason, walk
 from maximir.pixels import UINT8, from_unit, to_unit
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".avif", ".bmp", ".gif"}
 SHARD = ".tar"
 ROLE = re.compile(r"(?:^|(.*)[._])(input|target|depth)$", re.IGNORECASE)
 
@@ -49,12 +50,16 @@ class ImageFile:
 
     def open(self) -> Image.Image:
         """The image, its pixels not yet read."""
+        return Image.open(self.path if self.member is None else io.BytesIO(self.read()))
+
+    def read(self) -> bytes:
+        """The file's content."""
         if self.member is None:
-            return Image.open(self.path)
+            return self.path.read_bytes()
         _, start, length = self.member
         with self.path.open("rb") as shard:
             shard.seek(start)
-            return Image.open(io.BytesIO(shard.read(length)))
+            return shard.read(length)
 
     def size(self) -> tuple[int, int]:
         """Height and width, upright, from the header alone.
@@ -64,6 +69,7 @@ class ImageFile:
         """
         try:
             with self.open() as image:
+                refuse(image)
                 width, height = image.size
                 # Of a PNG without EXIF before its pixels, Pillow would decode them all to look behind.
                 known = image.format != "PNG" or "exif" in image.info
@@ -74,20 +80,35 @@ class ImageFile:
         return (width, height) if turned else (height, width)
 
     def load(self) -> np.ndarray:
-        """The image as uint8 [H, W, 3]. Pillow only, so that training needs nothing else.
+        """The image as uint8 [H, W, 3].
+
+        By Pillow, and not by `maximir.images`: training needs nothing else, and libvips hangs in processes
+        that were forked after it was used, as those that prepare samples are.
 
         Raises:
-            MaximirError: the file cannot be read as an image.
+            MaximirError: the file cannot be read as an image, or is one that is not restored either.
         """
         try:
             with self.open() as image:
+                refuse(image)
+                if image.format == "TIFF" and (why := self._not_the_picture()):
+                    raise MaximirError(why)
                 upright = ImageOps.exif_transpose(image)
-                if upright.mode.startswith("I;16"):  # Pillow would clip it to 8 bits
+                if upright.mode.startswith("I"):  # Pillow would clip it to 8 bits
                     grey = from_unit(to_unit(np.asarray(upright).astype(np.uint16)), UINT8)
                     return np.repeat(grey[..., None], 3, axis=-1)
                 return np.asarray(upright.convert("RGB"))
         except Exception as error:
             raise MaximirError(f"{self}: cannot be read as an image ({error})") from error
+
+    def _not_the_picture(self) -> str | None:
+        """Why a TIFF's first picture is not the one that is meant, where there is what can tell."""
+        try:
+            from maximir.images import raw, tiff
+        except (ImportError, OSError):  # libvips is not there
+            return None
+        data = self.read()
+        return raw.refusal(data) or tiff.unfit(data)
 
     def load_depth(self) -> np.ndarray:
         """A grey image as float32 [H, W], in units of its mean: what unit it was stored in does not matter.
@@ -119,6 +140,15 @@ class Scene:
     depth: ImageFile | None = None
 
 
+def refuse(image: Image.Image) -> None:
+    """Raise MaximirError for samples that restoring does not take, either: they have no full scale."""
+    if image.mode == "F" or (
+        image.mode == "I" and image.format != "PNG"
+    ):  # older Pillow has 16-bit PNGs as I
+        kind = "float" if image.mode == "F" else "32-bit or signed"
+        raise MaximirError(f"{kind} samples are not supported; save it with 8 or 16 bits per channel")
+
+
 def fit_depth(depth: np.ndarray, height: int, width: int) -> np.ndarray:
     """A depth map [h, w] at the size of its image: [height, width]."""
     return np.asarray(Image.fromarray(depth).resize((width, height), Image.Resampling.BILINEAR))
@@ -132,16 +162,16 @@ def load_rgb(path: Path) -> np.ndarray:
 def list_images(place: Path) -> list[tuple[str, ImageFile]]:
     """Names (without suffix, `/` between folders) and files of all images in a folder or tar shard, sorted.
 
-    Shards below a folder count with what is in them.
+    Shards below a folder count with what is in them; links to folders are followed, as in restoring.
 
     Raises:
-        MaximirError: the place is missing, a shard is damaged, or there is no image.
+        MaximirError: the place is missing or cannot be read, a shard is damaged, or there is no image.
     """
     if place.is_file() and place.suffix == SHARD:
         found = list_shard(place)
     elif place.is_dir():
         found = []
-        for path in place.rglob("*"):
+        for path in (here / name for here, _, names in walk(place, unreadable) for name in names):
             if path.name.startswith("."):  # such as what macOS leaves beside each file
                 continue
             if path.suffix.lower() in SUFFIXES:
@@ -153,6 +183,10 @@ def list_images(place: Path) -> list[tuple[str, ImageFile]]:
     if not found:
         raise MaximirError(f"{place}: no images in it ({', '.join(sorted(SUFFIXES))})")
     return sorted(found, key=lambda item: (item[0], str(item[1])))
+
+
+def unreadable(error: OSError) -> None:
+    raise MaximirError(f"{error.filename}: {reason(error)}") from error
 
 
 def list_shard(path: Path) -> list[tuple[str, ImageFile]]:
