@@ -17,7 +17,7 @@ from PIL import ImageCms
 
 from helpers.malformed import smooth
 from maximir import images
-from maximir.images import Photo, exif, ifd, iptc
+from maximir.images import Photo, exif, ifd, iptc, jpeg
 from maximir.images.decoded import Metadata
 from maximir.images.png import chunk
 
@@ -162,6 +162,7 @@ def everything(order: str = "<") -> Metadata:
         "xres": 300 / 25.4,
         "yres": 300 / 25.4,
         "comments": (b"scanned by me",),
+        "jpeg-segments": jpeg.segment(0xEC, b"Maker's own\0 data"),
         "png-texts": chunk(b"tEXt", b"Title\0hello"),
     }
 
@@ -217,6 +218,7 @@ ROWS: dict[str, tuple[Metadata, Callable[[bytes, str], bool]]] = {
         {},
         lambda data, kind: b"scanned by me" in data,
     ),
+    "other segments of a JPEG": ({}, lambda data, kind: b"Maker's own\0 data" in data),
     "PNG's texts": ({}, _blob("png-texts", b"Title\0hello")),
 }
 # What a note on each kind begins with, or has in it.
@@ -228,6 +230,7 @@ WORDS = {
     "resolution,": "resolution",
     "comment": "comment",
     "PNG's": "texts",
+    "other": "Maker's own",
 }
 
 

@@ -451,6 +451,24 @@ def test_comments():
     )
 
 
+def test_other_segments():
+    own = jpeg.segment(0xE1, b"FLIR\0" + bytes(40)) + jpeg.segment(0xE0, b"II\x1a\0CIFF")
+    writers = jpeg.segment(0xEC, b"Ducky\0\1\0\4\0\0\0d") + jpeg.segment(0xE0, b"JFXX\0\x10thumb")
+    signature = jpeg.segment(0xEB, b"JP\0\1\0\0\0\1c2pa")
+    photo = decode(jpeg_of(own, writers, signature))
+    assert photo.metadata == {"jpeg-segments": own}
+    assert photo.notes == ("content credentials, which were for the picture as it was, left out",)
+    data, notes = encode(photo, "jpeg")
+    assert own in data and notes == ()
+    assert encode(photo, "png")[1] == ("other data of the JPEG left out (FLIR, II)",)
+
+
+def test_what_stands_behind_the_picture_is_said():
+    plain = pillow("JPEG", smooth())
+    assert decode(plain + b"junk" + bytes(1000)).notes == ()
+    assert decode(plain + bytes(10) + b"x" * 2000).notes == ("2,010 bytes behind the picture left out",)
+
+
 def test_thumbnails_among_photoshops_resources_go():
     thumbnail = b"8BIM\x04\x0c\0\0" + struct.pack(">I", 5) + b"thumb\0"
     blob = iptc.wrapped(kept.RECORDS) + thumbnail + kept.PATHS

@@ -18,7 +18,7 @@ import pyvips
 
 from maximir.errors import DamagedImage, MaximirError, TooLarge, UnsupportedImage
 from maximir.files import reason, write_atomically
-from maximir.images import decoders, exif, iptc, profiles, raw, tiff, vips, xmp
+from maximir.images import decoders, exif, iptc, jpeg, profiles, raw, tiff, vips, xmp
 from maximir.images.decoded import CheckSize, Decoded, Metadata
 
 # suffix -> kind, as `encode` takes it
@@ -240,6 +240,8 @@ def _fitted(photo: Photo, kind: str) -> tuple[np.ndarray, Metadata, tuple[str, .
         metadata["iptc-data"] = iptc.restored(blob)
         if kind not in ("jpeg", "tiff"):
             notes.append("IPTC left out")
+    if kind != "jpeg" and (others := metadata.get("jpeg-segments")):
+        notes.append(f"other data of the JPEG left out ({jpeg.names(others)})")
     if "comments" in metadata and kind not in ("jpeg", "png"):
         notes.append("comment left out")
     by_exif = exif.resolution(metadata.get("exif-data", b""))

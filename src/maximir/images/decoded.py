@@ -23,6 +23,7 @@ Metadata = TypedDict(
         "bits-per-sample": int,  # where it is fewer than the array's, which still has full range
         # ours
         "png-texts": bytes,  # chunks as they stood in the file
+        "jpeg-segments": bytes,  # others of a JPEG, as they stood in the file
         "extra-sample": int,  # what a TIFF says its last channel is, if not usual alpha: see `tiff`
         "comments": tuple[bytes, ...],  # of a JPEG or GIF
         "cicp": bytes,  # primaries and transfer of HDR colours, as numbers of ITU-T H.273

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from collections.abc import Iterator
 
@@ -12,7 +13,11 @@ from maximir.images.decoded import Metadata
 END_OF_IMAGE = b"\xff\xd9"
 START_OF_SCAN = 0xDA
 HUFFMAN = (0xC0, 0xC1, 0xC2)  # frames of such codes: every block takes one bit at least
-APP0, APP1, APP2, APP13, COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xFE
+APP0, APP1, APP2, APP11, APP13, APP15, COMMENT = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xEF, 0xFE
+# Segments that are about how the file is written, or that libvips carries; and the thumbnails of JFXX.
+WRITERS = (b"JFIF\0", b"JFXX\0", b"ICC_PROFILE\0", b"MPF\0", b"Adobe", b"Ducky", b"urn:iso:std:iso:ts:21496")
+JUMBF = b"JP"  # boxes of JPEG's further parts: signatures above all, which hold for these very pixels alone
+MOST_BEHIND = 64  # bytes behind the picture that are not worth a word
 XMP, MORE_XMP = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 MOST = 65_533  # bytes of a segment
 PER_MM = {1: 25.4, 2: 10.0}  # units of JFIF
@@ -50,16 +55,17 @@ def is_cut(jpeg: bytes) -> bool:
 
 def notes(jpeg: bytes) -> tuple[str, ...]:
     """On pictures and videos besides the first picture."""
-    found, pictures, gain_map, video = [], 1, False, False
+    found, listed, pictures, gain_map, video, behind = [], False, 1, False, False, 0
     for marker, body in segments(jpeg):
         if marker in (APP1, APP2):
             gain_map |= any(mark in body for mark in GAIN_MAPS)
             video |= any(mark in body for mark in VIDEOS)
         if marker == APP2 and body.startswith(b"MPF\0"):
-            pictures = max(pictures, len(entries(body[4:])))
+            listed, pictures = True, max(pictures, len(entries(body[4:])))
         if marker == START_OF_SCAN:
             # In a scan 0xFF is followed by 0 or by a marker: this is the end, or in a table by chance.
             end = body.find(END_OF_IMAGE)
+            behind = len(body[end + 2 :].rstrip(b"\0")) if end >= 0 else 0
             video &= end >= 0 and b"ftyp" in body[end:]
     if gain_map and pictures > 1:
         found.append("gain map for HDR left out")
@@ -67,6 +73,8 @@ def notes(jpeg: bytes) -> tuple[str, ...]:
         found.append(f"first of {pictures} pictures")
     if video:
         found.append("video left out")
+    if behind > MOST_BEHIND and not found and not listed:  # a large thumbnail is not worth a word
+        found.append(f"{behind:,} bytes behind the picture left out")
     return tuple(found)
 
 
@@ -90,6 +98,7 @@ def described(jpeg: bytes) -> tuple[Metadata, tuple[str, ...]]:
     found: Metadata = {}
     resources: list[bytes] = []
     comments: list[bytes] = []
+    others, signed = b"", False
     extensions: dict[bytes, list[tuple[int, int, bytes]]] = {}
     for marker, body in segments(jpeg):
         if marker == APP0 and body.startswith(b"JFIF\0") and len(body) >= 12:
@@ -111,19 +120,26 @@ def described(jpeg: bytes) -> tuple[Metadata, tuple[str, ...]]:
             resources.append(body[len(iptc.PHOTOSHOP) :])
         elif marker == COMMENT and body.rstrip(b"\0"):
             comments.append(body)
+        elif marker == APP11 and body.startswith(JUMBF):
+            signed = True
+        elif APP0 <= marker <= APP15 and not body.startswith(WRITERS):
+            others += segment(marker, body)
     if resources:
         found["iptc-data"] = iptc.PHOTOSHOP + b"".join(resources)
     if comments:
         found["comments"] = tuple(comments)
+    if others:
+        found["jpeg-segments"] = others
+    said = ("content credentials, which were for the picture as it was, left out",) if signed else ()
     packet = found.get("xmp-data", b"")
     if (guid := xmp.extended_by(packet)) is None:
-        return found, ()
+        return found, said
     extension = _assembled(extensions.get(guid, []))
     if extension and (whole := xmp.joined(packet, extension)) is not None:
         found["xmp-data"] = whole
-        return found, ()
+        return found, said
     found["xmp-data"] = xmp.unextended(packet)
-    return found, ("damaged second part of XMP left out",)
+    return found, (*said, "damaged second part of XMP left out")
 
 
 def _assembled(parts: list[tuple[int, int, bytes]]) -> bytes:
@@ -153,6 +169,7 @@ def with_metadata(jpeg: bytes, metadata: Metadata) -> tuple[bytes, tuple[str, ..
         step = MOST - len(iptc.PHOTOSHOP)
         for at in range(0, len(resources), step):
             added += segment(APP13, iptc.PHOTOSHOP + resources[at : at + step])
+    added += metadata.get("jpeg-segments", b"")
     for comment in metadata.get("comments", ()):
         for at in range(0, len(comment), MOST):
             added += segment(COMMENT, comment[at : at + MOST])
@@ -160,6 +177,15 @@ def with_metadata(jpeg: bytes, metadata: Metadata) -> tuple[bytes, tuple[str, ..
     if jpeg[2:4] == bytes((0xFF, APP0)):  # what libvips says of the resolution
         at += 2 + int.from_bytes(jpeg[4:6], "big")
     return b"".join((jpeg[:2], added, memoryview(jpeg)[at:])), tuple(notes)
+
+
+def names(others: bytes) -> str:
+    """What segments call themselves: "FLIR, CIFF"."""
+    found = []
+    for _, body in segments(b"\xff\xd8" + others):
+        match = re.match(rb"[ -~]{2,16}", body)
+        found.append(match[0].decode().strip() if match else "nameless")
+    return ", ".join(dict.fromkeys(found[:20]))
 
 
 def segment(marker: int, body: bytes) -> bytes:
