@@ -17,6 +17,7 @@ APP0, APP1, APP2, APP11, APP13, APP15, COMMENT = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0
 # Segments that are about how the file is written, or that libvips carries; and the thumbnails of JFXX.
 WRITERS = (b"JFIF\0", b"JFXX\0", b"ICC_PROFILE\0", b"MPF\0", b"Adobe", b"Ducky", b"urn:iso:std:iso:ts:21496")
 JUMBF = b"JP"  # boxes of JPEG's further parts: signatures above all, which hold for these very pixels alone
+MOST_EXIF = 4 * 2**20  # bytes of a block in several segments
 MOST_BEHIND = 64  # bytes behind the picture that are not worth a word
 XMP, MORE_XMP = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 MOST = 65_533  # bytes of a segment
@@ -98,7 +99,7 @@ def described(jpeg: bytes) -> tuple[Metadata, tuple[str, ...]]:
     found: Metadata = {}
     resources: list[bytes] = []
     comments: list[bytes] = []
-    others, signed = b"", False
+    others, signed = bytearray(), False
     extensions: dict[bytes, list[tuple[int, int, bytes]]] = {}
     for marker, body in segments(jpeg):
         if marker == APP0 and body.startswith(b"JFIF\0") and len(body) >= 12:
@@ -109,8 +110,8 @@ def described(jpeg: bytes) -> tuple[Metadata, tuple[str, ...]]:
             block = body[len(exif.PREFIX) :]
             if "exif-data" not in found:
                 found["exif-data"] = block
-            elif not exif.is_exif(block):  # some programs continue a long block in the next segment
-                found["exif-data"] += block
+            elif not exif.is_exif(block) and len(found["exif-data"]) < MOST_EXIF:
+                found["exif-data"] += block  # some programs continue a long block in the next segment
         elif marker == APP1 and body.startswith(XMP):
             found.setdefault("xmp-data", body[len(XMP) :])
         elif marker == APP1 and body.startswith(MORE_XMP) and len(body) >= len(MORE_XMP) + 40:
@@ -129,7 +130,7 @@ def described(jpeg: bytes) -> tuple[Metadata, tuple[str, ...]]:
     if comments:
         found["comments"] = tuple(comments)
     if others:
-        found["jpeg-segments"] = others
+        found["jpeg-segments"] = bytes(others)
     said = ("content credentials, which were for the picture as it was, left out",) if signed else ()
     packet = found.get("xmp-data", b"")
     if (guid := xmp.extended_by(packet)) is None:
