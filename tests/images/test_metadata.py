@@ -224,6 +224,16 @@ def test_long_blocks_in_several_segments():
 # TIFF
 
 
+def test_odd_resolutions_do_not_spoil_the_file():
+    """libtiff believes the fields that it knows."""
+    odd = block().replace(
+        struct.pack("<HHIHH", 0x0128, 3, 1, 2, 0), struct.pack("<HHIHH", 0x0128, 3, 1, 128, 0)
+    )
+    assert odd != block()
+    data, _ = encode(photo_of(exif_data=odd), "tiff")
+    assert np.array_equal(decode(data).rgb, smooth()) and fields(data)[0, 0x010F] == b"Maker\0"
+
+
 def test_tiffs_keep_their_own_fields():
     for order in "<>":
         source, _ = encode(Photo(smooth(), metadata=everything(order)), "tiff")
@@ -321,6 +331,16 @@ def test_xmp_that_states_sizes_and_places():
     assert b">56</tiff:ImageLength><exif:PixelXDimension>40<" in found
     found, notes = xmp.corrected(packet, 56, 40, turned=False)
     assert (found, notes) == (packet, ())
+
+
+def test_xmp_of_inks():
+    packet = RDF + (
+        b'<rdf:Description xmlns:p="http://ns.adobe.com/photoshop/1.0/" p:ColorMode="4"'
+        b' p:ICCProfile="FOGRA39" p:City="Kyiv"/>' + END
+    )
+    cmyk = Image.fromarray(smooth()).convert("CMYK")
+    photo = decode(pillow("JPEG", cmyk, xmp=packet))
+    assert photo.metadata["xmp-data"] == packet.replace(b'"4" p:ICCProfile="FOGRA39"', b'"3"')
 
 
 def test_xmp_edits_take_time_that_grows_with_the_packet():

@@ -162,6 +162,8 @@ def jpeg_xl(data: bytes, check_size: CheckSize) -> Decoded | bytes:
             metadata.setdefault("exif-data", body[start:])
         elif kind == b"xml ":
             metadata.setdefault("xmp-data", xmp.upright(body))
+        elif kind == b"brob":  # Brotli's
+            notes.append("packed metadata left out")
     return Decoded(
         pixels.reshape(info.height, info.width, -1), metadata, tuple(notes), turned=_was_turned(metadata)
     )

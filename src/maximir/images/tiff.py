@@ -32,8 +32,8 @@ LAYOUT = frozenset((
     254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281, 284, 288, 289,
     290, 291, 292, 293, 300, 301, 317, 320, 321, 322, 323, 324, 325, 326, 327, 328, 330, 332, 333, 334, 336,
     338, 339, 340, 341, 342, 343, 344, 345, 346, 347, 351, 400, 401, 402, 403, 404, 405, 433, 434, 435, 437,
-    512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 559, XMP, IPTC, PHOTOSHOP, 34675, 37724,
-    50706, 50707, exif.EXIF, exif.GPS, exif.INTEROP, *RESOLUTION,
+    512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 559, 32995, 32996, 32997, 32998, XMP, IPTC,
+    PHOTOSHOP, 34675, 37724, 50674, 50706, 50707, exif.EXIF, exif.GPS, exif.INTEROP, *RESOLUTION,
 ))
 # fmt: on
 MAKER_NOTE = 0x927C
@@ -220,7 +220,7 @@ def with_metadata(
     theirs: dict[int, bytes] = {}
     if "exif-data" in metadata:
         try:
-            theirs = _entries(block, own)
+            theirs = _entries(block, own, (exif.EXIF, exif.GPS, *(RESOLUTION if stated else ())))
         except struct.error:
             notes.append("damaged EXIF left out")
     body = bytearray(block) + memoryview(tiff)[8 : reader.first()]  # which libtiff writes behind the pixels
@@ -228,8 +228,8 @@ def with_metadata(
     return bytes(body), tuple(notes)
 
 
-def _entries(block: bytearray, own: Directory) -> dict[int, bytes]:
-    """The entries of the block's first directory as they stand there, but for the pixels' layout."""
+def _entries(block: bytearray, own: Directory, besides: tuple[int, ...]) -> dict[int, bytes]:
+    """The entries of the block's first directory as they stand there, but for the layout except `besides`."""
     reader = ifd.Reader(block)
     fields, _ = reader.directory(reader.first())
     pointers = (exif.EXIF, exif.GPS)

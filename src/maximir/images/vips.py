@@ -113,6 +113,8 @@ def decode(data: bytes, kind: str | None, check_size: CheckSize) -> Decoded:
         notes += jpeg.notes(data)
     if is_cmyk:
         notes.append("CMYK converted to sRGB")
+        if packet := metadata.get("xmp-data"):
+            metadata["xmp-data"] = xmp.in_rgb(packet)
         if image.get_typeof("icc-profile-data"):
             metadata["icc-profile-data"] = image.get("icc-profile-data")
     return Decoded(pixels, metadata, (*notes, *said), turned > 1)

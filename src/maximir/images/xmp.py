@@ -15,13 +15,9 @@ NAME = rb"[\w.-]+"
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 TIFF, EXIF = b"http://ns.adobe.com/tiff/1.0/", b"http://ns.adobe.com/exif/1.0/"
 NOTE = b"http://ns.adobe.com/xmp/note/"
-WIDTHS, HEIGHTS = (
-    ((EXIF, b"PixelXDimension"), (TIFF, b"ImageWidth")),
-    (
-        (EXIF, b"PixelYDimension"),
-        (TIFF, b"ImageLength"),
-    ),
-)
+WIDTHS = ((EXIF, b"PixelXDimension"), (TIFF, b"ImageWidth"))
+HEIGHTS = ((EXIF, b"PixelYDimension"), (TIFF, b"ImageLength"))
+PHOTOSHOP, RGB = b"http://ns.adobe.com/photoshop/1.0/", b"3"
 ORIENTATION = (TIFF, b"Orientation")
 BESIDES_GONE = "XMP about videos and gain maps left out"
 PLACES_GONE = "XMP with places in the picture, which was turned, left out (faces or depth)"
@@ -78,10 +74,18 @@ def upright(packet: bytes) -> bytes:
     return _set(packet, *ORIENTATION, b"1")
 
 
+def in_rgb(packet: bytes) -> bytes:
+    """For a picture that was converted from other inks: without the name of their profile."""
+    return without(_set(packet, PHOTOSHOP, b"ColorMode", RGB), PHOTOSHOP, b"ICCProfile")
+
+
 def prefixes(packet: bytes, uri: bytes) -> list[bytes]:
-    """What the namespace is called there."""
+    """What the namespace is called there; its usual name where a fragment does not say."""
     found = re.findall(rb"xmlns:(%s)\s?=\s?[\"']%s[\"']" % (NAME, re.escape(uri)), packet)
-    return list(dict.fromkeys([*found, *([USUAL[uri]] if uri in USUAL else [])]))[:MOST_PREFIXES]
+    usual = USUAL.get(uri)
+    if usual and b"xmlns:" + usual + b"=" not in packet:
+        found.append(usual)
+    return list(dict.fromkeys(found))[:MOST_PREFIXES]
 
 
 def without(packet: bytes, uri: bytes, name: bytes) -> bytes:
