@@ -32,17 +32,14 @@ LAYOUT = frozenset((
     254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281, 284, 288, 289,
     290, 291, 292, 293, 300, 301, 317, 320, 321, 322, 323, 324, 325, 326, 327, 328, 330, 332, 333, 334, 336,
     338, 339, 340, 341, 342, 343, 344, 345, 346, 347, 351, 400, 401, 402, 403, 404, 405, 433, 434, 435, 437,
-    512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 559, 32995, 32996, 32997, 32998, XMP, IPTC,
-    PHOTOSHOP, 34675, 37724, 50674, 50706, 50707, exif.EXIF, exif.GPS, exif.INTEROP, *RESOLUTION,
+    512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 559, 32995, 32996, 32997, 32998, 34675,
+    37724, 50674, 50706, 50707, XMP, IPTC, PHOTOSHOP, exif.EXIF, exif.GPS, exif.INTEROP, *RESOLUTION,
 ))
 # fmt: on
 MAKER_NOTE = 0x927C
 SAMPLES, EXTRA_SAMPLES = 277, 338
-UNSPECIFIED, ASSOCIATED, UNASSOCIATED = (
-    0,
-    1,
-    2,
-)  # a channel behind the colours; alpha that they are multiplied by, or not
+# A channel behind the colours; alpha that they are multiplied by, or not.
+UNSPECIFIED, ASSOCIATED, UNASSOCIATED = 0, 1, 2
 COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4}  # channels by photometric
 MAX_PAGES = 1000
 MAX_FIELDS, MAX_FIELD, MAX_FIELDS_BYTES = 512, 2**20, 4 * 2**20  # what we copy of a directory
@@ -232,10 +229,8 @@ def _entries(block: bytearray, own: Directory, besides: tuple[int, ...]) -> dict
     """The entries of the block's first directory as they stand there, but for the layout except `besides`."""
     reader = ifd.Reader(block)
     fields, _ = reader.directory(reader.first())
-    pointers = (exif.EXIF, exif.GPS)
-    kept = [
-        f for f in fields if f.tag not in own and (f.tag not in LAYOUT or f.tag in (*pointers, *RESOLUTION))
-    ]
+    wanted = (field for field in fields if field.tag not in LAYOUT or field.tag in besides)
+    kept = [field for field in wanted if field.tag not in own]
     return {field.tag: bytes(block[field.at : field.at + 12]) for field in reversed(kept)}  # the first counts
 
 
