@@ -224,6 +224,14 @@ def test_long_blocks_in_several_segments():
 # TIFF
 
 
+def test_fields_that_are_cut_off_are_said():
+    whole = block(late=False)
+    assert encode(photo_of(exif_data=whole), "tiff")[1] == ()
+    odd = whole.replace(struct.pack("<HHI", 0x010F, 2, 6), struct.pack("<HHI", 0x010F, 2, 60_000))
+    data, notes = encode(photo_of(exif_data=odd), "tiff")
+    assert notes == ("damaged fields of EXIF left out",) and (0, 0x010F) not in fields(data)
+
+
 def test_odd_resolutions_do_not_spoil_the_file():
     """libtiff believes the fields that it knows."""
     odd = block().replace(

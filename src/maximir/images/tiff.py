@@ -217,7 +217,10 @@ def with_metadata(
     theirs: dict[int, bytes] = {}
     if "exif-data" in metadata:
         try:
-            theirs = _entries(block, own, (exif.EXIF, exif.GPS, *(RESOLUTION if stated else ())))
+            besides = (exif.EXIF, exif.GPS, *(RESOLUTION if stated else ()))
+            theirs, whole = _entries(block, own, besides)
+            if not whole:
+                notes.append("damaged fields of EXIF left out")
         except struct.error:
             notes.append("damaged EXIF left out")
     body = bytearray(block) + memoryview(tiff)[8 : reader.first()]  # which libtiff writes behind the pixels
@@ -225,13 +228,19 @@ def with_metadata(
     return bytes(body), tuple(notes)
 
 
-def _entries(block: bytearray, own: Directory, besides: tuple[int, ...]) -> dict[int, bytes]:
-    """The entries of the block's first directory as they stand there, but for the layout except `besides`."""
+def _entries(block: bytearray, own: Directory, besides: tuple[int, ...]) -> tuple[dict[int, bytes], bool]:
+    """The entries of the block's first directory as they stand there, but for the layout except `besides`;
+    and whether all are whole.
+    """
     reader = ifd.Reader(block)
-    fields, _ = reader.directory(reader.first())
+    start = reader.first()
+    fields, end = reader.directory(start)
     wanted = (field for field in fields if field.tag not in LAYOUT or field.tag in besides)
     kept = [field for field in wanted if field.tag not in own]
-    return {field.tag: bytes(block[field.at : field.at + 12]) for field in reversed(kept)}  # the first counts
+    entries = {
+        field.tag: bytes(block[field.at : field.at + 12]) for field in reversed(kept)
+    }  # the first counts
+    return entries, len(fields) == (end - start - 2) // 12
 
 
 def _append_both(body: bytearray, order: str, own: Directory, theirs: dict[int, bytes]) -> int:
