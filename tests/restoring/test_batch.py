@@ -392,6 +392,14 @@ def test_who_keeps_its_name_has_the_better_right_to_it(tmp_path):
         assert {job.source.name: job.problem is None for job in jobs} == {"photo.png": True, "photo": False}
 
 
+def test_two_inputs_of_one_name_are_refused(tmp_path):
+    for folder in ("a", "b"):
+        plan_of(tmp_path / folder, "x.png", "y")
+    for name in ("x.png", "y"):
+        with pytest.raises(UsageError, match="would both become"):
+            batch.plan([tmp_path / "a" / name, tmp_path / "b" / name], tmp_path / "out")
+
+
 def test_links_to_folders_are_followed_but_not_round_and_round(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "b.png").write_bytes(b"x")

@@ -154,11 +154,12 @@ def plan(inputs: Sequence[Path], output: Path) -> list[Job]:
                 jobs[target] = Job(source, target)
                 continue
             loser, winner = source, other.source
-            if source.name == target.name:  # who keeps a name has the better right to it
+            keeps, other_keeps = source.name == target.name, other.source.name == target.name
+            if keeps == other_keeps and given not in other.source.parents:
+                raise UsageError(f"{other.source} and {source} would both become {target}")
+            if keeps:  # who keeps a name has the better right to it
                 loser, winner = winner, loser
                 jobs[target] = Job(winner, target)
-            elif other.source.name != target.name and given not in other.source.parents:
-                raise UsageError(f"{other.source} and {source} would both become {target}")
             jobs[loser] = Job(loser, target, f"would become {target}, as {winner.name} does")
     if not jobs:
         raise UsageError(f"no files in {', '.join(map(str, inputs))}")
