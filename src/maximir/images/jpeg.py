@@ -13,9 +13,9 @@ from maximir.images.decoded import Metadata
 END_OF_IMAGE = b"\xff\xd9"
 START_OF_SCAN = 0xDA
 HUFFMAN = (0xC0, 0xC1, 0xC2)  # frames of such codes: every block takes one bit at least
-APP0, APP1, APP2, APP11, APP13, APP15, COMMENT = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xEF, 0xFE
-# Segments that are about how the file is written, or that libvips carries; and the thumbnails of JFXX.
-WRITERS = (b"JFIF\0", b"JFXX\0", b"ICC_PROFILE\0", b"MPF\0", b"Adobe", b"Ducky", b"urn:iso:std:iso:ts:21496")
+APP0, APP1, APP2, APP11, APP13, APP14, APP15, COMMENT = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xEE, 0xEF, 0xFE
+# Segments that are about how the file is written (as is APP14), or that libvips carries; JFXX has thumbnails.
+WRITERS = (b"JFIF\0", b"JFXX\0", b"ICC_PROFILE\0", b"MPF\0", b"Ducky", b"urn:iso:std:iso:ts:21496")
 JUMBF = b"JP"  # boxes of JPEG's further parts: signatures above all, which hold for these very pixels alone
 MOST_EXIF = 4 * 2**20  # bytes of a block in several segments
 MOST_BEHIND = 64  # bytes behind the picture that are not worth a word
@@ -123,7 +123,7 @@ def described(jpeg: bytes) -> tuple[Metadata, tuple[str, ...]]:
             comments.append(body)
         elif marker == APP11 and body.startswith(JUMBF):
             signed = True
-        elif APP0 <= marker <= APP15 and not body.startswith(WRITERS):
+        elif APP0 <= marker <= APP15 and marker != APP14 and not body.startswith(WRITERS):
             others += segment(marker, body)
     if resources:
         found["iptc-data"] = iptc.PHOTOSHOP + b"".join(resources)

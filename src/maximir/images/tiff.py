@@ -217,7 +217,7 @@ def with_metadata(
     theirs: dict[int, bytes] = {}
     if "exif-data" in metadata:
         try:
-            besides = (exif.EXIF, exif.GPS, *(RESOLUTION if stated else ()))
+            besides = (exif.EXIF, exif.GPS, XMP, IPTC, PHOTOSHOP, *(RESOLUTION if stated else ()))
             theirs, whole = _entries(block, own, besides)
             if not whole:
                 notes.append("damaged fields of EXIF left out")
