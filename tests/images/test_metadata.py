@@ -1,5 +1,6 @@
 """What a file says about its picture arrives in the result unchanged, or a note says what did not."""
 
+import contextlib
 import hashlib
 import io
 import itertools
@@ -17,7 +18,7 @@ from PIL import Image
 from helpers import kept
 from helpers.kept import ELSEWHERE, KINDS, THUMBNAIL, XMP, block, everything, fields, pointed_to
 from helpers.malformed import HEIC, pillow, smooth
-from maximir.images import Photo, decode, encode, exif, ifd, iptc, jpeg, png, tiff, xmp
+from maximir.images import Photo, decode, encode, exif, heif, ifd, iptc, jpeg, png, tiff, xmp
 from maximir.images.png import chunk, chunks, with_chunks
 
 ALL = sorted(KINDS.values())
@@ -299,6 +300,24 @@ def entry(order: str, tag: int, kind: int, n: int, value: bytes, body: bytearray
         body.extend(value)
         value = struct.pack(order + "Q", len(body) - len(value))
     return struct.pack(order + "HHQ", tag, kind, n) + value.ljust(8, b"\0")
+
+
+# AVIF
+
+
+def test_avifs_of_other_libraries(monkeypatch):
+    """Whose boxes are not those that we know: never a crash, and it is said."""
+    data, _ = encode(photo_of(exif_data=block()), "avif")
+    for at in range(len(data) - 1500):
+        for value in (0, 255):
+            with contextlib.suppress(ValueError):
+                heif.with_exif(data[:at] + bytes([value]) + data[at + 1 :], b"II*\0")
+    monkeypatch.setattr(heif, "with_exif", refuse)
+    assert encode(photo_of(exif_data=block()), "avif")[1] == ("EXIF left out",)
+
+
+def refuse(*_: object) -> bytes:
+    raise ValueError("odd boxes")
 
 
 # XMP

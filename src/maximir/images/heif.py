@@ -17,7 +17,7 @@ def with_exif(avif: bytes, block: bytes) -> bytes:
     """
     try:
         place = _extent(avif)
-    except struct.error as error:
+    except (struct.error, IndexError) as error:
         raise ValueError("odd boxes") from error
     offset_at, length_at, base, start, length = place
     item = bytes(4) + block  # bytes from here to the block

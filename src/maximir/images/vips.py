@@ -249,7 +249,10 @@ def encode(pixels: np.ndarray, metadata: Metadata, kind: str) -> tuple[bytes, tu
             block, packet = metadata.get("exif-data"), metadata.get("xmp-data")
             return webp.with_metadata(data, width, height, block, packet), ()
         case "avif" if "exif-data" in metadata:
-            return heif.with_exif(data, metadata["exif-data"]), ()
+            try:
+                return heif.with_exif(data, metadata["exif-data"]), ()
+            except ValueError:  # of a libheif that writes other boxes
+                return data, ("EXIF left out",)
     return data, ()
 
 
