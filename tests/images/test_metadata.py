@@ -107,6 +107,20 @@ def test_a_block_is_changed_in_place_and_only_where_it_must(order, late):
     assert exif.restored(exif.PREFIX + before, 40, 56) == after
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_a_thumbnail_that_lies_where_other_things_are_blanks_nothing(order):
+    whole = bytearray(block(order))
+    reader = ifd.Reader(whole)
+    first, end = reader.directory(reader.first())
+    make = next(field for field in first if field.tag == 0x010F)
+    for field in reader.directory(reader.following(end))[0]:
+        if field.tag in (0x0201, 0x0202):
+            struct.pack_into(order + "I", whole, field.begin, make.begin if field.tag == 0x0201 else 200)
+    after = exif.restored(bytes(whole), 40, 56)
+    assert fields(after)[0, 0x010F] == b"Maker\0" and pointed_to(after) == ELSEWHERE
+    assert fields(after).keys() == fields(block(order)).keys()
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_subject_stays_where_it_is(orientation):
     """In a picture with one bright pixel, turned by Pillow."""
