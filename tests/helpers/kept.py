@@ -40,12 +40,13 @@ Value = tuple[int, int, bytes]  # field type, count, bytes
 
 
 def block(
-    order: str = "<", orientation: int = 6, size: tuple[int, int] = (56, 40), late: bool = True
+    order: str = "<", orientation: int = 6, size: tuple[int, int] = (56, 40), late: bool = True, more: int = 0
 ) -> bytes:
     """An EXIF block with fields that libraries do not know, and notes that point to places in the block.
 
     Args:
         size: width and height, as stored.
+        more: bytes of the notes themselves.
         late: the thumbnail stands at the end; otherwise before what the notes point to.
     """
 
@@ -86,7 +87,7 @@ def block(
         return directory({0x0103: short(6), 0x0201: long(at), 0x0202: long(len(THUMBNAIL))})
 
     early = 0 if late else thumbnail()
-    maker = b"MAKR" + struct.pack(order + "I", put(ELSEWHERE)) + bytes(12)
+    maker = b"MAKR" + struct.pack(order + "I", put(ELSEWHERE)) + bytes(12 + more)
     interop = directory({1: text("R98")})
     gps = directory({1: text("N"), 2: ratio(10, 1, 20, 1, 30, 1)})
     inner = directory(
@@ -204,9 +205,13 @@ ROWS: dict[str, tuple[Metadata, Callable[[bytes, str], bool]]] = {
         {},
         lambda data, kind: _exif((E1, 0x927C))(data, kind) and pointed_to(block_in(data, kind)) == ELSEWHERE,
     ),
-    "EXIF of more than 64 kB": (
-        {"exif-data": block() + bytes(70_000)},
-        lambda data, kind: len(data) > 70_000 and _exif((E0, 0x010F))(data, kind),
+    "maker notes of more than 64 kB": (
+        {"exif-data": block(more=90_000)},
+        lambda data, kind: len(fields(block_in(data, kind)).get((E1, 0x927C), b"")) > 90_000,
+    ),
+    "EXIF beside these": (
+        {"exif-data": block(more=90_000)},
+        _exif((E0, 0x010F), (E0, 0x4746), (E1, 0x9003), (E1, 0xA436), (exif.GPS, 2), (exif.INTEROP, 1)),
     ),
     "XMP": ({}, _blob("xmp-data", b'xmp:Rating="4"')),
     "XMP of more than 64 kB": ({"xmp-data": XMP % LONG}, _blob("xmp-data", LONG)),
@@ -223,6 +228,7 @@ ROWS: dict[str, tuple[Metadata, Callable[[bytes, str], bool]]] = {
 }
 # What a note on each kind begins with, or has in it.
 WORDS = {
+    "maker": "maker notes",
     "EXIF": "EXIF",
     "XMP": "XMP",
     "IPTC": "IPTC",

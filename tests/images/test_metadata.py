@@ -227,13 +227,27 @@ def test_damaged_blocks_never_crash_and_never_grow():
             assert np.array_equal(decode(encode(photo_of(exif_data=bytes(data)), "tiff")[0]).rgb, smooth())
 
 
+def test_what_of_a_long_block_fits_into_a_jpeg_is_kept():
+    for more, gone in ((70_000, "maker notes"), (2_000_000, "maker notes")):
+        data, notes = encode(photo_of(exif_data=block(more=more)), "jpeg")
+        assert notes == (f"{gone} left out, too long for JPEG",)
+        before, after = fields(block()), fields(decode(data).metadata["exif-data"])
+        assert before.keys() - after.keys() <= {(exif.EXIF, 0x927C), (0, ORIENTATION)}
+        assert all(after[field] == before[field] for field in after if field not in CHANGED)
+    data, notes = encode(photo_of(exif_data=block() + b"x" * 70_000), "jpeg")  # no field has these
+    assert notes == (tiff.MOVED,) and (exif.EXIF, 0x927C) in fields(decode(data).metadata["exif-data"])
+    broken = b"II*\0" + struct.pack("<I", 90_000) + bytes(80_000)
+    assert encode(photo_of(exif_data=broken), "jpeg")[1] == (
+        "EXIF of 80,008 bytes left out, too long for JPEG",
+    )
+
+
 def test_long_blocks_in_several_segments():
-    long = block() + bytes(70_000)
+    long = block(more=70_000)
     parts = [long[:60_000], long[60_000:]]
     photo = decode(jpeg_of(*(jpeg.segment(0xE1, exif.PREFIX + part) for part in parts)))
     assert photo.metadata["exif-data"] == long
-    [note] = encode(photo, "jpeg")[1]
-    assert note.startswith("EXIF of 7") and note.endswith("bytes left out, too long for JPEG")
+    assert encode(photo, "jpeg")[1] == ("maker notes left out, too long for JPEG",)
 
 
 # TIFF

@@ -7,7 +7,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-from maximir.images import exif, ifd, iptc, xmp
+from maximir.images import exif, ifd, iptc, tiff, xmp
 from maximir.images.decoded import Metadata
 
 END_OF_IMAGE = b"\xff\xd9"
@@ -17,6 +17,7 @@ APP0, APP1, APP2, APP11, APP13, APP14, APP15, COMMENT = 0xE0, 0xE1, 0xE2, 0xEB, 
 # Segments that are about how the file is written (as is APP14), or that libvips carries; JFXX has thumbnails.
 WRITERS = (b"JFIF\0", b"JFXX\0", b"ICC_PROFILE\0", b"MPF\0", b"Ducky", b"urn:iso:std:iso:ts:21496")
 JUMBF = b"JP"  # boxes of JPEG's further parts: signatures above all, which hold for these very pixels alone
+LONG_FIELDS = {tiff.MAKER_NOTE: "maker notes", 0x9286: "EXIF's comment"}
 MOST_EXIF = 4 * 2**20  # bytes of a block in several segments
 MOST_BEHIND = 64  # bytes behind the picture that are not worth a word
 XMP, MORE_XMP = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
@@ -156,10 +157,9 @@ def with_metadata(jpeg: bytes, metadata: Metadata) -> tuple[bytes, tuple[str, ..
     """`jpeg` with segments for what is known of the picture, and notes on what is too long for them."""
     added, notes = _resolution(metadata), []
     if block := metadata.get("exif-data"):
-        if len(block) + len(exif.PREFIX) <= MOST:
-            added += segment(APP1, exif.PREFIX + block)
-        else:
-            notes.append(f"EXIF of {len(block):,} bytes left out, too long for JPEG")
+        fitting, said = _fitting(block)
+        added += segment(APP1, exif.PREFIX + fitting) if fitting else b""
+        notes += said
     if packet := metadata.get("xmp-data"):
         if (parts := xmp.split(packet)) is None:
             notes.append(f"XMP of {len(packet):,} bytes left out, too long for JPEG")
@@ -178,6 +178,22 @@ def with_metadata(jpeg: bytes, metadata: Metadata) -> tuple[bytes, tuple[str, ..
     if jpeg[2:4] == bytes((0xFF, APP0)):  # what libvips says of the resolution
         at += 2 + int.from_bytes(jpeg[4:6], "big")
     return b"".join((jpeg[:2], added, memoryview(jpeg)[at:])), tuple(notes)
+
+
+def _fitting(block: bytes) -> tuple[bytes, list[str]]:
+    """An EXIF block as long as a segment may be, and what had to be left out for that."""
+    room = MOST - len(exif.PREFIX)
+    if len(block) <= room:
+        return block, []
+    try:
+        shorter = tiff.shortened(block, room)
+    except struct.error:
+        shorter = None
+    if shorter is None:
+        return b"", [f"EXIF of {len(block):,} bytes left out, too long for JPEG"]
+    gone = ", ".join(LONG_FIELDS.get(tag, f"EXIF's field 0x{tag:04X}") for tag in shorter[1])
+    moved = [] if tiff.MAKER_NOTE in shorter[1] else [tiff.MOVED]
+    return shorter[0], [f"{gone} left out, too long for JPEG"] * bool(gone) + moved
 
 
 def names(others: bytes) -> str:

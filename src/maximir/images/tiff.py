@@ -6,6 +6,7 @@ moves.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import NamedTuple
 
@@ -42,6 +43,7 @@ SAMPLES, EXTRA_SAMPLES = 277, 338
 UNSPECIFIED, ASSOCIATED, UNASSOCIATED = 0, 1, 2
 COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4}  # channels by photometric
 MAX_PAGES = 1000
+MOST_LEFT_OUT = 8  # fields, for a block to fit
 MAX_FIELDS, MAX_FIELD, MAX_FIELDS_BYTES = 512, 2**20, 4 * 2**20  # what we copy of a directory
 NOT_COPIED = "some fields of the TIFF left out, too long or too many"
 MOVED = "maker notes moved: what they point to in the file may not be found"
@@ -104,9 +106,35 @@ def multiplied(pixels: np.ndarray) -> np.ndarray:
     return result
 
 
-def _block(reader: ifd.Reader, fields: list[ifd.Field], notes: list[str]) -> bytes:
+def shortened(block: bytes, limit: int) -> tuple[bytes, tuple[int, ...]] | None:
+    """An EXIF block made anew to have at most `limit` bytes, and the tags of what had to go, longest first.
+
+    None: it cannot be.
+    """
+    reader = ifd.Reader(block)
+    fields, _ = reader.directory(reader.first())
+    found = list(fields)
+    for start in ifd.numbers(reader, fields, exif.EXIF, exif.GPS).values():
+        with contextlib.suppress(struct.error):
+            found += reader.directory(start[0])[0]
+    longest = sorted(found, key=lambda field: field.size, reverse=True)[:MOST_LEFT_OUT]
+    for count in range(len(longest) + 1):
+        left_out = tuple(dict.fromkeys(field.tag for field in longest[:count]))
+        notes: list[str] = []
+        packed = _block(reader, fields, notes, frozenset(left_out))
+        if packed and len(packed) <= limit and set(notes) <= {MOVED}:
+            return packed, left_out
+    return None
+
+
+def _block(
+    reader: ifd.Reader,
+    fields: list[ifd.Field],
+    notes: list[str],
+    left_out: frozenset[int] = frozenset(),
+) -> bytes:
     """An EXIF block of the descriptive fields and the directories of EXIF, GPS and interoperability."""
-    first = _copied(reader, fields, notes, LAYOUT - set(RESOLUTION))
+    first = _copied(reader, fields, notes, LAYOUT - set(RESOLUTION) | left_out)
     body = bytearray(b"II*\0" if reader.order == "<" else b"MM\0*") + bytes(4)
     pointers = ifd.numbers(reader, fields, exif.EXIF, exif.GPS)
     for tag in (exif.EXIF, exif.GPS):
@@ -114,7 +142,7 @@ def _block(reader: ifd.Reader, fields: list[ifd.Field], notes: list[str]) -> byt
             continue
         try:
             below, _ = reader.directory(pointers[tag][0])
-            directory = _copied(reader, below, notes, {exif.INTEROP})
+            directory = _copied(reader, below, notes, {exif.INTEROP} | left_out)
             if tag == exif.EXIF and (inner := ifd.numbers(reader, below, exif.INTEROP)):
                 interop, _ = reader.directory(inner[exif.INTEROP][0])
                 at = _append(body, reader.order, _copied(reader, interop, notes, set()))
@@ -155,12 +183,13 @@ def _append(body: bytearray, order: str, directory: Directory) -> int:
     body += bytes(len(body) % 2)
     start = len(body)
     table = struct.pack(order + "H", len(directory))
-    values = b""
+    values = bytearray()
     end = start + 2 + 12 * len(directory) + 4
     for tag, (kind, count, value) in sorted(directory.items()):
         inline = value.ljust(4, b"\0") if len(value) <= 4 else struct.pack(order + "I", end + len(values))
         table += struct.pack(order + "HHI4s", tag, kind, count, inline)
-        values += b"" if len(value) <= 4 else value + bytes(len(value) % 2)
+        if len(value) > 4:
+            values += value + bytes(len(value) % 2)
     body += table + bytes(4) + values
     return start
 
