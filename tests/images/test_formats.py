@@ -419,6 +419,8 @@ def test_a_preview_is_not_the_picture():
             decode(data)
     with pytest.raises(UnsupportedImage, match="2 pages"):
         decode(small_tiff({}, MAIN))
+    assert decode(small_tiff(MAIN, PREVIEW)).notes == ()
+    assert decode(small_tiff(MAIN, MAIN | {254: 4})).notes == ("the TIFF's mask left out",)
 
 
 @pytest.mark.parametrize(
