@@ -79,8 +79,6 @@ def described(data: bytes) -> tuple[Metadata, tuple[str, ...]]:
         if records and not iptc.bare(whole):
             whole += iptc.wrapped(records)[len(iptc.PHOTOSHOP) :]
         found["iptc-data"] = whole
-    if any(picture.kind & MASK for picture in pictures(data)[1:]):
-        notes.append("the TIFF's mask left out")
     if block := _block(reader, fields, notes):
         found |= exif.resolution(block)
         tags = {field.tag for field in fields} - LAYOUT
