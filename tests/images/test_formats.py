@@ -433,7 +433,7 @@ def test_a_preview_is_not_the_picture():
         ("sensor data in a TIFF", small_tiff(SENSOR)),
         ("sensor data in a TIFF", small_tiff(PREVIEW, SENSOR)),
         ("Canon CR2", b"II*\0\x10\0\0\0CR\2\0" + small_tiff(MAIN)),
-        ("Phase One IIQ", b"II*\0\x10\0\0\0IIII" + bytes(40)),
+        ("Phase One IIQ", b"II*\0\x10\0\0\0IIIITwaR" + bytes(40)),
         ("Canon CR3", struct.pack(">I8s", 24, b"ftypcrx ") + bytes(40)),
         ("Fujifilm RAF", b"FUJIFILMCCD-RAW 0201" + bytes(80)),
         ("Panasonic RW2", b"IIU\0" + small_tiff(MAIN)[4:]),
@@ -449,6 +449,13 @@ def test_raw_files_are_called_so_by_content(called, data):
         UnsupportedImage, match=rf"is a camera raw file \({called}\), .* export it as a 16-bit TIFF"
     ):
         decode(data)
+
+
+def test_pixels_are_no_marks_of_raw_files():
+    for value in (ord("I"), ord("M")):
+        flat = np.full((40, 56, 3), value, np.uint8)
+        data = by_vips(".tif", flat)
+        assert data[8:12] == bytes([value]) * 4 and apart(decode(data).rgb, flat) == 0
 
 
 def test_directories_that_go_in_circles_cost_little():

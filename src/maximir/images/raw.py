@@ -22,7 +22,9 @@ STARTS = {
     b"ARRI": "ARRIRAW",
 }
 CR3 = b"ftypcrx "
-CR2, IIQ = b"CR\x02", b"IIII"  # at byte 8 of TIFFs
+# At byte 8 of TIFFs, where in others pixels may stand.
+CR2, IIQ = b"CR\x02\0", (b"IIIITwaR", b"MMMMRawT")
+CR2_DIRECTORY = b"\x10\0\0\0"  # at byte 4
 DNG_VERSION = 50706
 SENSOR = (32803, 34892)  # photometric: colour filter array, linear raw
 MAKERS = {b"NIKON": "Nikon NEF", b"SONY": "Sony ARW", b"PENTAX": "Pentax PEF", b"SAMSUNG": "Samsung SRW"}
@@ -48,9 +50,9 @@ def name(data: bytes) -> str | None:
         return "Canon CR3"
     if data[:4] not in ifd.STARTS:
         return None
-    if data[8:11] == CR2:
+    if data[4:12] == CR2_DIRECTORY + CR2:
         return "Canon CR2"
-    if data[8:12] == IIQ:
+    if data[8:16] in IIQ:
         return "Phase One IIQ"
     try:
         reader = ifd.Reader(data)
