@@ -433,7 +433,7 @@ def test_a_preview_is_not_the_picture():
         ("sensor data in a TIFF", small_tiff(SENSOR)),
         ("sensor data in a TIFF", small_tiff(PREVIEW, SENSOR)),
         ("Canon CR2", b"II*\0\x10\0\0\0CR\2\0" + small_tiff(MAIN)),
-        ("Phase One IIQ", b"II*\0\x10\0\0\0IIIITwaR" + bytes(40)),
+        ("Phase One IIQ", b"II*\0\x10\0\0\0IIIICwaR" + bytes(40)),
         ("Canon CR3", struct.pack(">I8s", 24, b"ftypcrx ") + bytes(40)),
         ("Fujifilm RAF", b"FUJIFILMCCD-RAW 0201" + bytes(80)),
         ("Panasonic RW2", b"IIU\0" + small_tiff(MAIN)[4:]),

@@ -5,6 +5,7 @@ Most are TIFFs whose first picture is a small preview; nobody wants that restore
 
 from __future__ import annotations
 
+import re
 import struct
 
 from maximir.images import ifd, tiff
@@ -23,7 +24,7 @@ STARTS = {
 }
 CR3 = b"ftypcrx "
 # At byte 8 of TIFFs, where in others pixels may stand.
-CR2, IIQ = b"CR\x02\0", (b"IIIITwaR", b"MMMMRawT")
+CR2, IIQ = b"CR\x02\0", re.compile(rb"IIII.waR|MMMMRaw.", re.DOTALL)
 CR2_DIRECTORY = b"\x10\0\0\0"  # at byte 4
 DNG_VERSION = 50706
 SENSOR = (32803, 34892)  # photometric: colour filter array, linear raw
@@ -52,7 +53,7 @@ def name(data: bytes) -> str | None:
         return None
     if data[4:12] == CR2_DIRECTORY + CR2:
         return "Canon CR2"
-    if data[8:16] in IIQ:
+    if IIQ.match(data, 8):
         return "Phase One IIQ"
     try:
         reader = ifd.Reader(data)
