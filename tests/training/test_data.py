@@ -405,6 +405,20 @@ def test_sizes_are_those_of_the_upright_image_in_odd_cases(suffix, orientation, 
     assert image.size() == image.load().shape[:2]
 
 
+def test_exif_behind_the_pixels_of_a_png(tmp_path):
+    turned = save_turned(tmp_path / "x.png", (20, 10), 6).read_bytes()
+    at = turned.index(b"eXIf") - 4
+    chunk = turned[at : at + 12 + int.from_bytes(turned[at : at + 4], "big")]
+    (tmp_path / "x.png").write_bytes(turned.replace(chunk, b"")[:-12] + chunk + turned[-12:])
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        tar.add(tmp_path / "x.png", arcname="x.png")
+    for _, image in list_images(tmp_path):  # loose, and in the shard
+        assert image.size() == image.load().shape[:2] == (20, 10)
+    damaged = (tmp_path / "x.png").read_bytes().replace(b"eXIf", b"eXIg")
+    (tmp_path / "x.png").write_bytes(damaged)
+    assert ImageFile(tmp_path / "x.png").size() == (10, 20)
+
+
 def test_turned_pixels_are_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the first row is the right edge

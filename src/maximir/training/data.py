@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import re
 import tarfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -25,6 +26,7 @@ from maximir.pixels import UINT8, from_unit, to_unit
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".avif", ".bmp", ".gif"}
 SHARD = ".tar"
+PNG_END = 65_536  # bytes in which to look for what stands behind the pixels
 ROLE = re.compile(r"(?:^|(.*)[._])(input|target|depth)$", re.IGNORECASE)
 
 
@@ -52,14 +54,13 @@ class ImageFile:
         """The image, its pixels not yet read."""
         return Image.open(self.path if self.member is None else io.BytesIO(self.read()))
 
-    def read(self) -> bytes:
-        """The file's content."""
-        if self.member is None:
-            return self.path.read_bytes()
-        _, start, length = self.member
-        with self.path.open("rb") as shard:
-            shard.seek(start)
-            return shard.read(length)
+    def read(self, begin: int = 0) -> bytes:
+        """The file's content, from a byte on; negative: counted from the end."""
+        _, start, length = self.member or ("", 0, self.path.stat().st_size)
+        skipped = min(begin, length) if begin >= 0 else max(0, length + begin)
+        with self.path.open("rb") as file:
+            file.seek(start + skipped)
+            return file.read(length - skipped)
 
     def size(self) -> tuple[int, int]:
         """Height and width, upright, from the header alone.
@@ -71,10 +72,13 @@ class ImageFile:
             with self.open() as image:
                 refuse(image)
                 width, height = image.size
-                # Of a PNG without EXIF before its pixels, Pillow would decode them all to look behind.
-                known = image.format != "PNG" or "exif" in image.info
-                known = known and image.format != "TIFF"  # which Pillow turns by itself
-                turned = known and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+                exif = Image.Exif()
+                if image.format == "PNG" and "exif" not in image.info:
+                    # Pillow would decode the pixels to look behind them.
+                    exif.load(exif_at_the_end(self.read(-PNG_END)))
+                elif image.format != "TIFF":  # which Pillow turns by itself
+                    exif = image.getexif()
+                turned = exif.get(0x0112, 1) in (5, 6, 7, 8)
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more for bad files
             raise MaximirError(f"{self}: cannot be read as an image ({error})") from error
         return (width, height) if turned else (height, width)
@@ -138,6 +142,16 @@ class Scene:
     target: ImageFile
     inputs: tuple[ImageFile, ...] = ()
     depth: ImageFile | None = None
+
+
+def exif_at_the_end(png: bytes) -> bytes:
+    """The EXIF in the last bytes of a PNG, where some programs put it; nothing if there is none."""
+    at = png.rfind(b"eXIf")
+    length = int.from_bytes(png[max(0, at - 4) : max(0, at)], "big")
+    end = at + 4 + length
+    if at < 4 or zlib.crc32(png[at:end]).to_bytes(4, "big") != png[end : end + 4]:
+        return b""
+    return png[at + 4 : end]
 
 
 def refuse(image: Image.Image) -> None:
