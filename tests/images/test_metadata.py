@@ -191,6 +191,19 @@ def test_resolutions_are_not_invented_by_decoders():
     assert decode(pillow("JPEG", smooth(), dpi=(300, 150))).metadata["yres"] == pytest.approx(150 / 25.4)
 
 
+def test_absurd_resolutions_are_none():
+    tag = Image.Exif()
+    tag[282], tag[283], tag[296] = 4e9, 4e9, 3
+    dense = with_chunks(pillow("PNG", smooth()), chunk(b"pHYs", struct.pack(">IIB", 2**31, 2**31, 1)))
+    flat = with_chunks(pillow("PNG", smooth()), chunk(b"pHYs", struct.pack(">IIB", 0, 9, 1)))
+    for data in (pillow("JPEG", smooth(), exif=tag), dense, flat):
+        photo = decode(data)
+        assert "xres" not in photo.metadata
+        for kind in ALL:
+            back = decode(encode(photo, kind)[0])
+            assert "xres" not in back.metadata and np.abs(back.rgb.astype(int) - photo.rgb).max() <= 8
+
+
 def test_hostile_blocks_cost_little():
     entries = 5_000
     for order in "<>":

@@ -218,8 +218,8 @@ def _of_pillow(info: Mapping[Any, Any]) -> Metadata:
         metadata["exif-data"] = bytes(block).removeprefix(exif.PREFIX)
     if packet := info.get("xmp"):
         metadata["xmp-data"] = xmp.upright(bytes(packet))
-    if (dpi := info.get("dpi")) and min(dpi) > 0:
-        metadata |= {"xres": dpi[0] / 25.4, "yres": dpi[1] / 25.4}
+    if dpi := info.get("dpi"):
+        metadata |= exif.sensible(dpi[0] / 25.4, dpi[1] / 25.4)
     return metadata
 
 

@@ -21,6 +21,7 @@ SUBJECTS = (0x9214, 0xA214)  # a point, circle or box, in pixels as they were st
 THUMBNAILS = ((0x0201, 0x0202), (0x0111, 0x0117))
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 PER_MM = {2: 25.4, 3: 10.0}  # inches, centimetres; others say only how wide pixels are for their height
+MOST_PER_MM = 100_000
 MOST_PIECES = 1000  # of a thumbnail
 
 
@@ -55,7 +56,12 @@ def resolution(block: bytes) -> Metadata:
         x, y = across[0] / across[1] / per_mm, down[0] / down[1] / per_mm
     except (struct.error, KeyError, ZeroDivisionError):
         return {}
-    return {"xres": x, "yres": y} if x > 0 and y > 0 else {}
+    return sensible(x, y)
+
+
+def sensible(x: float, y: float) -> Metadata:
+    """A resolution in pixels per mm, unless it is nonsense."""
+    return {"xres": x, "yres": y} if 0 < x < MOST_PER_MM and 0 < y < MOST_PER_MM else {}
 
 
 def agree(one: Metadata, other: Metadata) -> bool:

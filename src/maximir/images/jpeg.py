@@ -105,8 +105,8 @@ def described(jpeg: bytes) -> tuple[Metadata, tuple[str, ...]]:
     for marker, body in segments(jpeg):
         if marker == APP0 and body.startswith(b"JFIF\0") and len(body) >= 12:
             unit, x, y = struct.unpack_from(">BHH", body, 7)
-            if unit in PER_MM and x and y:
-                found |= {"xres": x / PER_MM[unit], "yres": y / PER_MM[unit]}
+            if unit in PER_MM:
+                found |= exif.sensible(x / PER_MM[unit], y / PER_MM[unit])
         elif marker == APP1 and body.startswith(exif.PREFIX):
             block = body[len(exif.PREFIX) :]
             if "exif-data" not in found:

@@ -51,8 +51,7 @@ def described(png: bytes) -> tuple[Metadata, tuple[str, ...]]:
             found.setdefault("exif-data", body.removeprefix(exif.PREFIX))
         elif kind == b"pHYs" and len(body) == 9 and body[8] == 1:  # per metre
             x, y = struct.unpack_from(">II", body)
-            if x and y:
-                found |= {"xres": x / 1000, "yres": y / 1000}
+            found |= exif.sensible(x / 1000, y / 1000)
         elif kind == b"iTXt" and body.startswith(XMP):
             if (packet := _inflated(body[len(XMP) :], MAX_XMP)) is None:
                 notes.append("damaged or too long XMP left out")

@@ -61,7 +61,6 @@ LONGEST = {"jpeg": 65_500, "webp": 16_383, "avif": 16_384}  # pixels a side
 ALWAYS_COLOUR = ("webp", "avif")  # libvips writes no grey ones
 KEEP_EXIF, KEEP_XMP, KEEP_ICC = 1, 2, 8  # libvips's flags
 MOST_FRAMES = 10_000  # of a WebP: the time that libwebp takes grows with their square
-MOST_PER_MM = 100_000  # pixels: beyond is nonsense
 NOT_DAMAGED = (
     "nsupported",
     "not supported",
@@ -227,7 +226,7 @@ def encode(pixels: np.ndarray, metadata: Metadata, kind: str) -> tuple[bytes, tu
         pixels, options["predictor"] = tiff.differences(pixels), "none"
     image = pyvips.Image.new_from_array(np.ascontiguousarray(pixels))
     image = image.copy(interpretation=("grey16" if wide else "b-w") if grey else "rgb16" if wide else "srgb")
-    if "xres" in metadata and max(metadata["xres"], metadata["yres"]) < MOST_PER_MM:
+    if "xres" in metadata:
         image = image.copy(xres=metadata["xres"], yres=metadata["yres"])
     blobs = {"icc-profile-data": metadata.get("icc-profile-data")}
     if kind == "avif":

@@ -51,7 +51,11 @@ class Metrics:
             ("maximir_places_taken", "Uploads, waiting images and images in work.", state.taken),
             ("maximir_places", "The most there can be.", state.places),
             ("maximir_results_leaving", "Results that are being sent.", state.leaving),
-            ("maximir_clients_awaited", "Clients that were told to come back about now or later.", state.awaited),
+            (
+                "maximir_clients_awaited",
+                "Clients that were told to come back about now or later.",
+                state.awaited,
+            ),
             ("maximir_worker_up", "Worker processes that are ready.", state.ready),
             ("maximir_worker_memory_bytes", "Resident memory of the workers.", state.memory),
         ):
