@@ -401,6 +401,36 @@ def test_xmp_that_states_sizes_and_places():
     assert (found, notes) == (packet, ())
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("attribute", [False, True])
+@pytest.mark.parametrize("where", ["BESIDES", "PLACES", "THUMBNAILS"])
+def test_every_name_of_what_goes(where, attribute, turned):
+    for uri, name in getattr(xmp, where):
+        example = b"p:" + NAMES.get(name, b"Any")
+        said = example + b'="1"' if attribute else b"z:z='1'"
+        inside = b"" if attribute else b"<%s><rdf:Seq>1</rdf:Seq></%s>" % (example, example)
+        packet = (
+            RDF
+            + b'<rdf:Description xmlns:p="%s" %s>%s<o:stays/></rdf:Description>' % (uri, said, inside)
+            + END
+        )
+        found, notes = xmp.corrected(packet, 4, 4, turned)
+        gone = where != "PLACES" or turned
+        assert (example not in found) == gone and b"<o:stays/>" in found
+        assert bool(notes) == (gone and where != "THUMBNAILS")
+
+
+NAMES = {
+    xmp.BESIDES[0][1]: b"MotionPhotoVersion",
+    rb"(?:MotionPhoto|OLivePhoto|VideoLength)\w*": b"VideoLength",
+    rb"XMPMeta": b"XMPMeta",
+    rb"Thumbnails": b"Thumbnails",
+    rb"Regions": b"Regions",
+    rb"RegionInfo": b"RegionInfo",
+    rb"(?:Cropped|Full|Largest)\w*": b"FullPanoWidthPixels",
+}
+
+
 def test_xmp_of_inks():
     packet = RDF + (
         b'<rdf:Description xmlns:p="http://ns.adobe.com/photoshop/1.0/" p:ColorMode="4"'

@@ -20,7 +20,7 @@ HEIGHTS = ((EXIF, b"PixelYDimension"), (TIFF, b"ImageLength"))
 PHOTOSHOP, RGB = b"http://ns.adobe.com/photoshop/1.0/", b"3"
 ORIENTATION = (TIFF, b"Orientation")
 BESIDES_GONE = "XMP about videos and gain maps left out"
-PLACES_GONE = "XMP with places in the picture, which was turned, left out (faces or depth)"
+PLACES_GONE = "XMP with places in the picture, which was turned, left out (faces, depth, panorama)"
 # What tells of other things in the file, which are not carried along: by namespace, the names or all.
 BESIDES = (
     (b"http://ns.google.com/photos/1.0/camera/", rb"(?:MotionPhoto|MicroVideo)\w*"),
@@ -28,6 +28,8 @@ BESIDES = (
     (b"http://ns.google.com/photos/dd/1.0/container/", NAME),
     (b"http://ns.adobe.com/hdr-gain-map/1.0/", NAME),
     (b"http://ns.apple.com/HDRGainMap/1.0/", NAME),
+    (b"http://ns.oplus.com/photos/1.0/camera/", rb"(?:MotionPhoto|OLivePhoto|VideoLength)\w*"),
+    (b"http://ns.xiaomi.com/photos/1.0/camera/", rb"XMPMeta"),
 )
 THUMBNAILS = ((b"http://ns.adobe.com/xap/1.0/", rb"Thumbnails"),)  # of the picture as it was
 # What has places in the picture, as it was stored.
@@ -35,6 +37,7 @@ PLACES = (
     (b"http://www.metadataworkinggroup.com/schemas/regions/", rb"Regions"),
     (b"http://ns.microsoft.com/photo/1.2/", rb"RegionInfo"),
     (b"http://ns.google.com/photos/1.0/depthmap/", NAME),
+    (b"http://ns.google.com/photos/1.0/panorama/", rb"(?:Cropped|Full|Largest)\w*"),
 )
 USUAL = {TIFF: b"tiff", EXIF: b"exif", BESIDES[0][0]: b"GCamera", BESIDES[3][0]: b"hdrgm"}  # prefixes
 USUAL |= {BESIDES[1][0]: b"Container", BESIDES[4][0]: b"HDRGainMap"}
