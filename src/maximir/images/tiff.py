@@ -266,9 +266,8 @@ def _entries(block: bytearray, own: Directory, besides: tuple[int, ...]) -> tupl
     fields, end = reader.directory(start)
     wanted = (field for field in fields if field.tag not in LAYOUT or field.tag in besides)
     kept = [field for field in wanted if field.tag not in own]
-    entries = {
-        field.tag: bytes(block[field.at : field.at + 12]) for field in reversed(kept)
-    }  # the first counts
+    kept.reverse()  # of those that are there twice the first counts
+    entries = {field.tag: bytes(block[field.at : field.at + 12]) for field in kept}
     return entries, len(fields) == (end - start - 2) // 12
 
 
