@@ -5,7 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from helpers import malformed
+from helpers import kept, malformed
+from maximir import images
 
 EDGE = "edge"
 DISPOSITIONS = (
@@ -23,9 +24,16 @@ def form(disposition: str) -> bytes:
     return f"multipart/form-data; boundary={EDGE}\n{body}--{EDGE}--\r\n".encode("latin-1")
 
 
+def told(order: str) -> list[bytes]:
+    """Photographs about which everything is said."""
+    photo = images.Photo(malformed.smooth(), metadata=kept.everything(order))
+    return [images.encode(photo, kind)[0] for kind in kept.KINDS.values()]
+
+
 if __name__ == "__main__":
+    small = [data for data in malformed.originals().values() if len(data) < 20_000]
     seeds = {
-        "decode": [data for data in malformed.originals().values() if len(data) < 20_000],
+        "decode": small + told("<") + told(">"),
         "forms": list(map(form, DISPOSITIONS)),
     }
     for name, inputs in seeds.items():

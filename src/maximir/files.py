@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,36 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def walk(
+    folder: Path, refuse: Callable[[OSError], None], leave_out: str = ""
+) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """As `os.walk`, and into links to folders, but not round and round. Hidden folders do not count.
+
+    Yields each folder, the names of links in it that lead to a folder that it is in, and those of its files;
+    all sorted.
+
+    Args:
+        refuse: called for folders that cannot be read.
+        leave_out: the real path of a folder that does not count.
+    """
+    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        here = Path(root)
+        real = os.path.realpath(here) + os.sep
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        loops = [
+            name
+            for name in folders
+            if os.path.islink(here / name)
+            and real.startswith(os.path.join(os.path.realpath(here / name), ""))
+        ]
+        folders[:] = [
+            name
+            for name in folders
+            if name not in loops and (not leave_out or os.path.realpath(here / name) != leave_out)
+        ]
+        yield here, loops, sorted(names)
 
 
 def file_digest(path: Path) -> str:

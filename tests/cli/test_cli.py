@@ -57,6 +57,20 @@ def test_python_m_maximir_and_usage_errors():
         assert "Traceback" not in done.stderr
 
 
+def test_a_file_that_begins_with_a_dash_gets_a_hint(tmp_path):
+    (tmp_path / "-dash.png").write_bytes(b"x")
+    for given, hinted in (("-dash.png", True), ("./-dash.png", False), ("-other.png", False)):
+        done = subprocess.run(
+            [sys.executable, "-m", "maximir", "restore", given, "-o", "out", "--task", "nothing"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 2
+        assert ("-dash.png is a file, but begins as options do: write ./-dash.png" in done.stderr) == hinted
+
+
 def test_folder(photos, tiny_weights, tmp_path, capsys):
     maximir("restore", photos, "-o", tmp_path / "out", "--weights", tiny_weights)
     assert files(tmp_path / "out") == files(photos)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import struct
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from helpers.malformed import HEIC, malformed, originals, pillow, smooth
 from helpers.malformed import vips as by_vips
 from maximir import images
 from maximir.errors import DamagedImage, TooLarge, UnsupportedImage
-from maximir.images import KINDS, Photo, decode, decoders, encode, jxl, profiles, vips
+from maximir.images import KINDS, Photo, decode, decoders, encode, ifd, jxl, profiles, vips, xmp
 from maximir.images.png import chunk, chunks, with_chunks
 
 SUFFIXES = [".png", ".jpg", ".webp", ".tif", ".avif"]
@@ -103,13 +104,13 @@ def test_damaged_exif_is_left_out_and_said():
 
 
 def test_xmp_that_repeats_the_orientation_of_a_turned_picture():
-    xmp = (
+    packet = (
         b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/><tiff:Orientation>6</tiff:Orientation>'
     )
     exif = Image.Exif()
     exif[274] = 6
-    assert decode(plain_jpeg(xmp=xmp, exif=exif)).metadata["xmp-data"] == xmp.replace(b"6", b"1")
-    assert decode(plain_jpeg(xmp=xmp)).metadata["xmp-data"] == xmp  # not turned
+    assert decode(plain_jpeg(xmp=packet, exif=exif)).metadata["xmp-data"] == packet.replace(b"6", b"1")
+    assert decode(plain_jpeg(xmp=packet)).metadata["xmp-data"] == packet  # not turned
 
 
 # PNG
@@ -229,14 +230,18 @@ def test_several_pictures_in_a_jpeg():
     struct.pack_into("<I", thumbnail, second + 4 + where + 16, 0x010002)
     assert decode(bytes(thumbnail)).notes == ()
     ultra = pillow("MPO", smooth(), xmp=b'<x:xmpmeta hdrgm:Version="1.0"/>', **several)
-    assert decode(ultra).notes == ("gain map for HDR left out",)
+    assert decode(ultra).notes == ("gain map for HDR left out", xmp.BESIDES_GONE)
 
 
 def test_motion_photos():
-    xmp = b'<x:xmpmeta GCamera:MotionPhoto="1"/>'
-    video = struct.pack(">I4s4s", 24, b"ftyp", b"mp42") + bytes(5000)
-    assert decode(plain_jpeg(xmp=xmp) + video).notes == ("video left out",)
-    assert decode(plain_jpeg(xmp=xmp)).notes == decode(plain_jpeg() + video).notes == ()
+    packet = b'<x:xmpmeta GCamera:MotionPhoto="1"/>'
+    video = struct.pack(">I4s4s", 24, b"ftyp", b"mp42") + b"\1" * 5000
+    photo = decode(plain_jpeg(xmp=packet) + video)
+    assert photo.notes == ("video left out", xmp.BESIDES_GONE)
+    assert photo.metadata["xmp-data"] == b"<x:xmpmeta/>"
+    assert decode(plain_jpeg(xmp=packet)).notes == (xmp.BESIDES_GONE,)
+    [note] = decode(plain_jpeg() + video).notes
+    assert note.endswith("bytes behind the picture left out")
 
 
 def test_the_profile_of_cmyk_is_used():
@@ -353,6 +358,168 @@ def test_colours_that_were_multiplied_by_alpha():
     plain[tag + 8] = 1
     photo = decode(bytes(plain))
     assert photo.rgb[0, 0].tolist() == [127, 255, 51] and photo.alpha[0, 0] == 100
+
+
+def small_tiff(*pictures: dict[int, int], below: dict[int, int] | None = None, make: bytes = b"") -> bytes:
+    """Grey pictures with these fields (TIFF's tags) beside the usual ones, and one below the first."""
+    data = bytearray(b"II*\0" + bytes(4))
+
+    def picture(fields: dict[int, int], following: int) -> int:
+        width, height = fields.get(256, 8), fields.get(257, 4)
+        at = len(data)
+        data.extend(bytes(width * height))
+        usual = {
+            256: width,
+            257: height,
+            258: 8,
+            259: 1,
+            262: 1,
+            273: at,
+            277: 1,
+            278: height,
+            279: width * height,
+        }
+        entries = [(tag, 4, 1, value) for tag, value in (usual | fields).items()]
+        if make and not following:
+            entries.append((271, 2, len(make), len(data)))
+            data.extend(make)
+        data.extend(bytes(len(data) % 2))
+        table = directory(*entries, following=following)
+        data.extend(table)
+        return len(data) - len(table)
+
+    at = picture(below, 1) if below else 0
+    struct.pack_into("<I", data, len(data) - 4, 0)
+    start = 0
+    for number, fields in reversed(list(enumerate(pictures))):
+        start = picture(fields | ({330: at} if at and number == 0 else {}), start)
+    struct.pack_into("<I", data, 4, start)
+    return bytes(data)
+
+
+PREVIEW = {254: 1, 256: 8, 257: 4}
+MAIN = {256: 80, 257: 40}
+SENSOR = MAIN | {262: 32803}
+
+
+def test_a_preview_is_not_the_picture():
+    assert decode(small_tiff(MAIN)).rgb.shape == (40, 80, 3)
+    assert decode(small_tiff(MAIN, PREVIEW)).rgb.shape == (40, 80, 3)
+    assert decode(small_tiff(MAIN, below=PREVIEW)).rgb.shape == (40, 80, 3)
+    assert decode(small_tiff(PREVIEW)).rgb.shape == (4, 8, 3)  # the only one
+    assert decode(small_tiff(MAIN | {254: 1})).rgb.shape == (40, 80, 3)
+    for data in (
+        small_tiff(PREVIEW, MAIN),
+        small_tiff({255: 2}, MAIN),
+        small_tiff(PREVIEW, below=MAIN),
+        small_tiff({}, below=MAIN),
+        small_tiff(PREVIEW, below=MAIN | {254: 1}),
+    ):
+        with pytest.raises(UnsupportedImage, match=r"begins with a preview of 8x4 pixels; save .* of 80x40"):
+            decode(data)
+    with pytest.raises(UnsupportedImage, match="2 pages"):
+        decode(small_tiff({}, MAIN))
+    assert decode(small_tiff(MAIN, PREVIEW)).notes == ("first of 2 pictures",)
+    assert decode(small_tiff(MAIN, MAIN | {254: 4})).notes == ("first of 2 pictures",)
+
+
+@pytest.mark.parametrize(
+    ("called", "data"),
+    [
+        ("DNG", small_tiff(PREVIEW | {50706: 0x0401}, below=SENSOR)),
+        ("DNG", small_tiff(MAIN | {50706: 0x0401})),
+        ("Nikon NEF", small_tiff(PREVIEW, below=SENSOR, make=b"NIKON CORPORATION\0")),
+        ("Sony ARW", small_tiff(PREVIEW, below=MAIN | {262: 34892}, make=b"SONY\0")),
+        ("sensor data in a TIFF", small_tiff(SENSOR)),
+        ("sensor data in a TIFF", small_tiff(PREVIEW, SENSOR)),
+        ("Canon CR2", b"II*\0\x10\0\0\0CR\2\0" + small_tiff(MAIN)),
+        ("Phase One IIQ", b"II*\0\x10\0\0\0IIIICwaR" + bytes(40)),
+        ("Canon CR3", struct.pack(">I8s", 24, b"ftypcrx ") + bytes(40)),
+        ("Fujifilm RAF", b"FUJIFILMCCD-RAW 0201" + bytes(80)),
+        ("Panasonic RW2", b"IIU\0" + small_tiff(MAIN)[4:]),
+        ("Olympus ORF", b"IIRO" + small_tiff(MAIN)[4:]),
+        ("Olympus ORF", b"MMOR" + bytes(40)),
+        ("Sigma X3F", b"FOVb" + bytes(40)),
+        ("Minolta MRW", b"\0MRM" + bytes(40)),
+        ("Canon CRW", b"II\x1a\0\0\0HEAPCCDR" + bytes(40)),
+    ],
+)
+def test_raw_files_are_called_so_by_content(called, data):
+    with pytest.raises(
+        UnsupportedImage, match=rf"is a camera raw file \({called}\), .* export it as a 16-bit TIFF"
+    ):
+        decode(data)
+
+
+def test_pixels_are_no_marks_of_raw_files():
+    for value in (ord("I"), ord("M")):
+        flat = np.full((40, 56, 3), value, np.uint8)
+        data = by_vips(".tif", flat)
+        assert data[8:12] == bytes([value]) * 4 and apart(decode(data).rgb, flat) == 0
+
+
+def test_directories_that_go_in_circles_cost_little():
+    data = bytearray(small_tiff(*[MAIN] * 900))
+    for at in range(8, len(data) - 2000, 3000):  # many that begin within others
+        struct.pack_into("<H", data, at, 65_535)
+    began = time.perf_counter()
+    with contextlib.suppress(DamagedImage, UnsupportedImage):
+        decode(bytes(data))
+    assert time.perf_counter() - began < 3
+
+
+def extra_samples(data: bytes) -> tuple[int, ...]:
+    reader = ifd.Reader(data)
+    return ifd.numbers(reader, reader.directory(reader.first())[0], 338)[338]
+
+
+def with_extra(kind: int | None, pixels: np.ndarray) -> bytes:
+    """A TIFF whose last channel is of this kind; None: it does not say."""
+    space = {2: "b-w", 4: "srgb" if pixels.dtype == np.uint8 else "rgb16"}[pixels.shape[2]]
+    data = bytearray(by_vips(".tif", pixels, space))
+    tag = data.index(struct.pack("<HHI", 338, 3, 1))
+    data[tag + 8] = kind or 0
+    if kind is None:
+        struct.pack_into("<H", data, tag, 65_000)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", [0, None])
+@pytest.mark.parametrize("shape", [(40, 56, 4), (40, 56, 2)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_channels_of_scanners_are_no_alpha(kind, shape, dtype):
+    pixels = noise(*shape, dtype=dtype)
+    if shape[2] == 2 and dtype == np.uint16:
+        return
+    photo = decode(with_extra(kind, pixels))
+    assert apart(photo.alpha, pixels[..., -1]) == 0
+    data, notes = encode(photo, "tiff")
+    assert notes == () and extra_samples(data) == (0,)
+    assert apart(decode(data).alpha, pixels[..., -1]) == 0 and apart(decode(data).rgb, photo.rgb) == 0
+    for other in ("png", "jpeg", "webp", "avif"):
+        data, notes = encode(photo, other)
+        assert "the TIFF's extra channel, which is no alpha, left out" in notes
+        assert decode(data).alpha is None
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_alpha_of_tiffs_stays_of_its_kind(dtype):
+    full = np.iinfo(dtype).max
+    pixels = noise(40, 56, 4, dtype=dtype)
+    pixels[..., :3] = pixels[..., :3].astype(np.uint64) * pixels[..., 3:] // full
+    photo = decode(with_extra(1, pixels))
+    data, _ = encode(photo, "tiff")
+    assert extra_samples(data) == (1,)
+    assert apart(decode(data).alpha, pixels[..., 3]) == 0
+    stored = bytearray(data)
+    stored[stored.rindex(struct.pack("<HHI", 338, 3, 1)) + 8] = 2  # to see what the samples are
+    assert apart(decode(bytes(stored)).rgb, pixels[..., :3]) <= 1
+    again, _ = encode(decode(data), "tiff")
+    assert (
+        apart(decode(again).rgb[pixels[..., 3] > full // 8], decode(data).rgb[pixels[..., 3] > full // 8])
+        <= 5
+    )
+    assert extra_samples(encode(decode(with_extra(2, pixels)), "tiff")[0]) == (2,)
 
 
 def test_unusual_depths_are_called_so():
@@ -497,10 +664,10 @@ def jxl_file(array: np.ndarray, **options: object) -> bytes:
 def test_jpeg_xl():
     exif = Image.Exif()
     exif[271], exif[282], exif[283], exif[296] = "Maker", 300.0, 300.0, 2
-    xmp = b"<x:xmpmeta/>"
-    photo = decode(jxl_file(smooth(), lossless=True, exif=exif.tobytes(), xmp=xmp, use_container=True))
+    packet = b"<x:xmpmeta/>"
+    photo = decode(jxl_file(smooth(), lossless=True, exif=exif.tobytes(), xmp=packet, use_container=True))
     assert apart(photo.rgb, smooth()) == 0 and photo.notes == ()
-    assert photo.metadata["xmp-data"] == xmp and b"Maker" in photo.metadata["exif-data"]
+    assert photo.metadata["xmp-data"] == packet and b"Maker" in photo.metadata["exif-data"]
     assert photo.metadata["xres"] == pytest.approx(300 / 25.4)
     assert "icc-profile-data" not in photo.metadata  # it says "sRGB", and no more
     rgba = np.dstack([smooth(), smooth()[..., 0]])

@@ -243,16 +243,23 @@ def test_what_the_file_says_survives(tmp_path, source, target):
 
 def test_iptc_survives_where_it_can(tmp_path):
     bare = b"\x1c\x02\x78\x00\x05hello"
-    wrapped = b"Photoshop 3.0\x008BIM\x04\x04\0\0" + struct.pack(">I", len(bare)) + bare
-    for blob, suffix, survives in (
-        (wrapped, "jpg", 1),
-        (bare, "tif", 1),
-        (wrapped, "tif", 0),
-        (bare, "jpg", 0),
+    wrapped = (
+        b"Photoshop 3.0\x008BIM\x04\x04\0\0" + struct.pack(">I", len(bare)) + bare + bytes(len(bare) % 2)
+    )
+    path = b"8BIM\x07\xd0\0\0" + struct.pack(">I", 4) + b"path"
+    for blob, suffix, back in (
+        (wrapped, "jpg", wrapped),
+        (bare, "jpg", wrapped),
+        (bare, "tif", bare),
+        (wrapped + path, "tif", wrapped + path),
+        (wrapped + path, "jpg", wrapped + path),
     ):
-        write(Photo(smooth(), metadata={"iptc-data": blob}), tmp_path / f"a.{suffix}")
-        kept = read(tmp_path / f"a.{suffix}").metadata.get("iptc-data", b"")
-        assert kept.rstrip(b"\0") == (blob if survives else b"")
+        assert write(Photo(smooth(), metadata={"iptc-data": blob}), tmp_path / f"a.{suffix}") == ()
+        assert read(tmp_path / f"a.{suffix}").metadata["iptc-data"] == back
+    for suffix in ("png", "webp", "avif"):
+        assert write(Photo(smooth(), metadata={"iptc-data": bare}), tmp_path / f"a.{suffix}") == (
+            "IPTC left out",
+        )
 
 
 def test_big_endian_tiff_exif(tmp_path):

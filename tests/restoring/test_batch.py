@@ -374,6 +374,47 @@ def test_one_image_to_a_kind_that_cannot_be_written(suffix, tmp_path):
     assert batch.plan([tmp_path / "a.png"], tmp_path / f"result{suffix}")[0].target.name == "a.png"
 
 
+def plan_of(folder, *names):
+    """What becomes of files: names of results, or why there is none."""
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_bytes(b"x")
+    jobs = batch.plan([folder], folder.parent / "out")
+    return {job.source.name: job.problem or job.target.name for job in jobs}
+
+
+def test_who_keeps_its_name_has_the_better_right_to_it(tmp_path):
+    for folder, (other, name) in enumerate([("photo", "photo.png"), ("b.gif", "b.gif.png"), ("z", "z.png")]):
+        planned = plan_of(tmp_path / str(folder), other, name)
+        assert planned[name] == name and f"{name}, as {name} does" in planned[other]
+    for given in (("photo", "photo.png"), ("photo.png", "photo")):
+        jobs = batch.plan([tmp_path / "0" / name for name in given], tmp_path / "out")
+        assert {job.source.name: job.problem is None for job in jobs} == {"photo.png": True, "photo": False}
+
+
+def test_two_inputs_of_one_name_are_refused(tmp_path):
+    for folder in ("a", "b"):
+        plan_of(tmp_path / folder, "x.png", "y")
+    for name in ("x.png", "y"):
+        with pytest.raises(UsageError, match="would both become"):
+            batch.plan([tmp_path / "a" / name, tmp_path / "b" / name], tmp_path / "out")
+
+
+def test_links_to_folders_are_followed_but_not_round_and_round(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.png").write_bytes(b"x")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "photos" / "results").symlink_to(tmp_path / "out")
+    jobs = {job.source: job for job in batch.plan([tmp_path / "photos"], tmp_path / "out")}
+    wanted = tmp_path / "photos" / "link"
+    assert jobs.keys() == {wanted / "b.png", wanted / "round"}
+    assert jobs[wanted / "b.png"].target == tmp_path / "out" / "link" / "b.png"
+    assert jobs[wanted / "round"].problem == "is a link to a folder that it is in"
+
+
 @pytest.mark.parametrize("name", ["a.jfif", "a.jpe", "a.JPE", "a.jpeg"])
 def test_suffixes_of_jpeg_stay(name, tmp_path):
     (tmp_path / name).write_bytes(b"x")

@@ -1,3 +1,7 @@
+import os
+import signal
+import subprocess
+import sys
 import tarfile
 
 import numpy as np
@@ -15,6 +19,7 @@ from maximir.training.data import (
     load_rgb,
     split,
 )
+from maximir.training.samples import views
 
 
 def save(folder, *names, size=(8, 6)):
@@ -400,6 +405,20 @@ def test_sizes_are_those_of_the_upright_image_in_odd_cases(suffix, orientation, 
     assert image.size() == image.load().shape[:2]
 
 
+def test_exif_behind_the_pixels_of_a_png(tmp_path):
+    turned = save_turned(tmp_path / "x.png", (20, 10), 6).read_bytes()
+    at = turned.index(b"eXIf") - 4
+    chunk = turned[at : at + 12 + int.from_bytes(turned[at : at + 4], "big")]
+    (tmp_path / "x.png").write_bytes(turned.replace(chunk, b"")[:-12] + chunk + turned[-12:])
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        tar.add(tmp_path / "x.png", arcname="x.png")
+    for _, image in list_images(tmp_path):  # loose, and in the shard
+        assert image.size() == image.load().shape[:2] == (20, 10)
+    damaged = (tmp_path / "x.png").read_bytes().replace(b"eXIf", b"eXIg")
+    (tmp_path / "x.png").write_bytes(damaged)
+    assert ImageFile(tmp_path / "x.png").size() == (10, 20)
+
+
 def test_turned_pixels_are_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the first row is the right edge
@@ -425,6 +444,66 @@ def test_other_kinds_of_pixels_become_rgb(mode, tmp_path):
     Image.new("RGB", (20, 10), (255, 255, 255)).convert(mode).save(path)
     rgb = load_rgb(path)
     assert rgb.shape == (10, 20, 3) and rgb.dtype == np.uint8 and rgb.min() >= 254
+
+
+def test_samples_without_a_full_scale_are_named(tmp_path):
+    """Pillow would make black pictures of floats in [0, 1], and white ones of long integers."""
+    unit = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    Image.fromarray(unit).save(tmp_path / "f32.tif")
+    Image.fromarray((unit * 2**30).astype(np.int32)).save(tmp_path / "i32.tif")
+    for name, kind in (("f32.tif", "float"), ("i32.tif", "32-bit or signed")):
+        for read in (ImageFile(tmp_path / name).load, ImageFile(tmp_path / name).size):
+            with pytest.raises(
+                MaximirError, match=rf"{name}: cannot .*{kind} samples are not supported; save"
+            ):
+                read()
+    save(tmp_path, "good.png")
+    skipped = []
+    found = views(find_scenes([tmp_path]), [1.0], 2, skipped.append, "clean")
+    assert [view.files[0].name for view in found] == ["good.png"] and len(skipped) == 2
+
+
+def test_what_is_not_restored_is_not_trained_on(tmp_path):
+    pages = {"save_all": True, "append_images": [Image.new("RGB", (8, 8))]}
+    Image.new("RGB", (8, 8)).save(tmp_path / "pages.tif", **pages)
+    with pytest.raises(MaximirError, match="the TIFF has 2 pages"):
+        load_rgb(tmp_path / "pages.tif")
+    for name in ("a.jfif", "b.jpe", "c.avif", "d.gif"):
+        Image.new("RGB", (8, 8), (200, 200, 200)).save(tmp_path / name, {"jfif": "JPEG"}.get(name[2:]))
+    found = dict(list_images(tmp_path))
+    assert found.keys() == {"a", "b", "c", "d", "pages"}
+    assert all(abs(found[name].load().astype(int) - 200).max() < 3 for name in "abcd")
+
+
+def test_training_reads_with_pillow_alone(tmp_path):
+    """Where libvips is missing; and it is not used where it is, because it hangs in forked processes."""
+    save(tmp_path, "a.png", "b.tif")
+    code = (
+        "import sys; sys.modules['pyvips'] = None\n"
+        "from pathlib import Path\nfrom maximir.training.data import load_rgb\n"
+        f"for name in 'a.png', 'b.tif': assert load_rgb(Path({str(tmp_path)!r}, name)).shape == (6, 8, 3)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    if hasattr(os, "fork"):
+        load_rgb(tmp_path / "b.tif")
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            load_rgb(tmp_path / "b.tif")
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_links_to_folders_are_followed_but_not_round_and_round(tmp_path):
+    save(tmp_path / "store", "x/1.png", "y/1.png", "more/2.png")
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "pairs" / "input").symlink_to(tmp_path / "store" / "x")
+    (tmp_path / "pairs" / "target").symlink_to(tmp_path / "store" / "y")
+    (tmp_path / "pairs" / "round").symlink_to(tmp_path / "pairs")
+    assert described(find_pairs([tmp_path / "pairs"])) == {"1": (["1.png"], "1.png")}
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "link").symlink_to(tmp_path / "store" / "more")
+    assert [name for name, _ in list_images(tmp_path / "photos")] == ["link/2"]
 
 
 def test_depth_maps_are_in_units_of_their_mean(tmp_path):

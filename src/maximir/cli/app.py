@@ -50,6 +50,12 @@ def root(
     pass
 
 
+def like_an_option(arguments: list[str]) -> str | None:
+    """The first argument that is taken for an option, and is the name of a file."""
+    before = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return next((name for name in before if name.startswith("-") and os.path.lexists(name)), None)
+
+
 def main() -> None:
     """Run the command; errors are one sentence on standard error and the exit status of the contract."""
     for stream in (sys.stdout, sys.stderr):
@@ -60,6 +66,13 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         app()
+    except SystemExit as end:
+        if end.code == 2 and (name := like_an_option(sys.argv[1:])):
+            print(
+                f"maximir: {printable(name)} is a file, but begins as options do: write ./{printable(name)}",
+                file=sys.stderr,
+            )
+        raise
     except MaximirError as error:
         print(f"maximir: {printable(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)

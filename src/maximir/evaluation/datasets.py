@@ -22,7 +22,7 @@ import numpy as np
 from maximir import images
 from maximir.errors import MaximirError, UsageError
 from maximir.evaluation.layouts import BY_NAME, CLEAN, LAYOUTS, Layout, compiled
-from maximir.files import reason
+from maximir.files import reason, walk
 
 SUFFIXES = {*images.WRITABLE, *images.NOT_WRITABLE}
 BLOCKS = ".mat"
@@ -157,18 +157,8 @@ def list_images(root: Path) -> list[str]:
         raise MaximirError(f"{error.filename}: {reason(error)}") from error
 
     found = []
-    for here, folders, names in os.walk(root, onerror=refuse, followlinks=True):
-        real = os.path.realpath(here) + os.sep
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".")  # a link to a folder that it is in has no end
-            and not (
-                os.path.islink(path := os.path.join(here, name))
-                and real.startswith(os.path.join(os.path.realpath(path), ""))
-            )
-        ]
-        below = os.path.relpath(here, root).replace(os.sep, "/")
+    for here, _, names in walk(root, refuse):
+        below = here.relative_to(root).as_posix()
         found += [
             name if below == "." else f"{below}/{name}"
             for name in names

@@ -18,7 +18,7 @@ import pyvips
 
 from maximir.errors import DamagedImage, MaximirError, TooLarge, UnsupportedImage
 from maximir.files import reason, write_atomically
-from maximir.images import decoders, profiles, tiff, vips
+from maximir.images import decoders, exif, iptc, jpeg, profiles, raw, tiff, vips, xmp
 from maximir.images.decoded import CheckSize, Decoded, Metadata
 
 # suffix -> kind, as `encode` takes it
@@ -46,7 +46,7 @@ class Photo:
 
     rgb: np.ndarray  # [H, W, 3] uint8 or uint16, full range; a grey one has three equal channels
     grey: bool = False  # the file was grey: write() writes one channel back
-    alpha: np.ndarray | None = None  # [H, W], same dtype as rgb
+    alpha: np.ndarray | None = None  # [H, W], same dtype as rgb; or a TIFF's extra channel
     metadata: Metadata = field(default_factory=Metadata)  # what write() puts back
     notes: tuple[str, ...] = ()  # facts worth telling the user
     digest: str = ""  # SHA-256 of the file that `read` decoded
@@ -131,7 +131,8 @@ def encode(photo: Photo, kind: str) -> tuple[bytes, tuple[str, ...]]:
     _check_fits(photo, kind)
     try:
         pixels, metadata, notes = _fitted(photo, kind)
-        return vips.encode(pixels, metadata, kind), notes
+        data, more = vips.encode(pixels, metadata, kind)
+        return data, notes + more
     except pyvips.Error as e:
         raise MaximirError(f"the image cannot be encoded as {kind.upper()} ({vips.cause(e)})") from e
     except MemoryError as e:
@@ -151,6 +152,8 @@ def _bytes(path: Path) -> bytes:
 
 
 def _decoded(data: bytes, check_size: CheckSize) -> Decoded:
+    if why := raw.refusal(data):
+        raise UnsupportedImage(why)
     kind = decoders.kind_of(data)
     if kind == "jxl":
         found = decoders.jpeg_xl(data, check_size)
@@ -172,22 +175,24 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _photo(decoded: Decoded) -> Photo:
-    pixels, metadata, notes = decoded
+    pixels, metadata, notes, turned = decoded
     grey = pixels.shape[2] < 3
     colours = 1 if grey else 3
     alpha = np.ascontiguousarray(pixels[..., colours]) if pixels.shape[2] > colours else None
     rgb = np.repeat(pixels[..., :1], 3, axis=2) if grey else np.ascontiguousarray(pixels[..., :3])
-    exif = metadata.get("exif-data")
-    # HEIC, WebP and the like have no resolution but EXIF's.
-    if exif and metadata.get("xres", vips.UNKNOWN) == vips.UNKNOWN:
-        metadata |= tiff.resolution(exif)
+    height, width = rgb.shape[:2]
+    if packet := metadata.get("xmp-data"):
+        metadata["xmp-data"], more = xmp.corrected(packet, width, height, turned)
+        notes += more
+    if "xres" not in metadata:  # HEIC, WebP and the like have no resolution but EXIF's
+        metadata |= exif.resolution(metadata.get("exif-data", b""))
     return Photo(rgb, grey, alpha, metadata, notes)
 
 
 def _check_fits(photo: Photo, kind: str) -> None:
     if kind not in KINDS.values():
         raise UnsupportedImage(f"cannot write {kind}; use one of {' '.join(dict.fromkeys(KINDS.values()))}")
-    if photo.alpha is not None and kind == "jpeg":
+    if photo.alpha is not None and kind == "jpeg" and not _is_extra(photo):
         raise UnsupportedImage("JPEG cannot hold transparency; write PNG, WebP or TIFF instead")
     if kind != "png" and (numbers := photo.metadata.get("cicp")):
         hdr = profiles.HDR[numbers[1]]
@@ -198,14 +203,21 @@ def _check_fits(photo: Photo, kind: str) -> None:
         )
 
 
+def _is_extra(photo: Photo) -> bool:
+    """Whether `alpha` is another channel, such as a scanner's infrared: only TIFF has those."""
+    return photo.metadata.get("extra-sample") == tiff.UNSPECIFIED
+
+
 def _fitted(photo: Photo, kind: str) -> tuple[np.ndarray, Metadata, tuple[str, ...]]:
     """Pixels [H, W, C] and metadata as `kind` holds them, and a note on each thing that it cannot."""
     notes = []
     metadata = photo.metadata.copy()
     grey = photo.grey and kind not in vips.ALWAYS_COLOUR
     pixels = photo.rgb[..., :1] if grey else photo.rgb
-    if photo.alpha is not None:
+    if photo.alpha is not None and (kind == "tiff" or not _is_extra(photo)):
         pixels = np.dstack([pixels, photo.alpha])
+    elif photo.alpha is not None:
+        notes.append("the TIFF's extra channel, which is no alpha, left out")
     if pixels.dtype == np.uint16 and kind == "avif":
         if metadata.get("bits-per-sample", 16) > 12:
             notes.append("16 bit reduced to the 12 of AVIF")
@@ -218,9 +230,23 @@ def _fitted(photo: Photo, kind: str) -> tuple[np.ndarray, Metadata, tuple[str, .
             notes.append(f"{misfit} left out")
         else:
             metadata["icc-profile-data"] = icc[: int.from_bytes(icc[:4], "big")]  # libpng wants its length
-    if (exif := metadata.get("exif-data")) and not tiff.is_exif(exif):
-        del metadata["exif-data"]
-        notes.append("damaged EXIF left out")
+    if (block := metadata.get("exif-data")) is not None:
+        if exif.is_exif(block):
+            metadata["exif-data"] = exif.restored(block, pixels.shape[1], pixels.shape[0])
+        else:
+            del metadata["exif-data"]
+            notes.append("damaged EXIF left out")
+    if (blob := metadata.get("iptc-data")) is not None:
+        metadata["iptc-data"] = iptc.restored(blob)
+        if kind not in ("jpeg", "tiff"):
+            notes.append("IPTC left out")
+    if kind != "jpeg" and (others := metadata.get("jpeg-segments")):
+        notes.append(f"other data of the JPEG left out ({jpeg.names(others)})")
+    if "comments" in metadata and kind not in ("jpeg", "png"):
+        notes.append("comment left out")
+    by_exif = exif.resolution(metadata.get("exif-data", b""))
+    if "xres" in metadata and kind in ("webp", "avif") and not exif.agree(by_exif, metadata):
+        notes.append("resolution left out")
     if kind != "png" and (numbers := metadata.get("cicp")):
         notes.append(
             f"HDR ({profiles.HDR[numbers[1]]}) cannot be marked in {kind.upper()}: write PNG instead"

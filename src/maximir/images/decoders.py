@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,10 +14,9 @@ import numpy as np
 from PIL import AvifImagePlugin, BmpImagePlugin, ImageFile, ImageOps
 
 from maximir.errors import DamagedImage, MaximirError, UnsupportedImage
-from maximir.images import jxl, profiles
+from maximir.images import exif, ifd, jxl, profiles, xmp
 from maximir.images.decoded import CheckSize, Decoded, Metadata
 
-TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 HEIF_BRANDS = (
     b"heic",
     b"heix",
@@ -34,7 +32,6 @@ HEIF_BRANDS = (
 )
 AVIF_BRANDS = (b"avif", b"avis")
 MORE_THAN_8, TWELVE, MONOCHROME = 0x40, 0x20, 0x10  # bits: flags of an AV1 image
-ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>))[2-8]")
 INSTALL = "pip install 'maximir[formats]'"
 
 
@@ -44,7 +41,7 @@ def kind_of(data: bytes) -> str | None:
         return "png"
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg"
-    if data.startswith(TIFF_STARTS):
+    if data.startswith(ifd.STARTS):
         return "tiff"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
@@ -95,11 +92,6 @@ def packed(pixels: np.ndarray, bits: int) -> np.ndarray:
     return (table << (16 - bits)).astype(np.uint16)[pixels]
 
 
-def upright(xmp: bytes) -> bytes:
-    """XMP repeats EXIF's orientation, and some programs believe it: for an image that was turned."""
-    return ORIENTATION.sub(rb"\g<1>1", xmp)
-
-
 def heic(data: bytes, check_size: CheckSize) -> Decoded:
     """The primary image, turned as the container says; EXIF's orientation does not count there."""
     library = _optional("pillow_heif", "HEIC")
@@ -130,7 +122,7 @@ def heic(data: bytes, check_size: CheckSize) -> Decoded:
         metadata |= profiles.described(int(primaries), int(transfer), grey=pixels.shape[2] < 3)
     if pixels.dtype == np.uint16:
         metadata["bits-per-sample"] = bits
-    return Decoded(np.ascontiguousarray(pixels), metadata, tuple(notes))
+    return Decoded(np.ascontiguousarray(pixels), metadata, tuple(notes), turned=_was_turned(metadata))
 
 
 def jpeg_xl(data: bytes, check_size: CheckSize) -> Decoded | bytes:
@@ -166,11 +158,15 @@ def jpeg_xl(data: bytes, check_size: CheckSize) -> Decoded | bytes:
         kind, body = bytes(box.box_type), bytes(box.data)
         if kind == b"Exif":
             # 4 bytes say where in the rest it begins; some programs leave them out.
-            start = 0 if body[:4] in TIFF_STARTS else 4 + int.from_bytes(body[:4], "big")
+            start = 0 if body[:4] in ifd.STARTS else 4 + int.from_bytes(body[:4], "big")
             metadata.setdefault("exif-data", body[start:])
         elif kind == b"xml ":
-            metadata.setdefault("xmp-data", upright(body))
-    return Decoded(pixels.reshape(info.height, info.width, -1), metadata, tuple(notes))
+            metadata.setdefault("xmp-data", xmp.upright(body))
+        elif kind == b"brob":  # Brotli's
+            notes.append("packed metadata left out")
+    return Decoded(
+        pixels.reshape(info.height, info.width, -1), metadata, tuple(notes), turned=_was_turned(metadata)
+    )
 
 
 def _says_srgb(icc: bytes) -> bool:
@@ -209,7 +205,8 @@ def _by_pillow(reader: type[ImageFile.ImageFile], data: bytes, check_size: Check
             raise UnsupportedImage(f"this kind of image is not supported ({_short(error)})") from error
         raise DamagedImage(f"the file is truncated or damaged ({_short(error)})") from error
     notes = (f"first of {frames} frames",) if frames > 1 else ()
-    return Decoded(pixels[..., None] if pixels.ndim == 2 else pixels, _of_pillow(info), notes)
+    metadata = _of_pillow(info)
+    return Decoded(pixels[..., None] if pixels.ndim == 2 else pixels, metadata, notes, _was_turned(metadata))
 
 
 def _of_pillow(info: Mapping[Any, Any]) -> Metadata:
@@ -217,13 +214,18 @@ def _of_pillow(info: Mapping[Any, Any]) -> Metadata:
     metadata: Metadata = {}
     if icc := info.get("icc_profile"):
         metadata["icc-profile-data"] = bytes(icc)
-    if exif := info.get("exif"):
-        metadata["exif-data"] = bytes(exif)
-    if xmp := info.get("xmp"):
-        metadata["xmp-data"] = upright(bytes(xmp))
-    if (dpi := info.get("dpi")) and min(dpi) > 0:
-        metadata |= {"xres": dpi[0] / 25.4, "yres": dpi[1] / 25.4}
+    if block := info.get("exif"):
+        metadata["exif-data"] = bytes(block).removeprefix(exif.PREFIX)
+    if packet := info.get("xmp"):
+        metadata["xmp-data"] = xmp.upright(bytes(packet))
+    if dpi := info.get("dpi"):
+        metadata |= exif.sensible(dpi[0] / 25.4, dpi[1] / 25.4)
     return metadata
+
+
+def _was_turned(metadata: Metadata) -> bool:
+    """As EXIF says: the decoders do not, and the containers seldom differ."""
+    return exif.orientation(metadata.get("exif-data", b"")) > 1
 
 
 def _optional(module: str, kind: str) -> Any:

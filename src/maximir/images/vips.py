@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import atexit
 import struct
-import zlib
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyvips
 
 from maximir.errors import DamagedImage, MaximirError, TooLarge, UnsupportedImage
-from maximir.images import jpeg, png, profiles, tiff
+from maximir.images import exif, gif, heif, jpeg, png, profiles, tiff, webp, xmp
 from maximir.images.decoded import CheckSize, Decoded, Metadata
-from maximir.images.decoders import packed, unpacked, upright
+from maximir.images.decoders import packed, unpacked
 
 # libvips marks the loaders that are fuzzed; no other may see a file from a stranger.
 pyvips.block_untrusted_set(True)
@@ -51,25 +50,17 @@ def silence() -> object:
 
 HANDLER = silence()
 
-BLOBS: tuple[Literal["icc-profile-data", "exif-data", "xmp-data", "iptc-data"], ...] = (
-    "icc-profile-data",
-    "exif-data",
-    "xmp-data",
-    "iptc-data",
-)
 OPTIONS: dict[str, dict[str, Any]] = {
     "png": {},
     "jpeg": {"Q": 95, "subsample_mode": "off", "optimize_coding": True},
     "webp": {"lossless": True, "exact": True},  # exact: the colours of transparent pixels too
-    "tiff": {"compression": "deflate", "predictor": "horizontal"},
+    "tiff": {"compression": "deflate", "predictor": "horizontal", "resunit": "inch"},
     "avif": {"compression": "av1", "Q": 95, "subsample_mode": "off", "effort": 2},
 }
 LONGEST = {"jpeg": 65_500, "webp": 16_383, "avif": 16_384}  # pixels a side
 ALWAYS_COLOUR = ("webp", "avif")  # libvips writes no grey ones
-KEEP_EXIF, KEEP_ALL = 1, 31  # libvips's flags: exif 1, xmp 2, iptc 4, icc 8, other 16
+KEEP_EXIF, KEEP_XMP, KEEP_ICC = 1, 2, 8  # libvips's flags
 MOST_FRAMES = 10_000  # of a WebP: the time that libwebp takes grows with their square
-MOST_PER_MM = 100_000  # pixels: beyond is nonsense
-UNKNOWN = 1.0  # libvips's resolution, in pixels per mm, of a file that names none
 NOT_DAMAGED = (
     "nsupported",
     "not supported",
@@ -90,6 +81,8 @@ def decode(data: bytes, kind: str | None, check_size: CheckSize) -> Decoded:
     """
     if kind == "webp" and data.count(b"ANMF") > MOST_FRAMES:
         raise TooLarge(f"the WebP has more than {MOST_FRAMES:,} frames")
+    if kind == "png" and len(data) >= png.HEADER_END:  # libpng takes absurd sizes for damage
+        check_size(*struct.unpack_from(">2I", data, 16))
     try:
         # "error" finds damaged TIFF strips, which "truncated" lets pass; "warning" refuses files that
         # every viewer shows, such as JPEGs with a few stray bytes between markers.
@@ -98,8 +91,12 @@ def decode(data: bytes, kind: str | None, check_size: CheckSize) -> Decoded:
         refuse(image, data, kind)
         frames = png.frames(data) if kind == "png" else get(image, "n-pages", 1)
         pictures = "frames" if kind in ("png", "gif", "webp") else "pictures"
-        turned = kind == "avif" or get(image, "orientation", 1) > 1
-        image = image.copy_memory().autorot()  # decodes here: turning needs the rows out of order
+        metadata, said = kept(image, data, kind)
+        turned = orientation(image, metadata, kind)
+        image = image.copy_memory()  # decodes here: turning needs the rows out of order
+        if kind != "avif":  # which is turned already
+            image.set_type(pyvips.GValue.gint_type, "orientation", turned)
+            image = image.autorot()
         is_cmyk = image.interpretation == "cmyk"
         image = from_cmyk(image) if is_cmyk else image
         pixels = image.numpy().reshape(image.height, image.width, image.bands)
@@ -108,9 +105,6 @@ def decode(data: bytes, kind: str | None, check_size: CheckSize) -> Decoded:
     except UnicodeDecodeError as error:  # pyvips: libvips's words have some of the file's bytes
         raise DamagedImage("the file is truncated or damaged") from error
     bits = get(image, "bits-per-sample", 16)
-    metadata = kept(image, data, kind)
-    if turned and "xmp-data" in metadata:
-        metadata["xmp-data"] = upright(metadata["xmp-data"])
     if kind == "avif" and pixels.dtype == np.uint16 and bits < 16:
         pixels, metadata["bits-per-sample"] = unpacked(pixels, bits), bits
     notes = [f"first of {frames} {pictures}"] if frames > 1 else []
@@ -118,7 +112,11 @@ def decode(data: bytes, kind: str | None, check_size: CheckSize) -> Decoded:
         notes += jpeg.notes(data)
     if is_cmyk:
         notes.append("CMYK converted to sRGB")
-    return Decoded(pixels, metadata, tuple(notes))
+        if packet := metadata.get("xmp-data"):
+            metadata["xmp-data"] = xmp.in_rgb(packet)
+        if image.get_typeof("icc-profile-data"):
+            metadata["icc-profile-data"] = image.get("icc-profile-data")
+    return Decoded(pixels, metadata, (*notes, *said), turned > 1)
 
 
 def refuse(image: pyvips.Image, data: bytes, kind: str | None) -> None:
@@ -133,11 +131,10 @@ def refuse(image: pyvips.Image, data: bytes, kind: str | None) -> None:
         raise UnsupportedImage(f"the colour space '{space}' is not supported; save it as RGB")
     if image.bands > bands:
         raise UnsupportedImage(f"{image.bands} channels are not supported; save it as grey or RGB")
-    frames = get(image, "n-pages", 1)
     if kind == "tiff" and tiff.is_raw_ycbcr(data):
         raise UnsupportedImage("YCbCr in planes or without subsampling is not supported; save it as RGB")
-    if kind == "tiff" and frames > 1 and tiff.pages(data) > 1:
-        raise UnsupportedImage(f"the TIFF has {frames} pages; save each as its own file")
+    if kind == "tiff" and (why := tiff.unfit(data)):
+        raise UnsupportedImage(why)
     if kind == "jpeg" and jpeg.is_cut(data):
         raise DamagedImage(f"the file is too short for {image.width}x{image.height} pixels")
 
@@ -166,22 +163,39 @@ def from_cmyk(image: pyvips.Image) -> pyvips.Image:
     return rgb.bandjoin(image[4]) if image.bands == 5 else rgb
 
 
-def kept(image: pyvips.Image, data: bytes, kind: str | None) -> Metadata:
-    """What the file says about the photograph."""
-    metadata: Metadata = {"xres": image.xres, "yres": image.yres}
-    for name in BLOBS:
-        if (value := get(image, name, None)) is not None:
-            metadata[name] = value
-    if kind == "png":
-        if "icc-profile-data" not in metadata:
-            metadata |= png.colours(data)
-        if texts := png.texts(data):
-            metadata["png-texts"] = texts
-    if kind == "avif" and "icc-profile-data" not in metadata and (numbers := heif_numbers(data)):
+def kept(image: pyvips.Image, data: bytes, kind: str | None) -> tuple[Metadata, tuple[str, ...]]:
+    """What the file says about the photograph, and notes on what of it is not carried."""
+    notes: tuple[str, ...] = ()
+    metadata: Metadata = {}
+    match kind:
+        case "jpeg":
+            metadata, notes = jpeg.described(data)
+        case "png":
+            metadata, notes = png.described(data)
+        case "tiff":
+            metadata, notes = tiff.described(data)
+        case "gif":
+            metadata = gif.described(data)
+        case _:
+            if block := get(image, "exif-data", b""):
+                metadata["exif-data"] = block.removeprefix(exif.PREFIX)
+            if packet := get(image, "xmp-data", b""):
+                metadata["xmp-data"] = xmp.upright(packet) if kind == "avif" else packet
+    if (icc := get(image, "icc-profile-data", None)) is not None:
+        metadata["icc-profile-data"] = icc
+    elif kind == "png":
+        metadata |= png.colours(data)
+    elif kind == "avif" and (numbers := heif_numbers(data)):
         metadata |= profiles.described(*numbers, grey=False)
-    if kind == "tiff" and (exif := tiff.exif_of_tiff(data)):  # libvips leaves it behind
-        metadata["exif-data"] = exif
-    return metadata
+    return metadata, notes
+
+
+def orientation(image: pyvips.Image, metadata: Metadata, kind: str | None) -> int:
+    """1 to 8. By our own reading, for that is what is set to 1 in the result."""
+    block = metadata.get("exif-data", b"")
+    if kind == "tiff" or not exif.is_exif(block):
+        return int(get(image, "orientation", 1))
+    return exif.orientation(block)
 
 
 def heif_numbers(data: bytes) -> tuple[int, int] | None:
@@ -190,66 +204,60 @@ def heif_numbers(data: bytes) -> tuple[int, int] | None:
     return struct.unpack_from(">HH", data, at + 8) if 0 <= at <= len(data) - 12 else None
 
 
-def encode(pixels: np.ndarray, metadata: Metadata, kind: str) -> bytes:
-    """A file's content. `pixels`: [H, W, C], of the bits that the kind holds.
+def encode(pixels: np.ndarray, metadata: Metadata, kind: str) -> tuple[bytes, tuple[str, ...]]:
+    """A file's content, and notes on metadata that is too long for it. `pixels`: [H, W, C], of its bits.
+
+    libvips writes pixels and the profile; EXIF it would make anew, of what it knows: the rest is put in here.
 
     Raises:
         pyvips.Error: libvips cannot.
     """
+    height, width, channels = pixels.shape
     wide, options = pixels.dtype == np.uint16, dict(OPTIONS[kind])
+    grey = channels < 3
+    keep = KEEP_ICC
     if kind == "avif" and wide:
         options["bitdepth"] = avif_bits(metadata)
         pixels = packed(pixels, options["bitdepth"])
+    if kind == "tiff" and metadata.get("extra-sample") == tiff.ASSOCIATED:
+        pixels = tiff.multiplied(pixels)
+    predicted = kind == "tiff" and wide and tiff.byte_order(metadata) == ">"
+    if predicted:
+        pixels, options["predictor"] = tiff.differences(pixels), "none"
     image = pyvips.Image.new_from_array(np.ascontiguousarray(pixels))
-    image = with_metadata(image, metadata, kind)
-    grey = pixels.shape[2] < 3
     image = image.copy(interpretation=("grey16" if wide else "b-w") if grey else "rgb16" if wide else "srgb")
-    # libvips invents EXIF, to tell the resolution: don't let it where there is nothing to tell.
-    plain = "exif-data" not in metadata and image.xres == UNKNOWN
-    data: bytes = image.write_to_buffer(
-        f".{kind}", keep=KEEP_ALL - KEEP_EXIF if plain else KEEP_ALL, **options
-    )
-    if kind == "png":
-        colours = png.cicp(metadata["cicp"]) if "cicp" in metadata else b""
-        data = png.with_chunks(data, colours + metadata.get("png-texts", b""))
-    if kind == "tiff":
-        data = tiff.add_to_tiff(data, metadata.get("exif-data"), metadata.get("iptc-data"))
-    return data
+    if "xres" in metadata:
+        image = image.copy(xres=metadata["xres"], yres=metadata["yres"])
+    blobs = {"icc-profile-data": metadata.get("icc-profile-data")}
+    if kind == "avif":
+        blobs["xmp-data"] = metadata.get("xmp-data")
+        blobs["exif-data"] = heif.PLACEHOLDER if "exif-data" in metadata else None
+        keep |= KEEP_XMP | (KEEP_EXIF if "exif-data" in metadata else 0)
+    for name, value in blobs.items():
+        if value:
+            image.set_type(pyvips.GValue.blob_type, name, value)
+    data: bytes = image.write_to_buffer(f".{kind}", keep=keep, **options)
+    match kind:
+        case "png":
+            return png.with_metadata(data, metadata), ()
+        case "jpeg":
+            return jpeg.with_metadata(data, metadata)
+        case "tiff":
+            return tiff.with_metadata(data, metadata, predicted=predicted)
+        case "webp":
+            block, packet = metadata.get("exif-data"), metadata.get("xmp-data")
+            return webp.with_metadata(data, width, height, block, packet), ()
+        case "avif" if "exif-data" in metadata:
+            try:
+                return heif.with_exif(data, metadata["exif-data"]), ()
+            except ValueError:  # of a libheif that writes other boxes
+                return data, ("EXIF left out",)
+    return data, ()
 
 
 def avif_bits(metadata: Metadata) -> int:
     """Of a sample of an AVIF with more than 8: it has 10 or 12."""
     return 10 if metadata.get("bits-per-sample", 16) <= 10 else 12
-
-
-def with_metadata(image: pyvips.Image, metadata: Metadata, kind: str) -> pyvips.Image:
-    """`image` with libvips's fields for `metadata`, and upright for every viewer."""
-    if exif := metadata.get("exif-data"):
-        image = carrier(exif).insert(image, 0, 0, expand=True)
-    xres, yres = metadata.get("xres", UNKNOWN), metadata.get("yres", UNKNOWN)
-    if min(xres, yres) > 0 and max(xres, yres) < MOST_PER_MM:
-        image = image.copy(xres=xres, yres=yres)
-    blobs = {"icc-profile-data": metadata.get("icc-profile-data"), "xmp-data": metadata.get("xmp-data")}
-    # JPEG wraps IPTC as Photoshop does; TIFF has it bare, and gets it from tiff.
-    if kind == "jpeg" and metadata.get("iptc-data", b"").startswith(b"Photoshop"):
-        blobs["iptc-data"] = metadata["iptc-data"]
-    for name, value in blobs.items():
-        if value:
-            image.set_type(pyvips.GValue.blob_type, name, value)
-    image.set_type(pyvips.GValue.gint_type, "orientation", 1)
-    return image
-
-
-def carrier(exif: bytes) -> pyvips.Image:
-    """A black pixel with this EXIF, but without its thumbnail, which shows the picture as it was.
-
-    libvips writes EXIF from the fields that its readers make: this has it read a PNG.
-    """
-    blob = tiff.without_thumbnail(exif.removeprefix(tiff.PREFIX))
-    header = struct.pack(">2I5B", 1, 1, 8, 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"eXIf", blob), (b"IDAT", zlib.compress(b"\0\0")), (b"IEND", b""))
-    file = png.SIGNATURE + b"".join(png.chunk(*chunk) for chunk in chunks)
-    return pyvips.Image.new_from_buffer(file, "")
 
 
 def get(image: pyvips.Image, name: str, default: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from maximir import __version__, images
 from maximir.errors import MaximirError, UsageError
-from maximir.files import JsonLines, reason
+from maximir.files import JsonLines, reason, walk
 from maximir.restoring import pipeline
 from maximir.restoring.journal import Entry, Journal
 from maximir.restoring.pipeline import Work
@@ -149,13 +149,18 @@ def plan(inputs: Sequence[Path], output: Path) -> list[Job]:
             target = output if to_file else output / place.with_name(result_name(place.name))
             if os.path.realpath(target) == os.path.realpath(source):
                 raise UsageError(f"{source}: input and output are the same file; choose another output")
-            if target in jobs:
-                other = jobs[target].source
-                if given not in other.parents:
-                    raise UsageError(f"{other} and {source} would both become {target}")
-                jobs[source] = Job(source, target, f"would become {target}, as {other.name} does")
-            else:
+            other = jobs.get(target)
+            if other is None:
                 jobs[target] = Job(source, target)
+                continue
+            loser, winner = source, other.source
+            keeps, other_keeps = source.name == target.name, other.source.name == target.name
+            if keeps == other_keeps and given not in other.source.parents:
+                raise UsageError(f"{other.source} and {source} would both become {target}")
+            if keeps:  # who keeps a name has the better right to it
+                loser, winner = winner, loser
+                jobs[target] = Job(winner, target)
+            jobs[loser] = Job(loser, target, f"would become {target}, as {winner.name} does")
     if not jobs:
         raise UsageError(f"no files in {', '.join(map(str, inputs))}")
     return list(jobs.values())
@@ -175,15 +180,10 @@ def files_below(folder: Path, output: Path) -> Iterator[tuple[Path, str | None]]
     if os.path.realpath(folder) == excluded:
         raise UsageError(f"{folder}: input and output are the same folder; choose another output")
     unreadable: list[OSError] = []
-    for root, folders, names in os.walk(folder, onerror=unreadable.append):
-        here = Path(root)
-        for name in sorted(folders):
-            if os.path.islink(here / name) and not hidden(name):
-                yield here / name, "is a link to a folder, not followed"
-        folders[:] = sorted(
-            name for name in folders if not hidden(name) and os.path.realpath(here / name) != excluded
-        )
-        for name in sorted(names):
+    for here, loops, names in walk(folder, unreadable.append, leave_out=excluded):
+        for name in loops:
+            yield here / name, "is a link to a folder that it is in"
+        for name in names:
             if not hidden(name):
                 yield here / name, None
     for error in unreadable:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import re
 import tarfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -20,10 +21,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from maximir.errors import MaximirError
+from maximir.files import reason, walk
 from maximir.pixels import UINT8, from_unit, to_unit
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".avif", ".bmp", ".gif"}
 SHARD = ".tar"
+PNG_END = 65_536  # bytes in which to look for what stands behind the pixels
 ROLE = re.compile(r"(?:^|(.*)[._])(input|target|depth)$", re.IGNORECASE)
 
 
@@ -49,12 +52,15 @@ class ImageFile:
 
     def open(self) -> Image.Image:
         """The image, its pixels not yet read."""
-        if self.member is None:
-            return Image.open(self.path)
-        _, start, length = self.member
-        with self.path.open("rb") as shard:
-            shard.seek(start)
-            return Image.open(io.BytesIO(shard.read(length)))
+        return Image.open(self.path if self.member is None else io.BytesIO(self.read()))
+
+    def read(self, begin: int = 0) -> bytes:
+        """The file's content, from a byte on; negative: counted from the end."""
+        _, start, length = self.member or ("", 0, self.path.stat().st_size)
+        skipped = min(begin, length) if begin >= 0 else max(0, length + begin)
+        with self.path.open("rb") as file:
+            file.seek(start + skipped)
+            return file.read(length - skipped)
 
     def size(self) -> tuple[int, int]:
         """Height and width, upright, from the header alone.
@@ -64,30 +70,49 @@ class ImageFile:
         """
         try:
             with self.open() as image:
+                refuse(image)
                 width, height = image.size
-                # Of a PNG without EXIF before its pixels, Pillow would decode them all to look behind.
-                known = image.format != "PNG" or "exif" in image.info
-                known = known and image.format != "TIFF"  # which Pillow turns by itself
-                turned = known and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+                exif = Image.Exif()
+                if image.format == "PNG" and "exif" not in image.info:
+                    # Pillow would decode the pixels to look behind them.
+                    exif.load(exif_at_the_end(self.read(-PNG_END)))
+                elif image.format != "TIFF":  # which Pillow turns by itself
+                    exif = image.getexif()
+                turned = exif.get(0x0112, 1) in (5, 6, 7, 8)
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more for bad files
             raise MaximirError(f"{self}: cannot be read as an image ({error})") from error
         return (width, height) if turned else (height, width)
 
     def load(self) -> np.ndarray:
-        """The image as uint8 [H, W, 3]. Pillow only, so that training needs nothing else.
+        """The image as uint8 [H, W, 3].
+
+        By Pillow, and not by `maximir.images`: training needs nothing else, and libvips hangs in processes
+        that were forked after it was used, as those that prepare samples are.
 
         Raises:
-            MaximirError: the file cannot be read as an image.
+            MaximirError: the file cannot be read as an image, or is one that is not restored either.
         """
         try:
             with self.open() as image:
+                refuse(image)
+                if image.format == "TIFF" and (why := self._not_the_picture()):
+                    raise MaximirError(why)
                 upright = ImageOps.exif_transpose(image)
-                if upright.mode.startswith("I;16"):  # Pillow would clip it to 8 bits
+                if upright.mode.startswith("I"):  # Pillow would clip it to 8 bits
                     grey = from_unit(to_unit(np.asarray(upright).astype(np.uint16)), UINT8)
                     return np.repeat(grey[..., None], 3, axis=-1)
                 return np.asarray(upright.convert("RGB"))
         except Exception as error:
             raise MaximirError(f"{self}: cannot be read as an image ({error})") from error
+
+    def _not_the_picture(self) -> str | None:
+        """Why a TIFF's first picture is not the one that is meant, where there is what can tell."""
+        try:
+            from maximir.images import raw, tiff
+        except (ImportError, OSError):  # libvips is not there
+            return None
+        data = self.read()
+        return raw.refusal(data) or tiff.unfit(data)
 
     def load_depth(self) -> np.ndarray:
         """A grey image as float32 [H, W], in units of its mean: what unit it was stored in does not matter.
@@ -119,6 +144,25 @@ class Scene:
     depth: ImageFile | None = None
 
 
+def exif_at_the_end(png: bytes) -> bytes:
+    """The EXIF in the last bytes of a PNG, where some programs put it; nothing if there is none."""
+    at = png.rfind(b"eXIf")
+    length = int.from_bytes(png[max(0, at - 4) : max(0, at)], "big")
+    end = at + 4 + length
+    if at < 4 or zlib.crc32(png[at:end]).to_bytes(4, "big") != png[end : end + 4]:
+        return b""
+    return png[at + 4 : end]
+
+
+def refuse(image: Image.Image) -> None:
+    """Raise MaximirError for samples that restoring does not take, either: they have no full scale."""
+    if image.mode == "F" or (
+        image.mode == "I" and image.format != "PNG"
+    ):  # older Pillow has 16-bit PNGs as I
+        kind = "float" if image.mode == "F" else "32-bit or signed"
+        raise MaximirError(f"{kind} samples are not supported; save it with 8 or 16 bits per channel")
+
+
 def fit_depth(depth: np.ndarray, height: int, width: int) -> np.ndarray:
     """A depth map [h, w] at the size of its image: [height, width]."""
     return np.asarray(Image.fromarray(depth).resize((width, height), Image.Resampling.BILINEAR))
@@ -132,16 +176,16 @@ def load_rgb(path: Path) -> np.ndarray:
 def list_images(place: Path) -> list[tuple[str, ImageFile]]:
     """Names (without suffix, `/` between folders) and files of all images in a folder or tar shard, sorted.
 
-    Shards below a folder count with what is in them.
+    Shards below a folder count with what is in them; links to folders are followed, as in restoring.
 
     Raises:
-        MaximirError: the place is missing, a shard is damaged, or there is no image.
+        MaximirError: the place is missing or cannot be read, a shard is damaged, or there is no image.
     """
     if place.is_file() and place.suffix == SHARD:
         found = list_shard(place)
     elif place.is_dir():
         found = []
-        for path in place.rglob("*"):
+        for path in (here / name for here, _, names in walk(place, unreadable) for name in names):
             if path.name.startswith("."):  # such as what macOS leaves beside each file
                 continue
             if path.suffix.lower() in SUFFIXES:
@@ -153,6 +197,10 @@ def list_images(place: Path) -> list[tuple[str, ImageFile]]:
     if not found:
         raise MaximirError(f"{place}: no images in it ({', '.join(sorted(SUFFIXES))})")
     return sorted(found, key=lambda item: (item[0], str(item[1])))
+
+
+def unreadable(error: OSError) -> None:
+    raise MaximirError(f"{error.filename}: {reason(error)}") from error
 
 
 def list_shard(path: Path) -> list[tuple[str, ImageFile]]:

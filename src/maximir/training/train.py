@@ -154,7 +154,11 @@ def available_memory() -> int:
 
 
 def make_loader(recipe: Recipe, sources: dict[str, Views], run: Run) -> DataLoader[Sample]:
-    """Batches from the run's step to its end."""
+    """Batches from the run's step to its end.
+
+    Processes are forked where the system does that, so that decoded images are shared and not copied. There
+    torch has one thread, so nobody waits for those of OpenMP, which a fork loses.
+    """
     processes = run.processes
     return DataLoader(
         PhasedSamples(recipe.mixtures, sources, recipe.seed, mixup=recipe.mixup, rotate=recipe.rotate),
