@@ -183,10 +183,7 @@ def test_a_client_that_leaves_stops_the_computing(tmp_path):
 
 def test_the_view_of_a_large_photograph_can_be_chosen(service):
     image = encoded(array=noise(16, 1030))
-    auto, exact = (
-        service.restore(image, task="retouch", view=view)
-        for view in ("", "exact")
-    )
+    auto, exact = (service.restore(image, task="retouch", view=view) for view in ("", "exact"))
     assert auto.status_code == exact.status_code == 200
     assert "light from a view" in auto.headers["x-maximir-notes"]
     assert "x-maximir-notes" not in exact.headers

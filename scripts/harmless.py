@@ -1,0 +1,66 @@
+"""What the models in the box do to a photograph that has nothing to restore, and to even areas.
+
+    python scripts/harmless.py DATA          # DATA/validation/mcmaster: clean photographs
+
+clean: PSNR (dB) between a clean photograph and its result, the worst of them, centre crops of 256 pixels; the
+largest shift of a channel's mean, in levels of 255. grid: what is left of flat fields and of gradients behind the
+best cubic fit, rms in levels, the worst of five fields at 256 x 256 and at 500 x 333.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from maximir import Restorer
+from maximir.models.catalogue import MODELS
+
+SIZES = ((256, 256), (333, 500))
+DETAIL = ("denoise", "deblur", "derain")  # others change light and colours of any photograph
+
+
+def fields(height: int, width: int) -> list[np.ndarray]:
+    """Flat ones and gradients, `[H, W]` in [0, 1]."""
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    return [np.full((height, width), level) for level in (0.1, 0.5, 0.9)] + [
+        0.2 + 0.6 * x,
+        0.2 + 0.3 * (x + y),
+    ]
+
+
+def residual(plane: np.ndarray) -> float:
+    """Rms of `[H, W]` behind its best cubic fit."""
+    y, x = np.mgrid[-1 : 1 : plane.shape[0] * 1j, -1 : 1 : plane.shape[1] * 1j]
+    terms = np.stack([x**i * y**j for i in range(4) for j in range(4 - i)], axis=-1).reshape(plane.size, -1)
+    fit, *_ = np.linalg.lstsq(terms, plane.ravel(), rcond=None)
+    return float(np.sqrt(np.square(plane.ravel() - terms @ fit).mean()))
+
+
+def grid(restorer: Restorer, field: np.ndarray) -> float:
+    result = restorer(np.repeat(field[..., None], 3, axis=-1).astype(np.float32)).clip(0, 1) * 255
+    return max(residual(result[..., channel].astype(float)) for channel in range(3))
+
+
+def main() -> None:
+    photographs = []
+    for path in sorted((Path(sys.argv[1]) / "validation/mcmaster").iterdir()):
+        photograph = np.asarray(Image.open(path).convert("RGB"))
+        top, left = (side // 2 - 128 for side in photograph.shape[:2])
+        photographs.append(photograph[top : top + 256, left : left + 256])
+    print("| model | clean | shift | grid, 256 x 256 | grid, 500 x 333 |\n| --- | --- | --- | --- | --- |")
+    for model in MODELS:
+        restorer, clean, shift = Restorer(model.name, view="exact"), [], []
+        for photograph in photographs if model.task in DETAIL else ():
+            difference = restorer(photograph).astype(float) - photograph
+            clean.append(-10 * np.log10(np.square(difference).mean() / 255**2))
+            shift.append(np.abs(difference.mean(axis=(0, 1))).max())
+        told = f"{min(clean):.1f} | {max(shift):.1f}" if clean else " | "
+        grids = [max(grid(restorer, field) for field in fields(*size)) for size in SIZES]
+        print(f"| {model.name} | {told} | {grids[0]:.2f} | {grids[1]:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
