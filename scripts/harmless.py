@@ -3,8 +3,8 @@
     python scripts/harmless.py DATA          # DATA/validation/mcmaster: clean photographs
 
 clean: PSNR (dB) between a clean photograph and its result, the worst of them, centre crops of 256 pixels; the
-largest shift of a channel's mean, in levels of 255. grid: what is left of flat fields and of gradients behind the
-best cubic fit, rms in levels, the worst of five fields at 256 x 256 and at 500 x 333.
+largest shift of a channel's mean, in levels of 255. grid: what is left of flat fields and of gradients behind
+the best cubic fit, rms in levels, the worst of five fields at 256 x 256 and at 500 x 333.
 """
 
 from __future__ import annotations
