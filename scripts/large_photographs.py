@@ -52,9 +52,8 @@ def ways(restorer: Restorer, image: np.ndarray) -> Iterator[tuple[str, np.ndarra
     light, seconds = timed(restorer, view)
 
     def corrected(result: np.ndarray) -> np.ndarray:
-        result = result.copy()
-        views.correct(result, views.smooth(light - views.shrink(result, *light.shape[:2])))
-        return result
+        difference = views.smooth(light - views.shrink(result, *light.shape[:2]))
+        return views.correct(result, difference, result.dtype)
 
     yield "colours of a view", affine(image, view, light), seconds
     whole, whole_seconds = timed(restorer, image)

@@ -89,6 +89,19 @@ def test_what_the_view_makes_of_small_things_does_not_show():
     assert rms(views.smooth(np.float32(image[:90, :90]))[..., 0] - image[:90, :90, 0]) < 1e-3
 
 
+def test_what_is_too_bright_in_a_tile_keeps_its_detail():
+    """Tiles are not clipped before the light is right."""
+    rng = np.random.default_rng(3)
+    image = (rng.integers(100, 160, (1100, 1100, 3))).astype(np.uint8)
+
+    def too_bright(piece):
+        unit = np.array(views.to_unit(piece))
+        return unit if max(piece.shape) > views.TILE else unit + np.float32(0.5)
+
+    result = views.restore_in_views(image, too_bright, nothing)
+    assert np.abs(result.astype(int) - image).max() <= 1
+
+
 def test_detail_is_that_of_the_tiles():
     rng = np.random.default_rng(2)
     image = sky(1100, 1200) + 0.1 * rng.standard_normal((1100, 1200, 3)).astype(np.float32)
