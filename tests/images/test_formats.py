@@ -190,8 +190,10 @@ def test_profiles_by_numbers_are_right():
 
 
 def test_hdr_is_kept_in_png_and_refused_elsewhere():
-    photo = decode(with_chunks(pillow("PNG", smooth()), chunk(b"cICP", b"\x09\x10\0\1")))
+    light = chunk(b"mDCV", bytes(range(24))) + chunk(b"cLLI", bytes(8))
+    photo = decode(with_chunks(pillow("PNG", smooth()), chunk(b"cICP", b"\x09\x10\0\1") + light))
     data, _ = encode(photo, "png")
+    assert light in data
     assert (b"cICP", b"\x09\x10\0\1") in list(chunks(data))
     with pytest.raises(
         UnsupportedImage, match=r"HDR colours \(PQ\) cannot be written as AVIF; write PNG instead"

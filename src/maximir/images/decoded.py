@@ -25,6 +25,7 @@ Metadata = TypedDict(
         "png-texts": bytes,  # chunks as they stood in the file
         "jpeg-segments": bytes,  # others of a JPEG, as they stood in the file
         "extra-sample": int,  # what a TIFF says its last channel is, if not usual alpha: see `tiff`
+        "png-light": bytes,  # chunks on the light of HDR, as they stood in the file
         "comments": tuple[bytes, ...],  # of a JPEG or GIF
         "cicp": bytes,  # primaries and transfer of HDR colours, as numbers of ITU-T H.273
     },

@@ -14,6 +14,7 @@ from maximir.images.decoded import Metadata
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_END = 33  # of the signature and IHDR: where chunks may be put in
 GREYS = (0, 4)  # types of colour: without and with alpha
+LIGHT = (b"mDCV", b"cLLI")  # of HDR: of the screen where it was made, and of the picture
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 XMP = b"XML:com.adobe.xmp\0"  # libvips keeps it
 MAX_TEXTS = 2**20  # bytes of all texts together, and of one that is unpacked
@@ -44,6 +45,7 @@ def described(png: bytes) -> tuple[Metadata, tuple[str, ...]]:
     found: Metadata = {}
     notes: list[str] = []
     texts: list[bytes] = []
+    light: dict[bytes, bytes] = {}
     length, ended = 0, False
     for kind, body in chunks(png):
         ended = kind == b"IEND"
@@ -57,6 +59,8 @@ def described(png: bytes) -> tuple[Metadata, tuple[str, ...]]:
                 notes.append("damaged or too long XMP left out")
             else:
                 found.setdefault("xmp-data", packet)
+        elif kind in LIGHT and len(body) < 100:
+            light[kind] = chunk(kind, body)
         elif kind in TEXTS:
             length += len(body) + 12
             if length > MAX_TEXTS or _is_bomb(kind, body):
@@ -66,6 +70,8 @@ def described(png: bytes) -> tuple[Metadata, tuple[str, ...]]:
                 texts.append(chunk(kind, body))
     if not ended:  # all pixels are there, or decoding would have failed
         notes.append("the file is cut off behind its pixels")
+    if light:
+        found["png-light"] = b"".join(light.values())
     if texts:
         found["png-texts"] = b"".join(texts)
     return found, tuple(dict.fromkeys(notes))
@@ -106,7 +112,7 @@ def with_metadata(png: bytes, metadata: Metadata) -> bytes:
             if kind in (b"pHYs", b"IDAT"):
                 break
             at += 12 + len(body)
-    added = cicp(metadata["cicp"]) if "cicp" in metadata else b""
+    added = (cicp(metadata["cicp"]) if "cicp" in metadata else b"") + metadata.get("png-light", b"")
     if block := metadata.get("exif-data"):
         added += chunk(b"eXIf", block)
     if packet := metadata.get("xmp-data"):
