@@ -226,6 +226,13 @@ def test_hostile_blocks_cost_little():
     assert time.perf_counter() - began < 2
 
 
+def test_the_work_with_directories_has_an_end():
+    reader = ifd.Reader(b"II*\0" + struct.pack("<IH", 8, 65_535) + bytes(12 * 65_535))
+    reader.directory(8)
+    with pytest.raises(struct.error, match="too many fields"):
+        reader.directory(8)
+
+
 def test_damaged_blocks_never_crash_and_never_grow():
     rng = random.Random(5)
     whole = block()
@@ -344,6 +351,12 @@ def entry(order: str, tag: int, kind: int, n: int, value: bytes, body: bytearray
 
 
 # AVIF
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_the_exif_of_libvips_leaves_nothing_in_an_avif(order):
+    data, _ = encode(photo_of(exif_data=block(order)), "avif")
+    assert data.count(b"II*\0") + data.count(b"MM\0*") == 1
 
 
 def test_avifs_of_other_libraries(monkeypatch):
