@@ -191,10 +191,13 @@ def test_without_the_extra(tmp_path, monkeypatch):
         hosts.check_request(tmp_path / "x.onnx", None)
 
 
-def test_a_folder_that_is_missing(gentle_weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(hosts, "to_pt2", lambda model, size: b"")
-    monkeypatch.setattr(
-        hosts, "run_pt2", lambda data: lambda image: load_model(gentle_weights)(image)[-1][-1]
-    )
+def test_a_folder_that_is_missing_is_noticed_before_any_work(tmp_path):
+    with pytest.raises(UsageError, match="there is no folder"):
+        hosts.check_request(tmp_path / "nowhere" / "x.pt2", None)
+
+
+def test_a_file_that_cannot_be_written(tmp_path):
+    (tmp_path / "x.pt2").mkdir()
     with pytest.raises(MaximirError, match="cannot be written"):
-        hosts.export(load_model(gentle_weights), tmp_path / "nowhere" / "x.pt2", 64)
+        hosts.write(tmp_path / "x.pt2", b"")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pt2"]
