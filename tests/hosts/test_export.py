@@ -25,7 +25,7 @@ def captured(gentle_weights):
         program = hosts.capture(load_model(gentle_weights), None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hosts, "capture", lambda model, size: program)
-        yield patch
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -133,15 +133,18 @@ def test_pt2_for_any_size(captured, gentle_weights, tmp_path, capsys):
         module(torch.rand(1, 3, 100, 64))
 
 
-def test_of_one_size(captured, gentle_weights, tmp_path):
-    captured.undo()
-    output = tmp_path / "gentle.pt2"
-    assert hosts.export(load_model(gentle_weights), output, 64) <= 1e-5
-    with hosts.quiet():
-        module = torch.export.load(output).module()
-    assert module(torch.rand(1, 3, 64, 64)).shape == (1, 3, 64, 64)
-    with pytest.raises((AssertionError, RuntimeError)):
-        module(torch.rand(1, 3, 128, 128))
+def test_options_arrive(gentle_weights, tmp_path, monkeypatch):
+    """What a file for one size does: test_darktable."""
+    given = []
+
+    def export(model, output, size, facts):
+        output.write_bytes(b"")
+        given.append((model.config.stages, size))
+        return 0.0
+
+    monkeypatch.setattr(hosts, "export", export)
+    maximir("export", gentle_weights, "-o", tmp_path / "x.pt2", "--size", "128", "--stages", "1")
+    assert given == [(1, 128)]
 
 
 def test_what_differs_is_not_written(gentle_weights, tmp_path, monkeypatch):
@@ -162,7 +165,7 @@ def test_what_differs_is_not_written(gentle_weights, tmp_path, monkeypatch):
         (["denoise", "-o", "x.onnx", "--size", "0"], "--size must be a multiple of 64, not 0"),
         (["denoise", "-o", "x.tflite"], "x.tflite: the output must be named .onnx or .pt2"),
         (["denoise"], "give the file to write: -o model.onnx"),
-        (["denoize", "-o", "x.pt2"], "unknown model 'denoize': did you mean denoise?"),
+        (["denoize", "-o", "x.pt2"], "unknown model 'denoize': did you mean denoise"),
         (["denoise", "-o", "x.pt2", "--stages", "9"], "stages must be 1 to"),
     ],
 )
@@ -188,10 +191,13 @@ def test_without_the_extra(tmp_path, monkeypatch):
         hosts.check_request(tmp_path / "x.onnx", None)
 
 
-def test_a_folder_that_is_missing(gentle_weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(hosts, "to_pt2", lambda model, size: b"")
-    monkeypatch.setattr(
-        hosts, "run_pt2", lambda data: lambda image: load_model(gentle_weights)(image)[-1][-1]
-    )
+def test_a_folder_that_is_missing_is_noticed_before_any_work(tmp_path):
+    with pytest.raises(UsageError, match="there is no folder"):
+        hosts.check_request(tmp_path / "nowhere" / "x.pt2", None)
+
+
+def test_a_file_that_cannot_be_written(tmp_path):
+    (tmp_path / "x.pt2").mkdir()
     with pytest.raises(MaximirError, match="cannot be written"):
-        hosts.export(load_model(gentle_weights), tmp_path / "nowhere" / "x.pt2", 64)
+        hosts.write(tmp_path / "x.pt2", b"")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pt2"]

@@ -35,6 +35,7 @@ def identifier(name: str) -> str:
 def check_request(output: Path, size: int) -> None:
     if output.suffix != SUFFIX:
         raise UsageError(f"{output}: darktable's packages are named {SUFFIX}")
+    export.check_folder(output)
     export.check_size(size)
     export.check_installed()
 

@@ -56,7 +56,7 @@ def export(
         The largest difference from this package's own output, at each of `SIZES` or at `size`.
 
     Raises:
-        UsageError: another kind of file, a size that is no multiple of 64, or a package is missing.
+        UsageError: another kind of file, no folder for it, no multiple of 64, or a package is missing.
         MaximirError: the file does not do what the network does, or cannot be written. Nothing is left.
     """
     check_request(output, size)
@@ -97,9 +97,16 @@ def check_request(output: Path, size: int | None) -> None:
     """Raises as `export`, before any work."""
     if output.suffix not in KINDS:
         raise UsageError(f"{output}: the output must be named {' or '.join(KINDS)}")
+    check_folder(output)
     check_size(size)
     if output.suffix == ".onnx":
         check_installed()
+
+
+def check_folder(output: Path) -> None:
+    """Minutes of work would be for nothing."""
+    if not output.parent.is_dir():
+        raise UsageError(f"{output}: there is no folder {output.parent}")
 
 
 def check_size(size: int | None) -> None:
@@ -129,7 +136,7 @@ class RestoringCells(Restoring):
     """The same of an image that comes in cells [N, 3, H/64, 64, W/64, 64].
 
     So each size in the network is a symbol times a number. Of H and W as symbols, most would be quotients,
-    and torch.export would reason about them for an hour.
+    which torch.export reasons about for longer and longer with each block (docs/decisions/0009-hosts.md).
     """
 
     def forward(self, image: Tensor) -> Tensor:
