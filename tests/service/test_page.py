@@ -600,7 +600,7 @@ def test_a_server_that_is_not_there_when_the_page_comes(page):
 
 def test_who_presses_restore_before_the_server_has_said_what_it_can_do_need_not_press_again(page):
     held = []
-    page.route("**/v1/models", held.append)
+    page.route("**/v1/models", lambda route: held.append(route))
     page.reload()
     choose(page)
     restore(page)

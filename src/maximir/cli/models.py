@@ -58,16 +58,14 @@ def get(
     """Fetch models of MAXIM's authors: from their bucket, else from npm by your npm client; each verified."""
     from maximir.models import authors, store
 
-    if source is not None and (everything or len(names or ()) > 1):
+    if (everything and names) or not (everything or names or source):
+        raise UsageError("give names of models, or --all")
+    if source and (everything or len(names or ()) > 1):
         raise UsageError("--from is the source of one model: give its name, or none to have it recognised")
     if everything:
         chosen = list(authors.MODELS)
-    elif names:
-        chosen = [wanted(name) for name in names]
-    elif source is not None:
-        chosen = [recognised(source)]
     else:
-        raise UsageError("give names of models, or --all")
+        chosen = [wanted(name) for name in names or ()] or [recognised(source or "")]
     failed = 0
     for model in dict.fromkeys(chosen):
         if model.name in store.stored() and not force:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from maximir.errors import NotEnoughMemory
 from maximir.restoring import edges, views
 from maximir.restoring.memory import padded_pixels, plan
 from maximir.restoring.restorer import Restorer
@@ -42,15 +43,18 @@ def foresee(restorer: Restorer, height: int, width: int) -> Foreseen:
     else:
         shape = (1, height, width)
         pixels = padded_pixels(shape)
-    needed = plan(
-        restorer.model.config,
-        shape,
-        restorer.features,
-        device=restorer.device,
-        max_memory=restorer.max_memory,
-        scratch=restorer.scratch,
-        more=photograph.nbytes + restorer.result_bytes([photograph]),
-    )
+    try:
+        needed = plan(
+            restorer.model.config,
+            shape,
+            restorer.features,
+            device=restorer.device,
+            max_memory=restorer.max_memory,
+            scratch=restorer.scratch,
+            more=photograph.nbytes + restorer.result_bytes([photograph]),
+        )
+    except NotEnoughMemory as error:  # for a tile or window
+        raise error.of(height, width) from None
     for side in SAMPLES:
         image = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
         start = time.perf_counter()

@@ -19,7 +19,7 @@ from maximir.engine import streaming
 from maximir.engine.machine import available, resident, scratch_folder
 from maximir.engine.maps import MapStore
 from maximir.engine.streaming import STRIP_BYTES, UNIT, Streaming
-from maximir.errors import MaximirError
+from maximir.errors import NotEnoughMemory
 from maximir.network.config import SIZE_MULTIPLE, MaximConfig
 from maximir.network.model import Maxim
 from maximir.restoring.padding import padded_size
@@ -121,9 +121,8 @@ def plan(
             store = MapStore(room, scratch_folder(scratch, on_disk))
             return Plan(Streaming(strip_bytes, features, store), limit, on_disk, least)
     source = "the memory budget is" if max_memory is not None else "this machine has room for"
-    raise MaximirError(
-        f"{shape[2]} x {shape[1]} pixels need at least {in_words(least)} with this model, "
-        f"but {source} {in_words(limit)}"
+    raise NotEnoughMemory(
+        *shape[1:], f"need at least {in_words(least)} with this model, but {source} {in_words(limit)}"
     )
 
 
@@ -142,9 +141,10 @@ def plan_on_gpu(
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         max_memory = torch.cuda.mem_get_info(device)[0] + unused
     if peak > max_memory:
-        raise MaximirError(
-            f"{shape[2]} x {shape[1]} pixels need {in_words(peak)} on the GPU with this model, "
-            f"but there are {in_words(max_memory)}; use --device cpu, which needs less"
+        raise NotEnoughMemory(
+            *shape[1:],
+            f"need {in_words(peak)} on the GPU with this model, but there are {in_words(max_memory)}; "
+            "use --device cpu, which needs less",
         )
     return Plan(Streaming(strip_bytes, features), peak, 0, peak)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from maximir.engine import streaming
 from maximir.engine.streaming import Streaming
-from maximir.errors import MaximirError, UsageError
+from maximir.errors import MaximirError, NotEnoughMemory, UsageError
 from maximir.models.checkpoint import load
 from maximir.network.model import Maxim
 from maximir.pixels import from_unit, to_unit
@@ -202,6 +202,8 @@ class Restorer:
         self.progress = None  # of the whole, not of its pieces
         try:
             return views.restore_in_views(image, restore, report or (lambda part: None))
+        except NotEnoughMemory as error:  # for a tile or the view
+            raise error.of(*image.shape[:2]) from None
         finally:
             self.progress = report
 
@@ -215,6 +217,8 @@ class Restorer:
         self.reserve += sum(image.nbytes for image in images)
         try:
             return edges.restore_with_strips(images, restore, report or (lambda part: None))
+        except NotEnoughMemory as error:  # for one of its windows
+            raise error.of(*images[0].shape[:2]) from None
         finally:
             self.progress, self.reserve = report, reserve
 
