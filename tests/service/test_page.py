@@ -1038,6 +1038,10 @@ def test_a_task_with_two_models_offers_both(page):
     expect(how).to_be_hidden()
     page.locator("[value=derain]").check()
     expect(how).to_have_value("derain-box")
+    right = "it => it.getBoundingClientRect().right"
+    assert how.evaluate(right) <= page.locator("#form").evaluate(right), (
+        "a long option makes the form too wide"
+    )
     expect(how.locator("option")).to_have_text(
         ["Fast, for all kinds", "Thorough, for what is like Rain13k (2 times as slow)"]
     )
