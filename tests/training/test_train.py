@@ -207,8 +207,8 @@ def test_bad_folders(clean, tmp_path):
 def test_the_message_of_a_loss_that_is_not_finite_names_the_batch(clean, tmp_path, monkeypatch):
     step = Run.train_step
 
-    def poisoned(self, degraded, target, origins=()):
-        return step(self, degraded * (torch.nan if self.step == 2 else 1), target, origins)
+    def poisoned(self, degraded, target, *others):
+        return step(self, degraded * (torch.nan if self.step == 2 else 1), target, *others)
 
     monkeypatch.setattr(Run, "train_step", poisoned)
     with pytest.raises(MaximirError, match=r"step 2: the loss is nan .*/\d\.png \(gaussian\)\. The"):

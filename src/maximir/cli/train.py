@@ -32,6 +32,13 @@ def train(
         str | None,
         typer.Option(help="Start from these weights: .safetensors, official .npz, or a model's name."),
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="Learn also from what this model makes of the samples: a file, or a model's name."),
+    ] = None,
+    stages: Annotated[
+        int | None, typer.Option(min=1, max=3, help="Of the network; of a larger --init, the first ones.")
+    ] = None,
     override: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the recipe (value in TOML)."),
@@ -58,6 +65,10 @@ def train(
     changes = dict(parse_override(item) for item in override or [])
     if init is not None:
         changes["init"] = init
+    if teacher is not None:
+        changes["teacher"] = teacher
+    if stages is not None:
+        changes["model"] = changes.get("model", {}) | {"stages": stages}
     chosen = load_recipe(recipe, changes)
     execution = Execution(device, workers, accumulate, recompute, compile, shard)
     if plan:

@@ -59,7 +59,7 @@ def plan_phases(
         MaximirError: as `train` would.
     """
     sources, _ = load_sources(recipe, data, pairs, report)
-    samples = PhasedSamples(recipe.mixtures, sources, recipe.seed, mixup=recipe.mixup, rotate=recipe.rotate)
+    samples = PhasedSamples.of(recipe, sources)
     plans = []
     with tempfile.TemporaryDirectory() as folder:
         run = Run(recipe, Path(folder), Processes(choose_device(execution.device)), execution)
@@ -84,7 +84,8 @@ def plan_phases(
 
 
 def take_step(run: Run, batch: Sample) -> None:
-    run.train_step(batch.degraded.to(run.device), batch.clean.to(run.device), batch.origins)
+    degraded, clean, lessons = (x.to(run.device) for x in (batch.degraded, batch.clean, batch.lessons))
+    run.train_step(degraded, clean, batch.origins, lessons)
     if run.device.type == "cuda":
         torch.cuda.synchronize(run.device)
 

@@ -18,6 +18,9 @@ from maximir.network.config import SIZE_MULTIPLE, MaximConfig
 from maximir.training.optimizers import OPTIMIZERS
 
 PAIRS = "pairs"  # in a mixture: not a degradation, but pairs of photographs
+EVEN = "even"  # nor this: even fields and gradients, made up
+
+AS_IS = "as-is"  # a degradation that does nothing
 
 RECIPES = resources.files("maximir.training") / "recipes"
 
@@ -36,7 +39,7 @@ def between_0_and_1(value: float) -> bool:
 
 NUMBER = (int, float)
 WHOLE_TABLES = ("mixture",)  # that an override replaces, not merges
-MIXABLE = (PAIRS, *DEGRADATIONS)
+MIXABLE = (PAIRS, EVEN, *DEGRADATIONS)
 
 
 def is_mixture(value: dict[str, Any]) -> bool:
@@ -95,6 +98,8 @@ FIELDS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
     "rotate": (bool, lambda value: True, "true or false"),
     "init": (str, lambda value: True, "weights: a file, or an embedded model's name"),
     "reset_head": (bool, lambda value: True, "true or false"),
+    "teacher": (str, lambda value: True, "weights: a file, or a model's name"),
+    "taught": (NUMBER, lambda value: 0 <= value <= 1, "a number in [0, 1]"),
     "start_at": (NUMBER, between_0_and_1, "a number in [0, 1)"),
     "steps": (int, positive, "a positive integer"),
     "optimizer": (str, OPTIMIZERS.__contains__, f"one of {', '.join(OPTIMIZERS)}"),
@@ -119,7 +124,8 @@ class Recipe:
 
     Attributes:
         task: what the model is for: denoise, deblur, derain, dehaze, enhance or retouch.
-        mixture: where samples come from, with their shares: "pairs" (folders of pairs), and names in
+        mixture: where samples come from, with their shares: "pairs" (folders of pairs), "even" (fields and
+            gradients, made up, to be returned as they are), and names in
             `maximir.degradations.DEGRADATIONS` (clean photographs, degraded on the fly).
         model: fields of `MaximConfig`.
         steps: optimiser steps.
@@ -142,6 +148,10 @@ class Recipe:
         init: weights to start from, a file or a model's name; "": random ones. Of a model with more
             stages than `model`, the first ones.
         reset_head: of those weights, the last convolutions start anew.
+        teacher: a model, a file or its name; what it makes of a sample is to be learned, instead of the clean
+            image: so that nothing is forgotten that it does well. Computed on the fly. "": none.
+        taught: probability of that. "as-is" samples always are taught; and "even" ones, what is smooth in
+            the teacher's result.
         start_at: the learning rates start where the schedule is after this part of a run; to go on gently
             from weights that were trained before.
         precision: "fp32", or "bf16" for autocast.
@@ -170,6 +180,8 @@ class Recipe:
     validate_with: tuple[str, ...] = ()
     init: str = ""
     reset_head: bool = False
+    teacher: str = ""
+    taught: float = 0.5
     start_at: float = 0.0
     precision: str = "bf16"
     seed: int = 0
@@ -180,6 +192,8 @@ class Recipe:
             right = isinstance(value, kinds) and isinstance(value, bool) == (kinds is bool)
             if not right or not allowed(value):
                 raise UsageError(f"recipe: {name} must be {words}, not {value!r}")
+        if AS_IS in self.mixed and not self.teacher:
+            raise UsageError(f"recipe: {AS_IS!r} in a mixture needs a teacher: who else would restore them?")
         if not self.phases or self.phases[-1].until != 1:
             raise UsageError("recipe: the last of the phases must have until = 1.0")
         if [phase.until for phase in self.phases] != sorted({phase.until for phase in self.phases}):

@@ -23,6 +23,7 @@ from maximir.training.distributed import Processes, accumulating, as_parts, spre
 from maximir.training.losses import restoration_loss
 from maximir.training.optimizers import make_optimizers
 from maximir.training.recipe import Recipe
+from maximir.training.teacher import Teacher
 
 try:
     import fcntl
@@ -122,6 +123,7 @@ class Run:
         self.data_digest = ""
         model = first_weights(recipe, load=not self.states()).to(processes.device).train()
         self.model = model
+        self.teacher = Teacher(recipe.teacher, processes.device) if recipe.teacher else None
         self.model.recompute(execution.recompute)
         self.network: nn.Module = spread(model, processes, shard=execution.shard)
         if execution.compile:
@@ -143,18 +145,21 @@ class Run:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
 
     def train_step(
-        self, degraded: Tensor, clean: Tensor, origins: Sequence[str] = ()
+        self, degraded: Tensor, clean: Tensor, origins: Sequence[str] = (), lessons: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """One optimiser step; loss and gradient norm before clipping, over the batches of all processes.
 
         Args:
             degraded, clean: `[N, 3, H, W]`, this process's part of the batch.
             origins: what they were made from, for the message.
+            lessons: `[N]`, what each is to become, where there is a teacher (`maximir.training.teacher`).
 
         Raises:
             MaximirError: the gradient is not finite. Weights and states are as before.
         """
         recipe, parts = self.recipe, self.execution.accumulate
+        if self.teacher is not None and lessons is not None:
+            clean = self.teacher.targets(degraded, clean, lessons)
         torch.manual_seed((self.processes.rank << 48) + recipe.seed * 1_000_003 + self.step)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:

@@ -22,8 +22,9 @@ from torch.utils.data import Dataset, Sampler
 from maximir.degradations import DEGRADATIONS
 from maximir.errors import MaximirError
 from maximir.pixels import to_unit
+from maximir.training import teacher
 from maximir.training.data import ImageFile, Scene, fit_depth
-from maximir.training.recipe import PAIRS
+from maximir.training.recipe import AS_IS, EVEN, PAIRS, Recipe
 
 CLEAN, DEPTH = "clean", "depth"  # beside PAIRS, the kinds of what samples are drawn from
 MIXUP_BETA = 1.2
@@ -38,12 +39,14 @@ class Sample(NamedTuple):
         degraded, clean: float32 `[3, patch, patch]`, the clean one in [0, 1].
         origins: what they were made from, for messages.
         skipped: images that could not be read, one message each.
+        lessons: what each is to become, int64 `[N]`; see `maximir.training.teacher`.
     """
 
     degraded: Tensor
     clean: Tensor
     origins: list[str]
     skipped: list[str]
+    lessons: Tensor
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,22 @@ class Views:
 
 def kind_of(name: str) -> str:
     """What samples called `name` in a mixture are drawn from."""
-    return PAIRS if name == PAIRS else DEPTH if DEGRADATIONS[name].needs_depth else CLEAN
+    if name in (PAIRS, EVEN):
+        return name
+    return DEPTH if DEGRADATIONS[name].needs_depth else CLEAN
+
+
+def even_field(rng: np.random.Generator, size: int) -> np.ndarray:
+    """A field of one colour, a gradient of any direction, or one that curves: float32 `[size, size, 3]`."""
+    colour = rng.uniform(0, 1) + rng.normal(0, 0.04, 3) * (rng.random() < 0.5)
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    kind, slope, angle = rng.random(), rng.uniform(0, 0.5), rng.uniform(0, 2 * np.pi)
+    plane = np.zeros((size, size))
+    if kind > 0.4:
+        plane = slope * (np.cos(angle) * x + np.sin(angle) * y)
+    if kind > 0.8:
+        plane = plane - rng.uniform(0, 0.3) * (x**2 + y**2)
+    return np.clip(colour + plane[..., None], 0, 1).astype(np.float32)
 
 
 def augment(image: np.ndarray, turns: int, flip: bool) -> np.ndarray:
@@ -210,6 +228,7 @@ class Samples(Dataset[Sample]):
         sources: what they are drawn from, by kind; see `kind_of`.
         mixup: probability that a sample is blended with another one.
         rotate: augment by quarter turns too, not by flips alone (up and down matter to rain and haze).
+        taught: probability that a sample is to become what a teacher makes of it; None: there is none.
     """
 
     def __init__(
@@ -220,31 +239,42 @@ class Samples(Dataset[Sample]):
         *,
         mixup: float = 0.0,
         rotate: bool = True,
+        taught: float | None = None,
     ) -> None:
         self.names = sorted(mixture)  # not in the order of the recipe, which equal ones may differ in
         shares = np.array([mixture[name] for name in self.names], dtype=np.float64)
         self.cumulative = np.cumsum(shares / shares.sum())
         self.sources, self.seed, self.mixup, self.rotate = sources, seed, mixup, rotate
+        self.taught = taught
 
     def __getitem__(self, index: tuple[int, int]) -> Sample:
         number, patch = index
         rng = np.random.default_rng([self.seed, number])
         origins: list[str] = []
         skipped: list[str] = []
-        degraded, clean = self.draw(rng, patch, origins, skipped)
+        degraded, clean, lesson = self.draw(rng, patch, origins, skipped)
         if self.mixup and rng.random() < self.mixup:
             share = np.float32(rng.beta(MIXUP_BETA, MIXUP_BETA))
-            other_degraded, other_clean = self.draw(rng, patch, origins, skipped)
+            other_degraded, other_clean, other_lesson = self.draw(rng, patch, origins, skipped)
             degraded = share * degraded + (1 - share) * other_degraded
             clean = share * clean + (1 - share) * other_clean
-        return Sample(to_tensor(degraded), to_tensor(clean), origins, skipped)
+            lesson = lesson if lesson == other_lesson else max(min(lesson, other_lesson), teacher.TAUGHT)
+        return Sample(to_tensor(degraded), to_tensor(clean), origins, skipped, torch.tensor([lesson]))
 
     def draw(
         self, rng: np.random.Generator, patch: int, origins: list[str], skipped: list[str]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Degraded and clean, float32 [patch, patch, 3]. Adds to `origins` and `skipped`, see `Sample`."""
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Degraded and clean, float32 [patch, patch, 3], and the lesson. Adds to `origins` and `skipped`."""
         chosen = int(np.searchsorted(self.cumulative, rng.random()))
         name = self.names[min(chosen, len(self.names) - 1)]
+        lesson = teacher.CLEAN
+        if self.taught is not None:
+            always = {AS_IS: teacher.TAUGHT, EVEN: teacher.SMOOTHED}
+            lesson = always.get(name, teacher.TAUGHT if rng.random() < self.taught else teacher.CLEAN)
+        if name == EVEN:
+            origins.append(f"({name})")
+            field = even_field(rng, patch)
+            return field, field, lesson
         view, images = self.sources[kind_of(name)].draw(rng, skipped)
         origins.append(f"{view.files[-1]} ({name})")
         margin = 0 if name == PAIRS else DEGRADATIONS[name].margin
@@ -254,11 +284,11 @@ class Samples(Dataset[Sample]):
         parts = [augment(crop(image, top, left, patch, margin), turns, flip) for image in images]
         clean = to_unit(parts[0])
         if name == PAIRS:
-            return to_unit(parts[1]), clean
+            return to_unit(parts[1]), clean, lesson
         depth = None if view.depth is None else parts[1]
         degraded = DEGRADATIONS[name](clean, rng, depth)
         inner = slice(margin, margin + patch)
-        return degraded[inner, inner], clean[inner, inner]
+        return degraded[inner, inner], clean[inner, inner], lesson
 
 
 class PhasedSamples(Dataset[Sample]):
@@ -277,8 +307,22 @@ class PhasedSamples(Dataset[Sample]):
         *,
         mixup: float = 0.0,
         rotate: bool = True,
+        taught: float | None = None,
     ) -> None:
-        self.phases = [Samples(each, sources, seed, mixup=mixup, rotate=rotate) for each in mixtures]
+        self.phases = [
+            Samples(each, sources, seed, mixup=mixup, rotate=rotate, taught=taught) for each in mixtures
+        ]
+
+    @classmethod
+    def of(cls, recipe: Recipe, sources: Mapping[str, Views]) -> PhasedSamples:
+        return cls(
+            recipe.mixtures,
+            sources,
+            recipe.seed,
+            mixup=recipe.mixup,
+            rotate=recipe.rotate,
+            taught=recipe.taught if recipe.teacher else None,
+        )
 
     def __getitem__(self, index: tuple[int, int, int]) -> Sample:
         number, patch, phase = index
@@ -296,6 +340,7 @@ def collate(samples: Sequence[Sample]) -> Sample:
         torch.stack([sample.clean for sample in samples]),
         [origin for sample in samples for origin in sample.origins],
         [message for sample in samples for message in sample.skipped],
+        torch.cat([sample.lessons for sample in samples]),
     )
 
 

@@ -30,7 +30,7 @@ from maximir.files import reason, write_atomically
 from maximir.models import checkpoint
 from maximir.training.data import Scene, check_pairs, find_pairs, find_scenes, split
 from maximir.training.distributed import join
-from maximir.training.recipe import PAIRS, Recipe
+from maximir.training.recipe import EVEN, PAIRS, Recipe
 from maximir.training.run import DEFAULT, Execution, Run, locked, schedule
 from maximir.training.samples import (
     CLEAN,
@@ -113,7 +113,7 @@ def load_sources(
     Raises:
         MaximirError: what the mixture needs is not given, or what is given is not in the mixture.
     """
-    kinds = {kind_of(name) for name in recipe.mixed}
+    kinds = {kind_of(name) for name in recipe.mixed} - {EVEN}
     for given, wanted, option in ((data, kinds - {PAIRS}, "--data"), (pairs, kinds & {PAIRS}, "--pairs")):
         if wanted and not given:
             raise UsageError(f"the recipe's mixture ({', '.join(recipe.mixed)}) needs {option}")
@@ -161,7 +161,7 @@ def make_loader(recipe: Recipe, sources: dict[str, Views], run: Run) -> DataLoad
     """
     processes = run.processes
     return DataLoader(
-        PhasedSamples(recipe.mixtures, sources, recipe.seed, mixup=recipe.mixup, rotate=recipe.rotate),
+        PhasedSamples.of(recipe, sources),
         batch_sampler=RunSampler(run.step, recipe.steps, recipe.batch_of, processes.rank, processes.count),
         collate_fn=collate,
         num_workers=run.execution.workers,
@@ -216,7 +216,8 @@ def train(
                         log.close()
                 model = run.averaged()
                 if processes.first:
-                    begun_with = {"init": Path(recipe.init).name}  # not where it lay
+                    # Not where they lay.
+                    begun_with = {"init": Path(recipe.init).name, "teacher": Path(recipe.teacher).name}
                     facts = {"recipe": recipe.to_dict() | begun_with, "steps": run.step}
                     checkpoint.save_model(model, finished, metadata=facts)
                 tell(f"wrote {finished}")
@@ -245,13 +246,15 @@ def fit(
     skipped: set[str] = set()
     seconds, pixels = 0.0, 0
     clock = time.monotonic()
-    for degraded, clean, origins, unreadable in batches:
-        for message in set(unreadable) - skipped:
+    for batch in batches:
+        for message in set(batch.skipped) - skipped:
             report(f"skipped {message}")  # by whichever process met it
-        skipped.update(unreadable)
-        loss, norm = run.train_step(
-            degraded.to(run.device, non_blocking=True), clean.to(run.device, non_blocking=True), origins
+        skipped.update(batch.skipped)
+        degraded, clean, lessons = (
+            tensor.to(run.device, non_blocking=True)
+            for tensor in (batch.degraded, batch.clean, batch.lessons)
         )
+        loss, norm = run.train_step(degraded, clean, batch.origins, lessons)
         if log is not None:
             losses.append(loss)
         seconds += time.monotonic() - clock

@@ -16,7 +16,7 @@ from maximir.network.model import Maxim
 from maximir.pixels import UINT8, from_unit, to_unit
 from maximir.restoring.restorer import restore_batch
 from maximir.training.data import Scene, find_scenes
-from maximir.training.recipe import PAIRS, Recipe
+from maximir.training.recipe import AS_IS, EVEN, PAIRS, Recipe
 from maximir.training.samples import to_tensor
 
 SEED = 2022
@@ -49,7 +49,7 @@ def make_trials(recipe: Recipe, held_out: Sequence[Scene], clean: Sequence[Path]
     names = [
         name
         for name in recipe.validate_with or recipe.mixture
-        if name != PAIRS and not DEGRADATIONS[name].needs_depth
+        if name not in (PAIRS, EVEN, AS_IS) and not DEGRADATIONS[name].needs_depth
     ]
     if clean and not names:
         raise UsageError(
