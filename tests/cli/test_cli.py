@@ -13,6 +13,7 @@ from PIL import Image
 from helpers.command import files, maximir
 from helpers.reference import write_checkpoint
 from maximir import __version__, images
+from maximir.engine import precision
 from maximir.files import PART, file_digest
 from maximir.models import catalogue
 from maximir.models.official import table
@@ -137,6 +138,26 @@ def test_resume(photos, tiny_weights, tmp_path, capsys):
     maximir(*one, expect=2)
     assert "--resume goes on in a folder" in capsys.readouterr().err
     assert not (tmp_path / "one.png").exists()
+
+
+def test_precision_auto_is_stated_and_not_mixed(photos, tiny_weights, tmp_path, capsys, monkeypatch):
+    processors = [precision.Processor("AuthenticAMD", frozenset({flag})) for flag in ("avx512_bf16", "avx2")]
+    Image.fromarray(np.full((8, 8), 30_000, np.uint16)).save(photos / "deep.png")
+    report = tmp_path / "run.jsonl"
+    words = ("restore", photos, "-o", tmp_path / "out", "--weights", tiny_weights, "--device", "cpu")
+    words += ("--resume", "--report", report)
+    monkeypatch.setattr(precision, "processor", lambda: processors[0])
+    maximir(*words)
+    assert "tiny.safetensors, bf16, fp32)" in capsys.readouterr().out
+    lines = [json.loads(line) for line in report.read_text().splitlines()]
+    assert [line["precision"] for line in lines[1:]] == ["bf16", "bf16", "fp32", "bf16", "bf16"]
+    maximir(*words)
+    assert "5 done before, 0 restored" in capsys.readouterr().out
+    monkeypatch.setattr(precision, "processor", lambda: processors[1])
+    maximir(*words)  # the same command on another machine: nothing is mixed
+    assert "5 restored, 0 failed" in (out := capsys.readouterr().out) and "tiny.safetensors, fp32)" in out
+    maximir(*words, "--precision", "fp32")
+    assert "5 done before, 0 restored" in capsys.readouterr().out
 
 
 def test_report(photos, tiny_weights, tmp_path, capsys):

@@ -79,7 +79,14 @@ def restore(order, data):
             return
     tell(job=number, stage="encoding")
     body = data[::-1] + bytes(wish.get("large", 0))
-    tell(job=number, done=order["kind"] or "png", seconds=wish.get("sleep", 0), notes=["näive"], body=body)
+    tell(
+        job=number,
+        done=order["kind"] or "png",
+        seconds=wish.get("sleep", 0),
+        precision="fp32",
+        notes=["näive"],
+        body=body,
+    )
 
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -51,7 +51,7 @@ class Service:
         self.calls, self.log, self.stderr = folder / "connections", folder / "worker", folder / "stderr"
         spy = SPY.format(file=str(self.calls))
         worker = [sys.executable, "-c", spy + WORK] if real else [sys.executable, str(FAKE), str(self.log)]
-        wishes = {"port": 0, "worker": worker, "scratch": str(folder), **settings}
+        wishes = {"port": 0, "worker": worker, "scratch": str(folder), "precision": "fp32", **settings}
         with self.stderr.open("wb") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", spy + SERVE, json.dumps(wishes)],

@@ -12,7 +12,10 @@ class Restorer:
     shapes: ClassVar[list[tuple[int, int]]] = []  # of all images that were restored
 
     def __init__(self, weights, device, precision, max_memory, *, scratch, ensemble, stages, view):
-        self.progress, self.reserve = None, 0
+        self.progress, self.reserve, self.precision = None, 0, precision
+
+    def precision_for(self, dtype):
+        return self.precision
 
     def batch_size(self, height, width):
         return 2

@@ -363,7 +363,7 @@ def test_restore_says_which_model_it_was(bucket, model, tmp_path):
     ):
         result = command("restore", photo, "-o", str(tmp_path / f"out{len(words)}"), "--overwrite", *words)
         assert result.exit_code == 0, result.output
-        assert f"(model: {name})" in result.stdout
+        assert f"(model: {name}, " in result.stdout
     refused = CliRunner().invoke(app, ["restore", photo, "-o", str(tmp_path / "x"), "--model", "enhance-lol"])
     assert isinstance(refused.exception, UsageError) and "maximir get enhance-lol" in str(refused.exception)
 

@@ -42,6 +42,7 @@ def test_an_image_goes_through(service):
     assert done.headers["content-disposition"] == 'attachment; filename="holiday-denoise.webp"'
     assert done.headers["x-maximir-notes"] == r"n\xe4ive"
     assert float(done.headers["x-maximir-seconds"]) >= 0
+    assert done.headers["x-maximir-precision"] == "fp32"
     assert done.headers["cache-control"] == "no-store"
     assert service.restore(wish(), format="JPG").headers["content-type"] == "image/jpeg"
 

@@ -35,7 +35,7 @@ def info(
     model: Model = None,
     weights: Weights = None,
     device: Device = "auto",
-    precision: Precision = "fp32",
+    precision: Precision = "auto",
     max_memory: MaxMemory = None,
     scratch: Scratch = None,
     view: View = "auto",
@@ -66,8 +66,10 @@ def list_models() -> None:
     from rich.table import Table
 
     from maximir.engine import kernels
+    from maximir.engine import precision as arithmetic
     from maximir.models import catalogue
     from maximir.network.config import VARIANTS
+    from maximir.restoring.restorer import choose_device
 
     console = Console(highlight=False)
     console.print("Embedded models (cards: src/maximir/models/box). Reached: PSNR, held-out images")
@@ -88,6 +90,9 @@ def list_models() -> None:
     console.print(variants)
     library = kernels.library()
     console.print(f"native kernels: {Path(library._name).stem if library else 'none, torch does it all'}")
+    device = choose_device("auto")
+    auto = "bf16 for pictures of 8 bits, else fp32" if arithmetic.bf16_is_faster(device) else "fp32"
+    console.print(f"precision auto, on {device}: {auto}")
 
 
 def foresee(chosen: Choice, size: str, **settings: Any) -> None:
@@ -107,7 +112,8 @@ def foresee(chosen: Choice, size: str, **settings: Any) -> None:
     height, width = sizes.parse_pixels(size)
     restorer = Restorer(chosen.path, **settings)
     foreseen = foresight.foresee(restorer, height, width)
-    print(f"{chosen.name}, {width} x {height} pixels, {settings['precision']}, {restorer.device}")
+    precision = restorer.precision_for("uint8")  # as the foreseen image
+    print(f"{chosen.name}, {width} x {height} pixels, {precision}, {restorer.device}")
     print(f"memory  {sizes.in_words(foreseen.peak)}", end="")
     if foreseen.scratch:
         print(f", and up to {sizes.in_words(foreseen.scratch)} in scratch files", end="")

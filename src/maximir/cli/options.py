@@ -25,7 +25,14 @@ Weights = Annotated[
     str | None, typer.Option(help="Weights instead: .safetensors, official .npz, or a TensorFlow.js package.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
-Precision = Annotated[str, typer.Option(help="fp32 (exact), or bf16: faster, half the memory.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|fp32|bf16",
+        help="fp32: exact. bf16: half the memory, and faster where the processor or GPU is made for it. "
+        "auto: there bf16 for pictures of 8 bits, else fp32.",
+    ),
+]
 MaxMemory = Annotated[
     str | None,
     typer.Option(

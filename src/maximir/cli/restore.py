@@ -43,7 +43,7 @@ def restore(
     resume: Annotated[bool, typer.Option("--resume", help=RESUME)] = False,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help=REPORT)] = None,
     device: Device = "auto",
-    precision: Precision = "fp32",
+    precision: Precision = "auto",
     max_memory: MaxMemory = None,
     scratch: Scratch = None,
     view: View = "auto",
@@ -79,13 +79,14 @@ def restore(
     batch.check_writable(output.parent if to_file else output)
     settings = settings_digest(
         weights=file_digest(chosen.path),
-        precision=precision,
+        precision=restorer.precision,  # of "auto", what it means on this machine
         ensemble=ensemble,
         view=view,
         version=__version__,
         **({} if stages is None else {"stages": stages}),
     )
     failed, known, clock = 0, 0, time.monotonic()
+    precisions: set[str] = set()
     work = dict(zip(jobs, extent.weights([job.source for job in jobs]), strict=True))
     try:
         with WorkProgress(len(jobs), sum(work.values())) as progress, ExitStack() as stack:
@@ -105,6 +106,8 @@ def restore(
             )
             for outcome in stack.enter_context(closing(outcomes)):
                 job = outcome.job
+                if outcome.precision is not None:
+                    precisions.add(outcome.precision)
                 if lines is not None:
                     lines.add(outcome)
                 if outcome.known:
@@ -123,6 +126,7 @@ def restore(
     before = f"{known} done before, " if known else ""
     took = in_words(time.monotonic() - clock)
     counts = f"{before}{len(jobs) - known - failed} restored, {failed} failed"
-    print(f"{counts}, {took}, in {output} (model: {chosen.name})")
+    facts = ", ".join([f"model: {chosen.name}", *sorted(precisions)])
+    print(f"{counts}, {took}, in {output} ({facts})")
     if failed:
         raise typer.Exit(1)

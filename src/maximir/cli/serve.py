@@ -31,7 +31,7 @@ def serve(
         list[str] | None,
         typer.Option(help="auto, cpu, cuda, cuda:1, … (default: auto); may be repeated: a process for each."),
     ] = None,
-    precision: Precision = "fp32",
+    precision: Precision = "auto",
     max_memory: MaxMemory = None,
     scratch: Scratch = None,
 ) -> None:

@@ -170,7 +170,7 @@ def prepare(request: Request, command: str = "") -> Evaluation:
         "stages": request.stages,
         "view": request.view,
         "ensemble": restorer is not None and request.ensemble,
-        "precision": None if restorer is None else request.precision,
+        "precision": None if restorer is None else restorer.precision_for(np.float32),
     }
     facts = {
         "title": f"{request.weights or request.restored} on {request.data.resolve().name}",

@@ -28,10 +28,20 @@ def gelu(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 
 
+def normal_(weight: Tensor) -> None:
+    """The official code's initialiser of its Dense layers.
+
+    On the meta device there is nothing to fill in, and torch would import its compiler for it: seconds.
+    """
+    if not weight.is_meta:
+        nn.init.normal_(weight, std=DENSE_STD)
+
+
 def lecun_normal_(weight: Tensor, fan_in: int) -> None:
     """flax's default kernel initialiser: truncated normal of variance 1 / fan_in."""
     std = fan_in**-0.5 / TRUNCATED_STD
-    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+    if not weight.is_meta:
+        nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
 M = TypeVar("M", bound=nn.Module)
@@ -59,7 +69,7 @@ class Dense(nn.Linear):
     """Dense of the gMLPs and MLPs: N(0, 0.02)."""
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.weight, std=DENSE_STD)
+        normal_(self.weight)
         nn.init.zeros_(self.bias)
 
 
@@ -139,7 +149,7 @@ class SpatialDense(nn.Linear):
         super().__init__(size * size, size * size)
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.weight, std=DENSE_STD)
+        normal_(self.weight)
         nn.init.constant_(self.bias, self.bias_init)
 
     def forward(self, tokens: Tensor) -> Tensor:  # [P, M, C]

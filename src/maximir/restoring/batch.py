@@ -48,6 +48,7 @@ class Outcome:
     known: bool = False  # done by an earlier run
     size: tuple[int, int] | None = None  # height and width
     digest: str | None = None  # SHA-256 of the result
+    precision: str | None = None  # that it was computed in, in this run
 
     def facts(self) -> dict[str, Any]:
         """As `Report` has them."""
@@ -63,6 +64,7 @@ class Outcome:
             "height": height,
             "width": width,
             "sha256": self.digest,
+            "precision": self.precision,
         }
 
 
@@ -228,7 +230,7 @@ def restore_files(
         jobs,
         functools.partial(read, overwrite=overwrite, journal=journal),
         restorer.restore_photos,
-        functools.partial(finish, overwrite=overwrite, journal=journal),
+        functools.partial(finish, restorer, overwrite=overwrite, journal=journal),
         batch_size=restorer.batch_size,
         started=started,
     )
@@ -248,15 +250,15 @@ def read(job: Job, overwrite: bool, journal: Journal | None) -> Task:
     return Task(job, photo, ours=ours)
 
 
-def finish(work: Work[Job], overwrite: bool, journal: Journal | None) -> Outcome:
+def finish(restorer: Restorer, work: Work[Job], overwrite: bool, journal: Journal | None) -> Outcome:
     """Write the photograph, if there is one, and drop it; what became of the job."""
     try:
-        return write(work, overwrite, journal)
+        return write(restorer, work, overwrite, journal)
     finally:
         work.photo = None
 
 
-def write(work: Work[Job], overwrite: bool, journal: Journal | None) -> Outcome:
+def write(restorer: Restorer, work: Work[Job], overwrite: bool, journal: Journal | None) -> Outcome:
     job, photo, error = work.job, work.photo, work.error
     ours = work.ours if isinstance(work, Task) else None
     if work.done and ours is not None:
@@ -277,7 +279,8 @@ def write(work: Work[Job], overwrite: bool, journal: Journal | None) -> Outcome:
         try:
             job.target.parent.mkdir(parents=True, exist_ok=True)
             notes = photo.notes + images.write(photo, job.target, announce=announce)
-            return Outcome(job, None, notes, work.seconds, size=(height, width), digest=digest)
+            precision = restorer.precision_for(photo.rgb.dtype)
+            return Outcome(job, None, notes, work.seconds, False, (height, width), digest, precision)
         except OSError as problem:
             error = f"{job.target.parent}: {reason(problem)}"
         except MaximirError as problem:

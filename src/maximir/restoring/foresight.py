@@ -47,7 +47,7 @@ def foresee(restorer: Restorer, height: int, width: int) -> Foreseen:
         needed = plan(
             restorer.model.config,
             shape,
-            restorer.features,
+            restorer.features_for(photograph.dtype),
             device=restorer.device,
             max_memory=restorer.max_memory,
             scratch=restorer.scratch,

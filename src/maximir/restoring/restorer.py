@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from maximir.engine import precision as arithmetic
 from maximir.engine import streaming
 from maximir.engine.streaming import Streaming
 from maximir.errors import MaximirError, NotEnoughMemory, UsageError
@@ -25,9 +27,12 @@ from maximir.restoring.padding import Window, pad, padded_size, reflected
 from maximir.sizes import parse_size
 
 if TYPE_CHECKING:  # training restores arrays, and must not need libvips
+    from numpy.typing import DTypeLike
+
     from maximir.images import Photo
 
 AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray)
+log = logging.getLogger("maximir")
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -37,6 +42,7 @@ LONGEST_REASON = 200  # characters of what torch says
 POSES = tuple(
     (turns, mirrored) for mirrored in (False, True) for turns in range(4)
 )  # of an ensemble; as it is, first
+PRECISIONS = ("auto", "fp32", "bf16")
 BATCH_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 21}  # padded; what is faster, measured on CPU only
 
 
@@ -77,6 +83,7 @@ class Restorer:
         path_or_name: what `load_model` takes: weights, an embedded model's name, or a task ("denoise").
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", …
         precision: "fp32", or "bf16": faster and less exact arithmetic, and feature maps of half the size.
+            "auto": bf16 for images of 8 bits where that is faster (`engine.precision`), else fp32.
         max_memory: what the process may hold at most, in bytes or as text ("4GB"); None: most of what is
             free. What does not fit goes to scratch files, with the same result.
         scratch: folder for these; None: the system's folder for temporary files.
@@ -106,8 +113,8 @@ class Restorer:
         stages: int | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> None:
-        if precision not in ("fp32", "bf16"):
-            raise UsageError(f'precision must be "fp32" or "bf16", not {precision!r}')
+        if precision not in PRECISIONS:
+            raise UsageError(f'precision must be "auto", "fp32" or "bf16", not {precision!r}')
         if view not in VIEWS:
             raise UsageError(f'view must be "auto" or "exact", not {view!r}')
         self.view = view
@@ -116,9 +123,12 @@ class Restorer:
         self.poses = POSES if ensemble else POSES[:1]
         self.progress = progress
         self.reserve = 0  # bytes that others in this process may take meanwhile
-        self.precision = precision
-        self.features = torch.bfloat16 if precision == "bf16" else torch.float32
         self.device = choose_device(device)
+        if precision == "auto" and not arithmetic.bf16_is_faster(self.device):
+            precision = "fp32"  # so that "auto" left here means that there are both
+        if precision == "bf16" and arithmetic.bf16_is_emulated(self.device):
+            log.warning("maximir: %s", arithmetic.EMULATED)
+        self.precision = precision
         self.model, self.task = self._load(path_or_name, stages)
 
     @unaffected
@@ -172,6 +182,16 @@ class Restorer:
         local = self.task not in views.GLOBAL_TASKS
         return self.view == "auto" and local and edges.has_strips(height, width)
 
+    def precision_for(self, dtype: DTypeLike) -> str:
+        """What images of this type are computed in: "fp32" or "bf16"."""
+        if self.precision == "auto":
+            return "bf16" if np.dtype(dtype) == np.uint8 else "fp32"
+        return self.precision
+
+    def features_for(self, dtype: DTypeLike) -> torch.dtype:
+        """The type of their feature maps."""
+        return torch.bfloat16 if self.precision_for(dtype) == "bf16" else torch.float32
+
     def batch_size(self, height: int, width: int) -> int:
         """How many images of this size are best restored together."""
         return max(1, BATCH_PIXELS.get(self.device.type, 0) // (padded_size(height) * padded_size(width)))
@@ -186,18 +206,23 @@ class Restorer:
         """
         h, w = images[0].shape[:2]
         grey = grey or [False] * len(images)
+        features, *others = {self.features_for(image.dtype) for image in images}
+        if others:
+            pairs = zip(images, grey, strict=True)
+            return [self.restore_arrays([image], [flag])[0] for image, flag in pairs]
         if self.in_views(h, w):
-            return [self._restore_in_views(image, flag) for image, flag in zip(images, grey, strict=True)]
+            pairs = zip(images, grey, strict=True)
+            return [self._restore_in_views(image, flag, features) for image, flag in pairs]
         if self.with_strips(h, w):
-            return self._restore_with_strips(images, grey)
-        return self._restore_whole(images, grey)
+            return self._restore_with_strips(images, grey, features)
+        return self._restore_whole(images, grey, features)
 
-    def _restore_in_views(self, image: np.ndarray, grey: bool) -> np.ndarray:
+    def _restore_in_views(self, image: np.ndarray, grey: bool, features: torch.dtype) -> np.ndarray:
         report = self.progress
         dtype = np.dtype(np.float32)
 
         def restore(piece: np.ndarray) -> np.ndarray:
-            return self._restore_whole([to_unit(piece)], [grey])[0].astype(dtype, copy=False)
+            return self._restore_whole([to_unit(piece)], [grey], features)[0].astype(dtype, copy=False)
 
         self.progress = None  # of the whole, not of its pieces
         try:
@@ -207,12 +232,14 @@ class Restorer:
         finally:
             self.progress = report
 
-    def _restore_with_strips(self, images: Sequence[np.ndarray], grey: Sequence[bool]) -> list[np.ndarray]:
+    def _restore_with_strips(
+        self, images: Sequence[np.ndarray], grey: Sequence[bool], features: torch.dtype
+    ) -> list[np.ndarray]:
         report, reserve = self.progress, self.reserve
 
         def restore(windows: Sequence[np.ndarray], report: Callable[[float], None]) -> list[np.ndarray]:
             self.progress = report if self.progress else None
-            return self._restore_whole(windows, grey)
+            return self._restore_whole(windows, grey, features)
 
         self.reserve += sum(image.nbytes for image in images)
         try:
@@ -222,16 +249,18 @@ class Restorer:
         finally:
             self.progress, self.reserve = report, reserve
 
-    def _restore_whole(self, images: Sequence[np.ndarray], grey: Sequence[bool]) -> list[np.ndarray]:
+    def _restore_whole(
+        self, images: Sequence[np.ndarray], grey: Sequence[bool], features: torch.dtype
+    ) -> list[np.ndarray]:
         h, w = images[0].shape[:2]
         try:
             if len(self.poses) == 1:
-                return self._restore_once(images, [image.dtype for image in images], grey)
+                return self._restore_once(images, [image.dtype for image in images], grey, features)
             means = [np.zeros(image.shape, np.float32) for image in images]
             floats = [mean.dtype for mean in means]
             for number, pose in enumerate(self.poses):
                 turned = [turn(image, pose) for image in images]
-                restored = self._restore_once(turned, floats, grey, number)
+                restored = self._restore_once(turned, floats, grey, features, number)
                 for mean, each in zip(means, restored, strict=True):
                     mean += turn_back(each, pose) / np.float32(len(self.poses))
             return [in_bands(mean, image.dtype) for mean, image in zip(means, images, strict=True)]
@@ -247,12 +276,13 @@ class Restorer:
         images: Sequence[np.ndarray],
         dtypes: Sequence[np.dtype],
         grey: Sequence[bool],
+        features: torch.dtype,
         pose: int = 0,
     ) -> list[np.ndarray]:
         """One pass through the network, the `pose`-th of an ensemble's."""
         with (
-            streaming.use(self._streaming(images, pose)),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"),
+            streaming.use(self._streaming(images, features, pose)),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=features == torch.bfloat16),
             torch.inference_mode(),
         ):
             padded, window = pad_arrays(images)
@@ -263,18 +293,18 @@ class Restorer:
                 for output, dtype, flag in zip(outputs, dtypes, grey, strict=True)
             ]
 
-    def _streaming(self, images: Sequence[np.ndarray], pose: int) -> Streaming:
+    def _streaming(self, images: Sequence[np.ndarray], features: torch.dtype, pose: int) -> Streaming:
         """How these images go through the network, within the memory that there is."""
         from maximir.restoring import memory  # training restores too, and must not need psutil
 
         config, (h, w, _) = self.model.config, images[0].shape
         shape = (len(images), h, w)
         if self.device.type == "cpu" and memory.is_small(config, shape, self.max_memory):
-            return Streaming(features=self.features)
+            return Streaming(features=features)
         chosen = memory.plan(
             config,
             shape,
-            self.features,
+            features,
             device=self.device,
             max_memory=self.max_memory,
             scratch=self.scratch,
@@ -283,9 +313,7 @@ class Restorer:
         ).streaming
         if (report := self.progress) is not None:
             count = len(self.poses)
-            chosen.strip_done = memory.Shares(
-                config, self.features, lambda part: report((pose + part) / count)
-            )
+            chosen.strip_done = memory.Shares(config, features, lambda part: report((pose + part) / count))
         return chosen
 
     def result_bytes(self, images: Sequence[np.ndarray]) -> int:

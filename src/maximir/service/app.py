@@ -97,6 +97,7 @@ class Restored(Response):
             "content-length": str(result.size),
             "content-disposition": disposition(name),
             "x-maximir-seconds": f"{result.seconds:.3f}",
+            "x-maximir-precision": result.precision,
         }
         if result.notes:
             notes = printable("; ".join(result.notes))
@@ -322,6 +323,7 @@ def restore_replies() -> dict[int | str, dict[str, Any]]:
     headers = {
         "Content-Disposition": text | {"description": "A name for the file."},
         "X-Maximir-Seconds": text | {"description": "How long computing took."},
+        "X-Maximir-Precision": text | {"description": "What it was computed in: fp32 or bf16."},
         "X-Maximir-Notes": text
         | {"description": "What the format could not hold and the like, with '; ' between."},
     }

@@ -18,6 +18,7 @@ class Result(NamedTuple):
     size: int
     kind: str
     seconds: float
+    precision: str
     notes: tuple[str, ...]
 
 

@@ -211,14 +211,14 @@ class Keeper:
                 self.enter(job, stage, message.get("pixels"))
             case {"fraction": fraction} if job is not None:
                 job.fraction = fraction
-            case {"done": kind, "seconds": seconds, "notes": notes} if job is not None:
+            case {"done": kind, "seconds": took, "precision": precision, "notes": notes} if job is not None:
                 self.failures = 0
                 if file is None or isinstance(file, str):
                     self.line.refuse(job, Refusal(503, f"the result could not be kept ({file})", SOON))
                 else:
                     size = file.seek(0, 2)
                     file.seek(0)
-                    self.line.fulfil(job, Result(file, size, kind, seconds, tuple(notes)))
+                    self.line.fulfil(job, Result(file, size, kind, took, precision, tuple(notes)))
                 self.leave(job)
             case {"failed": why, "status": status} if job is not None:
                 self.line.refuse(job, Refusal(status, why, SOON if status == 503 else None))

@@ -44,7 +44,7 @@ class Settings:
     max_pixels: int = 50_000_000
     timeout: float = 900.0
     devices: tuple[str, ...] = ("auto",)
-    precision: str = "fp32"
+    precision: str = "auto"
     max_memory: str | None = None
     scratch: Path | None = None
     # Not options of the command, but tests would take too long.

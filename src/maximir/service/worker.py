@@ -8,10 +8,10 @@ decoded and the last one encoded while one is computed. Messages to it (see `wir
 
 and from it:
 
-    {"ready": "cpu"}                                     or {"failed": "why", "usage": true}, and it ends
+    {"ready": "cpu, bf16"}                               or {"failed": "why", "usage": true}, and it ends
     {"job": 7, "stage": "decoding"}                      then "waiting", "computing", "encoding"
     {"job": 7, "fraction": 0.25}                         of computing
-    {"job": 7, "done": "png", "seconds": 1.2, "notes": […]} and the restored file
+    {"job": 7, "done": "png", "seconds": 1.2, "precision": "bf16", "notes": […]} and the restored file
     {"job": 7, "failed": "why", "status": 422}           or {"job": 7, "cancelled": true}
 """
 
@@ -63,6 +63,7 @@ class Order:
     photo: Photo | None = None
     large: bool = False
     seconds: float = 0.0
+    precision: str = ""
 
 
 class Worker:
@@ -100,7 +101,8 @@ class Worker:
             (self.restored, "encoding", self.encode, self.forget),
         ):
             threading.Thread(target=self.keep_on, args=(line, stage, work, then), daemon=True).start()
-        self.tell({"ready": str(self.restorers[FIRST].device)})
+        first = self.restorers[FIRST]
+        self.tell({"ready": f"{first.device}, {first.precision_for('uint8')}"})
         self.keep_on(self.decoded, "computing", self.compute, self.restored.put)
 
     def keep_on(
@@ -181,6 +183,7 @@ class Worker:
             order.photo = restorer.restore_photo(order.photo)
         except MaximirError as error:  # it decoded: now only memory can be the matter
             raise TooLarge(str(error)) from error
+        order.precision = restorer.precision_for(order.photo.rgb.dtype)
         order.seconds = time.perf_counter() - start
 
     def restorer(self, model: str) -> Restorer:
@@ -206,8 +209,8 @@ class Worker:
         assert order.photo is not None and order.kind is not None
         data, notes = self.images.encode(order.photo, order.kind)
         notes, order.photo = order.photo.notes + notes, None
-        done = {"job": order.number, "done": order.kind, "seconds": order.seconds, "notes": notes}
-        self.tell(done, data)
+        done = {"job": order.number, "done": order.kind, "seconds": order.seconds}
+        self.tell(done | {"precision": order.precision, "notes": notes}, data)
 
     def forget(self, order: Order) -> None:
         order.photo, order.data = None, b""  # the restorer's `progress` still knows it
