@@ -2,12 +2,12 @@
 
 python benchmarks/replicas.py [--clients 64] [--pictures 20] [--replicas 3] [--plain]
 
-nginx runs with hosts/nginx/replicas.conf, on ports of its own. Each client has a picture of its own, and sends
-it again and again, each time until it comes back restored, as docs/service.md says: after a 429 or 503 it waits
-as long as Retry-After says, after a 502, 504 or a broken connection one second. Each result is compared with
-what the library makes of the picture. When a fifth of all is done, one replica is killed (signal 9, its worker
-too, as when a node is lost) and started again five seconds later; when half is done, another one gets SIGTERM,
-and is not replaced.
+nginx runs with hosts/nginx/replicas.conf, on ports of its own. Each client has a picture of its own, and
+sends it again and again, each time until it comes back restored, as docs/service.md says: after a 429 or 503
+it waits as long as Retry-After says, after a 502, 504 or a broken connection one second. Each result is
+compared with what the library makes of the picture. When a fifth of all is done, one replica is killed (signal
+9, its worker too, as when a node is lost) and started again five seconds later; when half is done, another one
+gets SIGTERM, and is not replaced.
 """
 
 import argparse
@@ -200,14 +200,16 @@ def run(
     print(f"{args.clients} clients, {args.pictures} pictures of {args.size} each, {args.replicas} replicas")
     print(f"one killed after {killed:.1f} s, back later; {while_down} pictures were restored meanwhile")
     print(f"one drained: exit status {code} after {drained_in:.1f} s, with {left_then} pictures to go")
-    print(
-        "| pictures | restored | lost | wrong | images/s | p50, p90, p99 (s) | 429 | 503 | 502, 504 | broken |"
+    heads = (
+        "pictures | restored | lost | wrong | images/s | p50, p90, p99 (s) | 429 | 503 | 502, 504 | broken"
     )
+    print(f"| {heads} |")
     print("|" + " --- |" * 10)
+    times = ", ".join(f"{cuts[part]:.1f}" for part in (49, 89, 98))
+    lost, proxied = total - seen["good"] - seen["wrong"], seen["502"] + seen["504"]
     print(
-        f"| {total} | {seen['good']} | {total - seen['good'] - seen['wrong']} | {seen['wrong']} | "
-        f"{total / took:.1f} | {cuts[49]:.1f}, {cuts[89]:.1f}, {cuts[98]:.1f} | "
-        f"{seen['429']} | {seen['503']} | {seen['502'] + seen['504']} | {seen['broken']} |"
+        f"| {total} | {seen['good']} | {lost} | {seen['wrong']} | {total / took:.1f} | {times} | {seen['429']} | "
+        f"{seen['503']} | {proxied} | {seen['broken']} |"
     )
     if seen["good"] < total or code != 0:
         raise SystemExit(1)
