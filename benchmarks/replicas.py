@@ -5,9 +5,9 @@ python benchmarks/replicas.py [--clients 64] [--pictures 20] [--replicas 3] [--p
 nginx runs with hosts/nginx/replicas.conf, on ports of its own. Each client has a picture of its own, and
 sends it again and again, each time until it comes back restored, as docs/service.md says: after a 429 or 503
 it waits as long as Retry-After says, after a 502, 504 or a broken connection one second. Each result is
-compared with what the library makes of the picture. When a fifth of all is done, one replica is killed (signal
-9, its worker too, as when a node is lost) and started again five seconds later; when half is done, another one
-gets SIGTERM, and is not replaced.
+compared with what the library makes of the picture. When a fifth of all is done, one replica is killed
+(signal 9, its worker too, as when a node is lost) and started again five seconds later; when half is done,
+another one gets SIGTERM, and is not replaced.
 """
 
 import argparse
@@ -206,10 +206,10 @@ def run(
     print(f"| {heads} |")
     print("|" + " --- |" * 10)
     times = ", ".join(f"{cuts[part]:.1f}" for part in (49, 89, 98))
-    lost, proxied = total - seen["good"] - seen["wrong"], seen["502"] + seen["504"]
+    restored, lost, proxied = seen["good"], total - seen["good"] - seen["wrong"], seen["502"] + seen["504"]
     print(
-        f"| {total} | {seen['good']} | {lost} | {seen['wrong']} | {total / took:.1f} | {times} | {seen['429']} | "
-        f"{seen['503']} | {proxied} | {seen['broken']} |"
+        f"| {total} | {restored} | {lost} | {seen['wrong']} | {total / took:.1f} | {times} | "
+        f"{seen['429']} | {seen['503']} | {proxied} | {seen['broken']} |"
     )
     if seen["good"] < total or code != 0:
         raise SystemExit(1)
