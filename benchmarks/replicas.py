@@ -14,10 +14,8 @@ import argparse
 import contextlib
 import http.client
 import os
-import re
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -30,61 +28,19 @@ from pathlib import Path
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch, as the command does
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
 import numpy as np
 import psutil
 
+from helpers.nginx import Nginx, free_port
 from maximir import Restorer, images
 from maximir.images import Photo
 from maximir.sizes import parse_pixels
 from service import is_close, make_pictures, post
 
-CONF = Path(__file__).parents[1] / "hosts/nginx/replicas.conf"
-MAIN = """
-daemon off;
-pid {folder}/pid;
-error_log {folder}/errors;
-worker_processes 1;
-events {{ worker_connections 1024; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/bodies;
-    proxy_temp_path {folder}/replies;
-    fastcgi_temp_path {folder}/1;
-    uwsgi_temp_path {folder}/2;
-    scgi_temp_path {folder}/3;
-    include {folder}/replicas.conf;
-}}
-"""
 KILL_AT, DRAIN_AT, BACK_AFTER = 0.2, 0.5, 5.0
 MOST_TRIES = 200  # of one picture; who needs more has lost it
-
-
-class Nginx:
-    """nginx with the documented configuration, before these replicas."""
-
-    def __init__(self, folder: Path, ports: list[int], plain: bool = False) -> None:
-        self.port = free_port()
-        text = CONF.read_text().replace("127.0.0.1:8000", f"127.0.0.1:{self.port}")
-        (line,) = re.findall(r"^ *server 127\.0\.0\.1:8001 .*\n", text, re.MULTILINE)
-        text = re.sub(r"^ *server 127\.0\.0\.1:800[23] .*\n", "", text, flags=re.MULTILINE)
-        text = text.replace(line, "".join(line.replace("8001", str(port)) for port in ports))
-        if plain:
-            text = re.sub(r"proxy_next_upstream .*;", "proxy_next_upstream off;", text)
-        (folder / "replicas.conf").write_text(text)
-        (folder / "nginx.conf").write_text(MAIN.format(folder=folder))
-        command = ["nginx", "-e", str(folder / "errors"), "-c", str(folder / "nginx.conf")]
-        self.process = subprocess.Popen(command)
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
-                return
-            time.sleep(0.05)
-        raise SystemExit((folder / "errors").read_text())
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def start(port: int) -> subprocess.Popen[str]:
@@ -128,17 +84,15 @@ def main() -> None:
     ports = [free_port() for _ in range(args.replicas)]
     with tempfile.TemporaryDirectory() as name:
         replicas = [start(port) for port in ports]
-        nginx = Nginx(Path(name), ports, args.plain)
         try:
             for port in ports:
                 post(port, uploads[0], args.task)  # loads the model
-            run(args, nginx.port, ports, replicas, uploads, expected, total)
+            with Nginx(Path(name), ports, plain=args.plain) as nginx:
+                run(args, nginx.port, ports, replicas, uploads, expected, total)
         finally:
             for replica in replicas:
                 if replica.poll() is None:
                     kill(replica)
-            nginx.process.terminate()
-            nginx.process.wait()
 
 
 def run(
