@@ -3,8 +3,8 @@
     python hosts/ray/train.py 16 --gpu -- official/gopro --pairs s3://bucket/gopro --out /shared/runs/gopro
 
 The first word is how many processes there are; behind `--` stands what `maximir train` gets. --out must lie
-where all nodes see it. When a process or a node is lost, Ray starts all of them again, and the run goes on from
-its newest state. Needs ray[train] (pip install 'ray[train]').
+where all nodes see it. When a process or a node is lost, Ray starts all of them again, and the run goes on
+from its newest state. Needs ray[train] (pip install 'ray[train]').
 """
 
 from __future__ import annotations
