@@ -7,8 +7,8 @@ and bring results to, a store on loopback: a server of limited bandwidth and wit
 out the work. Four cases: where the workers wait for the store's latency, where its bandwidth ends before
 they do, where the driver does, and where computing takes the time. There, only as many workers as processors.
 Seconds of computing are measured before and after, by one process alone; other work on the machine that comes
-and goes between shows as a difference. From the moment when all workers are ready; none is lost (what losses cost is
-compared with theory in tests/restoring/test_cluster.py).
+and goes between shows as a difference. From the moment when all workers are ready; none is lost (what losses
+cost is compared with theory in tests/restoring/test_cluster.py).
 """
 
 import argparse

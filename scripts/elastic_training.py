@@ -1,6 +1,6 @@
 """Training on two nodes of which one is lost, and comes back: does the run end, and with what?
 
-    python scripts/elastic_training.py [--steps 150]
+    python scripts/elastic_training.py [--steps 60]
 
 Two torchrun agents on loopback (c10d rendezvous, gloo, --nnodes 1:2, one process each) train a small network
 in float32. After the second state the second node is killed (signal 9, agent and process); when the first one
@@ -108,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=60)
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     # Else the first node keeps the address of its first round to itself, and one that joins later waits for
@@ -134,10 +134,10 @@ def main() -> None:
                 "--log-every=1",
             ]
 
-        def alone(out: str) -> None:
-            subprocess.run([sys.executable, *words(out)], check=True, stdout=subprocess.DEVNULL)
+        def alone(out: str) -> subprocess.Popen[bytes]:
+            return subprocess.Popen([sys.executable, *words(out)], stdout=subprocess.DEVNULL)
 
-        alone("undisturbed")
+        assert alone("undisturbed").wait() == 0
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -179,7 +179,11 @@ def main() -> None:
         (folder / "kept-alone").mkdir()
         keeper = threading.Thread(target=keep, args=(folder / "alone/states", folder / "kept-alone", over))
         keeper.start()
-        alone("alone")
+        run = alone("alone")
+        while not (folder / f"kept-alone/step-{begun[1]:08d}.safetensors").exists() and run.poll() is None:
+            time.sleep(0.05)
+        run.kill()
+        run.wait()
         over.set()
         keeper.join()
         same = []
