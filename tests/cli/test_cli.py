@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -384,6 +385,37 @@ def large(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (800, 900, 3), np.uint8)
     Image.fromarray(pixels).save(folder / "large.png")
     return folder / "large.png"
+
+
+def test_plan_cluster(tiny_weights, tmp_path, capsys):
+    stated = ["plan-cluster", "--images", "1000", "--size", "4000x3000=1", "--size", "2000x1000=3"]
+    stated += ["--workers", "1", "--workers", "10", "--price", "2", "--within", "1"]
+    maximir(*stated, "--seconds-per-megapixel", "2")
+    out = capsys.readouterr().out
+    assert "1,000 photographs of 4.5 megapixels, 9 s each (as stated): 2 h 30 min of computing" in out
+    assert re.search(r"^1 +2 h 3\d min +2\.\d +5\.\d\d +\d+% +\d+ +computing", out, re.MULTILINE)
+    assert "within 1 h: 3 workers, " in out
+    maximir(*stated, "--seconds-per-megapixel", "2")
+    assert capsys.readouterr().out == out  # seeded
+    maximir("plan-cluster", "--images", "9", "--size", "64x64", "--weights", tiny_weights, "--workers", "1")
+    assert "timed on this machine (cpu)" in capsys.readouterr().out
+    (tmp_path / "r.jsonl").write_text('{"status": "restored", "height": 9, "width": 9, "seconds": 2}')
+    maximir("plan-cluster", "--images", "9", "--sample", tmp_path / "r.jsonl", "--workers", "1", "--shards")
+    assert "2 s each (r.jsonl): 18 s of computing" in capsys.readouterr().out
+    for wrong in (
+        ["--seconds-per-megapixel", "2"],  # of what size?
+        ["--size", "64x64"],  # with which model?
+        ["--size", "64x64=none", "--seconds-per-megapixel", "2"],
+        ["--size", "64x64", "--seconds-per-megapixel", "0"],
+        ["--size", "64x64", "--seconds-per-megapixel", "2", "--task", "denoise"],
+        ["--size", "64x64", "--seconds-per-megapixel", "2", "--bandwidth", "0"],
+        ["--size", "64x64", "--seconds-per-megapixel", "2", "--within", "0"],
+        ["--size", "64x64", "--seconds-per-megapixel", "2", "--listing", "0"],
+        ["--sample", tmp_path / "none.jsonl"],
+        ["--sample", tmp_path / "r.jsonl", "--task", "denoise"],
+    ):
+        maximir("plan-cluster", "--images", "9", *wrong, expect=2)
+        assert capsys.readouterr().err.startswith("maximir: ")
 
 
 def test_info_foresees_an_image(tiny_weights, capsys):

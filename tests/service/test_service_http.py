@@ -337,7 +337,7 @@ def guarded(tmp_path_factory):
 
 def test_a_token_is_needed_for_all_but_the_page(guarded):
     with contextlib.nullcontext(guarded) as service:
-        for path in ("/", "/healthz", "/static/app.js"):
+        for path in ("/", "/healthz", "/livez", "/static/app.js"):
             assert service.client.get(path).status_code == 200
         for path in (
             "/v1/models",

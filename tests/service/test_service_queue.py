@@ -396,6 +396,7 @@ def test_stopping_finishes_what_there_is(tmp_path):
         service.signal()
         until(lambda: service.health().status_code == 503)
         assert service.health().json() == {"status": "draining"}
+        assert service.client.get("/livez").json() == {"status": "alive"}
         answer = service.restore(wish())
         assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1
         assert service.progress("stopping-2").json()["state"] in ("waiting", "working")

@@ -130,6 +130,7 @@ def test_a_run_learns_from_its_teacher(clean, wise, tmp_path, monkeypatch):
         for degraded, target in seen:
             torch.testing.assert_close(target, master(degraded)[-1][-1].clamp(0, 1))
     assert checkpoint.read(path).facts["recipe"]["teacher"] == wise.name  # not where it lay
+    monkeypatch.undo()
     other = train.train(recipe(mixture={"gaussian": 1.0}), [clean], tmp_path / "alone", execution=CPU)
     a, b = (checkpoint.read_tensors(p)[1] for p in (path, other))
     assert any(not torch.equal(a[name], b[name]) for name in a)

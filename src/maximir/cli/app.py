@@ -17,6 +17,7 @@ from maximir.cli.evaluate import evaluate
 from maximir.cli.export import export
 from maximir.cli.info import info
 from maximir.cli.models import get, models
+from maximir.cli.plan_cluster import plan_cluster
 from maximir.cli.restore import restore
 from maximir.cli.serve import serve
 from maximir.cli.train import train
@@ -31,7 +32,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (restore, models, get, evaluate, compare, convert, export, train, degrade, serve, info):
+for command in (
+    restore,
+    models,
+    get,
+    evaluate,
+    compare,
+    convert,
+    export,
+    train,
+    degrade,
+    serve,
+    info,
+    plan_cluster,
+):
     app.command()(command)
 
 

@@ -27,6 +27,9 @@ def serve(
     max_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Of an uploaded image.")] = "64MB",
     max_pixels: Annotated[int, typer.Option(min=1, help="Of an image.")] = 50_000_000,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that computing an image may take.")] = 900,
+    drain: Annotated[
+        float, typer.Option(min=0, help="Seconds that images in the queue get to end after SIGTERM.")
+    ] = 30,
     device: Annotated[
         list[str] | None,
         typer.Option(help="auto, cpu, cuda, cuda:1, … (default: auto); may be repeated: a process for each."),
@@ -48,6 +51,7 @@ def serve(
         max_bytes=parse_size(max_bytes),
         max_pixels=max_pixels,
         timeout=timeout,
+        drain=drain,
         devices=tuple(device or ["auto"]),
         precision=precision,
         max_memory=max_memory,

@@ -17,16 +17,19 @@ def train(
         "run"
     ),
     data: Annotated[
-        list[Path] | None, typer.Option(help="Clean photographs: a folder or a .tar shard; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="Clean photographs: a folder or a .tar shard, also at an address (s3://…); may be repeated."
+        ),
     ] = None,
     pairs: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
             help="Pairs: a folder with input/ and target/, a .tar shard or a .txt list; may be repeated."
         ),
     ] = None,
     validation: Annotated[
-        list[Path] | None, typer.Option(help="Clean images to measure on while training; may be repeated.")
+        list[str] | None, typer.Option(help="Clean images to measure on while training; may be repeated.")
     ] = None,
     init: Annotated[
         str | None,
@@ -59,6 +62,7 @@ def train(
     validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations.")] = 500,
 ) -> None:
     """Train a model by a recipe (docs/training.md). With several processes: torchrun … -m maximir train …"""
+    from maximir.training.places import place_of
     from maximir.training.recipe import load_recipe
     from maximir.training.run import Execution
 
@@ -70,11 +74,14 @@ def train(
     if stages is not None:
         changes["model"] = changes.get("model", {}) | {"stages": stages}
     chosen = load_recipe(recipe, changes)
+    clean, paired, validating = (
+        [place_of(text) for text in given or []] for given in (data, pairs, validation)
+    )
     execution = Execution(device, workers, accumulate, recompute, compile, shard)
     if plan:
         from maximir.training.plan import print_plan
 
-        print_plan(chosen, data or [], pairs or [], execution)
+        print_plan(chosen, clean, paired, execution)
         return
 
     from maximir.training.train import Every
@@ -82,10 +89,10 @@ def train(
 
     run(
         chosen,
-        data or [],
+        clean,
         out,
-        pairs=pairs or [],
-        validation=validation or [],
+        pairs=paired,
+        validation=validating,
         execution=execution,
         every=Every(log_every, validate_every, save_every),
     )

@@ -84,6 +84,10 @@ class Health(BaseModel):
     status: Literal["ok", "draining", "no worker"]
 
 
+class Alive(BaseModel):
+    status: Literal["alive"]
+
+
 class Restored(Response):
     """A restored image on its way to the client."""
 
@@ -160,6 +164,11 @@ def make_app(queue: Queue, settings: Settings, metrics: Metrics) -> FastAPI:
         """Whether images can be restored now."""
         status = queue.health()
         return JSONResponse({"status": status}, 200 if status == "ok" else 503)  # type: ignore[return-value]
+
+    @app.get("/livez")
+    async def livez() -> Alive:
+        """Whether this process answers, which it also does while it drains or waits for a worker."""
+        return Alive(status="alive")
 
     @app.get("/metrics", response_class=Response, responses=problems(401, 403))
     async def metrics_text() -> Response:

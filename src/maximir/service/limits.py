@@ -120,12 +120,12 @@ def check(scope: Scope, exchange: Exchange, settings: Settings) -> None:
 
 def is_open(path: str) -> bool:
     """Whether a path needs no token."""
-    return path in ("/", "/healthz") or path.startswith("/static/")
+    return path in ("/", "/healthz", "/livez") or path.startswith("/static/")
 
 
 def is_monitored(path: str) -> bool:
     """Whether who watches over the service asks for it: answered however many others there are."""
-    return path in ("/healthz", "/metrics")
+    return path in ("/healthz", "/livez", "/metrics")
 
 
 def too_large(settings: Settings) -> Refusal:

@@ -29,9 +29,9 @@ class Settings:
         timeout: seconds that decoding, computing and encoding may take, each.
         devices: to compute on, each with a worker process of its own.
         precision, max_memory, scratch: as `Restorer` takes them.
+        drain: seconds that jobs get to end after SIGTERM.
         patience: seconds after which a client must send or take at least `slowest` bytes a second.
         grace: seconds that the worker gets to give up a job, before it is killed.
-        drain: seconds that jobs get to end after SIGTERM.
         worker: the command that starts the worker process; (): the real one.
     """
 
@@ -47,11 +47,11 @@ class Settings:
     precision: str = "auto"
     max_memory: str | None = None
     scratch: Path | None = None
+    drain: float = 30.0
     # Not options of the command, but tests would take too long.
     patience: float = 20.0
     slowest: int = 20_000
     grace: float = 5.0
-    drain: float = 30.0
     worker: tuple[str, ...] = ()
 
     def check(self) -> None:

@@ -1,4 +1,6 @@
-"""Training photographs on disk: clean ones, pairs of degraded and clean, loose in folders or in tar shards.
+"""Training photographs: clean ones, pairs of degraded and clean, loose in folders or in tar shards.
+
+They lie on disk, or at addresses of other storage: see `places`.
 
 Names say what belongs together. In a folder or a shard of pairs, `input/NAME` and `target/NAME`, or
 `NAME_input` and `NAME_target`, or (as WebDataset names the parts of a sample) `NAME.input.png` and
@@ -12,10 +14,10 @@ import io
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -23,6 +25,7 @@ from PIL import Image, ImageOps
 from maximir.errors import MaximirError
 from maximir.files import reason, walk
 from maximir.pixels import UINT8, from_unit, to_unit
+from maximir.training.places import Address, Place, Unreachable, place_of
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".avif", ".bmp", ".gif"}
 SHARD = ".tar"
@@ -37,10 +40,12 @@ class ImageFile:
     Attributes:
         path: the file or the shard.
         member: name, first byte and length in the shard.
+        known: height and width, where they were seen when the shard was listed.
     """
 
-    path: Path
+    path: Place
     member: tuple[str, int, int] | None = None
+    known: tuple[int, int] | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return str(self.path) if self.member is None else f"{self.path}:{self.member[0]}"
@@ -52,12 +57,19 @@ class ImageFile:
 
     def open(self) -> Image.Image:
         """The image, its pixels not yet read."""
-        return Image.open(self.path if self.member is None else io.BytesIO(self.read()))
+        if self.member is None and isinstance(self.path, Path):
+            return Image.open(self.path)
+        return Image.open(io.BytesIO(self.read()))
 
     def read(self, begin: int = 0) -> bytes:
         """The file's content, from a byte on; negative: counted from the end."""
-        _, start, length = self.member or ("", 0, self.path.stat().st_size)
+        if isinstance(self.path, Address):
+            _, start, length = self.member or ("", 0, self.path.size())
+        else:
+            _, start, length = self.member or ("", 0, self.path.stat().st_size)
         skipped = min(begin, length) if begin >= 0 else max(0, length + begin)
+        if isinstance(self.path, Address):
+            return self.path.read(start + skipped, start + length)
         with self.path.open("rb") as file:
             file.seek(start + skipped)
             return file.read(length - skipped)
@@ -68,20 +80,15 @@ class ImageFile:
         Raises:
             MaximirError: the file cannot be read as an image.
         """
+        if self.known is not None:
+            return self.known
         try:
             with self.open() as image:
-                refuse(image)
-                width, height = image.size
-                exif = Image.Exif()
-                if image.format == "PNG" and "exif" not in image.info:
-                    # Pillow would decode the pixels to look behind them.
-                    exif.load(exif_at_the_end(self.read(-PNG_END)))
-                elif image.format != "TIFF":  # which Pillow turns by itself
-                    exif = image.getexif()
-                turned = exif.get(0x0112, 1) in (5, 6, 7, 8)
+                return upright_size(image, lambda: self.read(-PNG_END))
+        except Unreachable:
+            raise
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more for bad files
             raise MaximirError(f"{self}: cannot be read as an image ({error})") from error
-        return (width, height) if turned else (height, width)
 
     def load(self) -> np.ndarray:
         """The image as uint8 [H, W, 3].
@@ -102,6 +109,8 @@ class ImageFile:
                     grey = from_unit(to_unit(np.asarray(upright).astype(np.uint16)), UINT8)
                     return np.repeat(grey[..., None], 3, axis=-1)
                 return np.asarray(upright.convert("RGB"))
+        except Unreachable:
+            raise
         except Exception as error:
             raise MaximirError(f"{self}: cannot be read as an image ({error})") from error
 
@@ -126,6 +135,8 @@ class ImageFile:
             if depth.ndim != 2 or not np.isfinite(depth).all() or depth.min() < 0 or depth.max() == 0:
                 raise MaximirError("it must be grey, not negative and not all zero")
             return depth / depth.mean()
+        except Unreachable:
+            raise
         except Exception as error:
             raise MaximirError(f"{self}: cannot be read as a depth map ({error})") from error
 
@@ -142,6 +153,33 @@ class Scene:
     target: ImageFile
     inputs: tuple[ImageFile, ...] = ()
     depth: ImageFile | None = None
+
+
+def upright_size(image: Image.Image, end: Callable[[], bytes]) -> tuple[int, int]:
+    """Height and width of an opened image, as it is meant to be seen.
+
+    Args:
+        end: gives the last bytes of its file.
+    """
+    refuse(image)
+    width, height = image.size
+    exif = Image.Exif()
+    if image.format == "PNG" and "exif" not in image.info:
+        # Pillow would decode the pixels to look behind them.
+        exif.load(exif_at_the_end(end()))
+    elif image.format != "TIFF":  # which Pillow turns by itself
+        exif = image.getexif()
+    turned = exif.get(0x0112, 1) in (5, 6, 7, 8)
+    return (width, height) if turned else (height, width)
+
+
+def size_in(data: bytes) -> tuple[int, int] | None:
+    """Height and width of the image in these bytes; None: it is none, which is said when it is asked for."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return upright_size(image, lambda: data[-PNG_END:])
+    except Exception:  # of whatever kind, see `ImageFile.size`
+        return None
 
 
 def exif_at_the_end(png: bytes) -> bytes:
@@ -173,7 +211,7 @@ def load_rgb(path: Path) -> np.ndarray:
     return ImageFile(path).load()
 
 
-def list_images(place: Path) -> list[tuple[str, ImageFile]]:
+def list_images(place: Place) -> list[tuple[str, ImageFile]]:
     """Names (without suffix, `/` between folders) and files of all images in a folder or tar shard, sorted.
 
     Shards below a folder count with what is in them; links to folders are followed, as in restoring.
@@ -181,15 +219,15 @@ def list_images(place: Path) -> list[tuple[str, ImageFile]]:
     Raises:
         MaximirError: the place is missing or cannot be read, a shard is damaged, or there is no image.
     """
-    if place.is_file() and place.suffix == SHARD:
+    if place.suffix == SHARD and place.is_file():
         found = list_shard(place)
     elif place.is_dir():
         found = []
-        for path in (here / name for here, _, names in walk(place, unreadable) for name in names):
+        for name, path in files_below(place):
             if path.name.startswith("."):  # such as what macOS leaves beside each file
                 continue
             if path.suffix.lower() in SUFFIXES:
-                found.append((path.relative_to(place).with_suffix("").as_posix(), ImageFile(path)))
+                found.append((str(PurePosixPath(name).with_suffix("")), ImageFile(path)))
             elif path.suffix == SHARD:
                 found.extend(list_shard(path))
     else:
@@ -199,27 +237,43 @@ def list_images(place: Path) -> list[tuple[str, ImageFile]]:
     return sorted(found, key=lambda item: (item[0], str(item[1])))
 
 
+def files_below(place: Place) -> Iterator[tuple[str, Place]]:
+    if isinstance(place, Address):
+        yield from place.files()
+        return
+    for here, _, names in walk(place, unreadable):
+        for name in names:
+            yield (here / name).relative_to(place).as_posix(), here / name
+
+
 def unreadable(error: OSError) -> None:
     raise MaximirError(f"{error.filename}: {reason(error)}") from error
 
 
-def list_shard(path: Path) -> list[tuple[str, ImageFile]]:
+def list_shard(path: Place) -> list[tuple[str, ImageFile]]:
+    """The images in a shard: where each lies.
+
+    A shard at an address is read once from beginning to end for that, and then the sizes of its images are
+    seen too: to ask for each header later would take a request each.
+    """
+    found = []
     try:
-        with tarfile.open(path, "r:") as shard:
-            found = [
-                (
-                    member.name.removeprefix("./").rsplit(".", 1)[0],
-                    ImageFile(path, (member.name, member.offset_data, member.size)),
-                )
-                for member in shard
-                if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES
-            ]
-            end = shard.offset
         with path.open("rb") as file:
+            with tarfile.open(fileobj=file, mode="r:") as shard:
+                for member in shard:
+                    if member.isfile() and PurePosixPath(member.name).suffix.lower() in SUFFIXES:
+                        image = ImageFile(path, (member.name, member.offset_data, member.size))
+                        if isinstance(path, Address):
+                            file.seek(member.offset_data)
+                            image = replace(image, known=size_in(file.read(member.size)))
+                        found.append((member.name.removeprefix("./").rsplit(".", 1)[0], image))
+                end = shard.offset
             file.seek(end)
             if file.read(512) != bytes(512):  # tarfile takes any broken header but the first for the end
                 raise tarfile.ReadError(f"broken off or damaged at byte {end}")
         return found
+    except MaximirError:
+        raise
     except (tarfile.TarError, OSError, EOFError) as error:
         raise MaximirError(f"{path}: cannot be read as an uncompressed tar shard ({error})") from error
 
@@ -237,7 +291,7 @@ def role(name: str) -> tuple[str, str]:
     return "/".join(filter(None, (*folders, last))), part
 
 
-def find_scenes(places: Sequence[Path]) -> list[Scene]:
+def find_scenes(places: Sequence[Place]) -> list[Scene]:
     """The clean photographs in folders and shards, with depth where it lies beside."""
     scenes = []
     for place in places:
@@ -253,7 +307,7 @@ def find_scenes(places: Sequence[Path]) -> list[Scene]:
     return scenes
 
 
-def find_pairs(places: Sequence[Path]) -> list[Scene]:
+def find_pairs(places: Sequence[Place]) -> list[Scene]:
     """The pairs in folders, shards and lists, by scene.
 
     Args:
@@ -270,20 +324,21 @@ def find_pairs(places: Sequence[Path]) -> list[Scene]:
     ]
 
 
-def listed_pairs(path: Path) -> list[Scene]:
+def listed_pairs(path: Place) -> list[Scene]:
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise MaximirError(f"{path}: the list of pairs cannot be read ({error})") from error
-    inputs: dict[Path, list[ImageFile]] = {}
+    inputs: dict[Place, list[ImageFile]] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        files = [path.parent / name for name in map(str.strip, line.split("\t"))]
+        named = [place_of(name) for name in map(str.strip, line.split("\t"))]
+        files = [name if isinstance(name, Address) else path.parent / str(name) for name in named]
         if len(files) != 2:
             raise MaximirError(f"{path}, line {number}: must be two paths with a tab between them")
         for file in files:
-            if not file.is_file():
+            if isinstance(file, Path) and not file.is_file():  # at an address: when its size is asked for
                 raise MaximirError(f"{path}, line {number}: {file} does not exist")
         inputs.setdefault(files[1], []).append(ImageFile(files[0]))
     if not inputs:
@@ -294,7 +349,7 @@ def listed_pairs(path: Path) -> list[Scene]:
     ]
 
 
-def named_pairs(place: Path) -> list[Scene]:
+def named_pairs(place: Place) -> list[Scene]:
     parts: dict[str, dict[str, ImageFile]] = {"input": {}, "target": {}, "depth": {}, "": {}}
     for name, image in list_images(place):
         scene, part = role(name)
@@ -358,6 +413,8 @@ def check_pairs(scenes: Sequence[Scene], report: Callable[[str], None]) -> list[
 def readable_size(image: ImageFile, report: Callable[[str], None]) -> tuple[int, int] | None:
     try:
         return image.size()
+    except Unreachable:
+        raise
     except MaximirError as error:
         report(f"skipped {error}")
         return None

@@ -74,7 +74,7 @@ class Processes:
 
 @contextlib.contextmanager
 def join(device: str) -> Iterator[Processes]:
-    """This process alone; under torchrun, as one of its processes: gloo on processors, NCCL on GPUs."""
+    """This process alone; or as one of torchrun's or Ray Train's: gloo on processors, NCCL on GPUs."""
     place = choose_device(device)
     if "WORLD_SIZE" not in os.environ:
         yield Processes(place)
@@ -83,12 +83,15 @@ def join(device: str) -> Iterator[Processes]:
         place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(place)
     on_gpu = place.type == "cuda"
-    # Long, since the first process validates alone.
-    dist.init_process_group(
-        "nccl" if on_gpu else "gloo", timeout=LONGEST_WAIT, device_id=place if on_gpu else None
-    )
+    ours = not dist.is_initialized()  # Ray Train has brought its processes together before it calls us
+    if ours:
+        # Long, since the first process validates alone.
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo", timeout=LONGEST_WAIT, device_id=place if on_gpu else None
+        )
     yield Processes(place, dist.get_rank(), dist.get_world_size())
-    dist.destroy_process_group()  # not after an error: it would wait for the others, which torchrun ends
+    if ours:
+        dist.destroy_process_group()  # not after an error: it would wait for the others, which torchrun ends
 
 
 def spread(model: Maxim, processes: Processes, *, shard: bool) -> nn.Module:

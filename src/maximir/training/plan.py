@@ -14,6 +14,7 @@ import torch
 from maximir.restoring.restorer import choose_device
 from maximir.sizes import in_words as bytes_in_words
 from maximir.training.distributed import Processes
+from maximir.training.places import Place
 from maximir.training.recipe import Phase, Recipe
 from maximir.training.run import Execution, Run
 from maximir.training.samples import PhasedSamples, Sample, collate
@@ -48,8 +49,8 @@ class PhasePlan:
 
 def plan_phases(
     recipe: Recipe,
-    data: Sequence[Path],
-    pairs: Sequence[Path],
+    data: Sequence[Place],
+    pairs: Sequence[Place],
     execution: Execution,
     report: Callable[[str], None],
 ) -> list[PhasePlan]:
@@ -101,7 +102,7 @@ def peak_memory(device: torch.device) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
 
 
-def print_plan(recipe: Recipe, data: Sequence[Path], pairs: Sequence[Path], execution: Execution) -> None:
+def print_plan(recipe: Recipe, data: Sequence[Place], pairs: Sequence[Place], execution: Execution) -> None:
     """The plan as a table on standard output."""
     from rich.console import Console
     from rich.table import Table

@@ -24,6 +24,7 @@ from maximir.errors import MaximirError
 from maximir.pixels import to_unit
 from maximir.training import teacher
 from maximir.training.data import ImageFile, Scene, fit_depth
+from maximir.training.places import Unreachable
 from maximir.training.recipe import AS_IS, EVEN, PAIRS, Recipe
 
 CLEAN, DEPTH = "clean", "depth"  # beside PAIRS, the kinds of what samples are drawn from
@@ -102,6 +103,8 @@ def views(
     for scene in scenes:
         try:
             height, width = scene.target.size()
+        except Unreachable:
+            raise
         except MaximirError as error:
             report(f"skipped {error}")
             continue
@@ -149,6 +152,8 @@ class Views:
                 self.bytes += size
                 try:
                     images = view.load()
+                except Unreachable:  # not the image's fault: others in its place would be another run
+                    raise
                 except MaximirError as error:
                     self.bytes -= size
                     damaged += 1
@@ -174,6 +179,8 @@ class Views:
             index = min(int(np.searchsorted(self.cumulative, rng.random())), len(self.views) - 1)
             try:
                 return self.views[index], self.decoded[index] or load_again(self.views[index])
+            except Unreachable:
+                raise
             except MaximirError as error:
                 skipped.append(str(error))
         raise MaximirError(f"{TRIES} training images in a row cannot be read; the last: {skipped[-1]}")

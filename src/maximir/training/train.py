@@ -30,6 +30,7 @@ from maximir.files import reason, write_atomically
 from maximir.models import checkpoint
 from maximir.training.data import Scene, check_pairs, find_pairs, find_scenes, split
 from maximir.training.distributed import join
+from maximir.training.places import Place
 from maximir.training.recipe import EVEN, PAIRS, Recipe
 from maximir.training.run import DEFAULT, Execution, Run, locked, schedule
 from maximir.training.samples import (
@@ -103,7 +104,7 @@ class Log:
 
 
 def load_sources(
-    recipe: Recipe, data: Sequence[Path], pairs: Sequence[Path], report: Callable[[str], None]
+    recipe: Recipe, data: Sequence[Place], pairs: Sequence[Place], report: Callable[[str], None]
 ) -> tuple[dict[str, Views], list[Scene]]:
     """What the recipe's mixture is drawn from, by kind; and the pairs that are held out.
 
@@ -171,11 +172,11 @@ def make_loader(recipe: Recipe, sources: dict[str, Views], run: Run) -> DataLoad
 
 def train(
     recipe: Recipe,
-    data: Sequence[Path],
+    data: Sequence[Place],
     out: Path,
     *,
-    pairs: Sequence[Path] = (),
-    validation: Sequence[Path] = (),
+    pairs: Sequence[Place] = (),
+    validation: Sequence[Place] = (),
     execution: Execution = DEFAULT,
     every: Every = Every(),
     report: Callable[[str], None] = print,
@@ -184,7 +185,7 @@ def train(
 
     Args:
         recipe: what to do. A run that is resumed must have been started with the same.
-        data: folders or tar shards of clean photographs; see `maximir.training.data`.
+        data: folders or tar shards of clean photographs, also at addresses; see `maximir.training.data`.
         pairs: folders, shards or lists of pairs.
         out: the run's folder, made if missing.
         validation: folders of clean images to measure on while training, beside the held-out pairs.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from maximir.network.model import Maxim
 from maximir.pixels import UINT8, from_unit, to_unit
 from maximir.restoring.restorer import restore_batch
 from maximir.training.data import Scene, find_scenes
+from maximir.training.places import Place
 from maximir.training.recipe import AS_IS, EVEN, PAIRS, Recipe
 from maximir.training.samples import to_tensor
 
@@ -35,7 +35,7 @@ class Trial:
     clean: np.ndarray
 
 
-def make_trials(recipe: Recipe, held_out: Sequence[Scene], clean: Sequence[Path]) -> list[Trial]:
+def make_trials(recipe: Recipe, held_out: Sequence[Scene], clean: Sequence[Place]) -> list[Trial]:
     """The held-out pairs, and the clean images with the recipe's degradations, seeded.
 
     Raises:

@@ -1,0 +1,206 @@
+"""`maximir plan-cluster`: hours and money for millions of photographs, before anything is rented."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maximir.cli.options import Device, Model, Precision, Stages, Task, View, Weights, model_of
+from maximir.errors import UsageError
+
+if TYPE_CHECKING:
+    from maximir.restoring.cluster import Cluster, Kind, Outcome
+
+WORKERS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
+WIDTH = 100  # of the table, also where there is no terminal
+
+
+def plan_cluster(
+    images: Annotated[int, typer.Option(min=1, help="How many photographs.")],
+    size: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WIDTHxHEIGHT[=SHARE]",
+            help="A size that they have, and how many of them; may be repeated: 6000x4000=70.",
+        ),
+    ] = None,
+    sample: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="REPORT",
+            help="Instead: sizes and seconds as in this report of some of them (`restore --report`).",
+        ),
+    ] = None,
+    task: Task = None,
+    model: Model = None,
+    weights: Weights = None,
+    seconds_per_megapixel: Annotated[
+        float | None,
+        typer.Option(help="What a worker takes, instead of a model to be timed on this machine."),
+    ] = None,
+    workers: Annotated[list[int] | None, typer.Option(min=1, help="How many; may be repeated.")] = None,
+    price: Annotated[float, typer.Option(min=0, help="Of one worker for an hour, in your currency.")] = 0.0,
+    price_per_gb: Annotated[
+        float, typer.Option(min=0, help="Of one GB read from the store or written to it.")
+    ] = 0.0,
+    within: Annotated[
+        float | None, typer.Option(metavar="HOURS", help="How many workers do it in that time?")
+    ] = None,
+    bandwidth: Annotated[
+        str, typer.Option(metavar="SIZE", help="Of the store: bytes a second in each direction, for all.")
+    ] = "1GB",
+    link: Annotated[
+        str, typer.Option(metavar="SIZE", help="Between a worker and the store: bytes a second.")
+    ] = "125MB",
+    latency: Annotated[float, typer.Option(min=0, help="Of the store, in seconds.")] = 0.05,
+    read: Annotated[
+        str, typer.Option(metavar="SIZE", help="Bytes of a photograph's file for each megapixel.")
+    ] = "0.5MB",
+    written: Annotated[
+        str, typer.Option(metavar="SIZE", help="Bytes of a result's file for each megapixel.")
+    ] = "1MB",
+    listing: Annotated[float, typer.Option(help="Names a second that the store lists.")] = 5000.0,
+    handing: Annotated[float, typer.Option(min=0, help="Seconds of the driver for each photograph.")] = 0.001,
+    shards: Annotated[
+        bool, typer.Option("--shards", help="No driver: each worker has its share, as by `--shard i/n`.")
+    ] = False,
+    start: Annotated[float, typer.Option(min=0, help="Seconds until a worker works.")] = 60.0,
+    losses: Annotated[float, typer.Option(min=0, help="Of workers, for each and hour.")] = 0.01,
+    back: Annotated[float, typer.Option(min=0, help="Seconds until a lost one is replaced.")] = 60.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn: sizes and losses.")] = 0,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    view: View = "auto",
+    stages: Stages = None,
+) -> None:
+    """Foresee hours and cost on a cluster: which number of workers, and what is in the way of more."""
+    from maximir import sizes
+    from maximir.restoring import cluster as clusters
+
+    if listing <= 0:
+        raise UsageError("--listing must be more than 0 names a second")
+    if within is not None and within <= 0:
+        raise UsageError("--within must be more than 0 hours")
+    amounts = {"--bandwidth": bandwidth, "--link": link, "--read": read, "--written": written}
+    amount = {name: sizes.parse_size(text) for name, text in amounts.items()}
+    if not amount["--bandwidth"] or not amount["--link"]:
+        raise UsageError("--bandwidth and --link must be more than 0 bytes a second")
+    cluster = clusters.Cluster(
+        bandwidth=amount["--bandwidth"],
+        link=amount["--link"],
+        latency=latency,
+        read=amount["--read"],
+        written=amount["--written"],
+        listing=listing,
+        handing=handing,
+        start=start,
+        losses=losses,
+        back=back,
+        shards=shards,
+    )
+    if (sample is None) == (not size):
+        raise UsageError("give --size WIDTHxHEIGHT, once or several times, or --sample REPORT")
+    if sample is not None:
+        if task or model or weights or seconds_per_megapixel is not None:
+            raise UsageError("a --sample tells the seconds: leave out the model and --seconds-per-megapixel")
+        kinds = clusters.read_sample(sample)
+        told = f"{sample.name}"
+    else:
+        parsed = [parse_share(text) for text in size or []]
+        if seconds_per_megapixel is not None:
+            if task or model or weights:
+                raise UsageError("give a model to be timed here or --seconds-per-megapixel, not both")
+            if seconds_per_megapixel <= 0:
+                raise UsageError("--seconds-per-megapixel must be more than 0")
+            kinds = [
+                clusters.Kind(h * w, share, h * w / 1e6 * seconds_per_megapixel) for h, w, share in parsed
+            ]
+            told = "as stated"
+        else:
+            from maximir.restoring import foresight
+            from maximir.restoring.restorer import Restorer
+
+            chosen = model_of(task, model, weights)
+            restorer = Restorer(chosen.path, device=device, precision=precision, view=view, stages=stages)
+            kinds = [
+                clusters.Kind(h * w, share, foresight.foresee(restorer, h, w).seconds)
+                for h, w, share in parsed
+            ]
+            told = f"{chosen.name}, {precision}, timed on this machine ({restorer.device})"
+    print_plan(kinds, images, cluster, workers or WORKERS, told, price, price_per_gb, within, seed)
+
+
+def parse_share(text: str) -> tuple[int, int, float]:
+    """Height, width and share of "6000x4000=70"."""
+    from maximir.sizes import parse_pixels
+
+    pixels, _, share = text.partition("=")
+    if share and (not re.fullmatch(r"\d+(\.\d+)?%?", share) or not float(share.rstrip("%"))):
+        raise UsageError(f"{text!r}: the share must be a number above 0, such as 6000x4000=70")
+    return *parse_pixels(pixels), float(share.rstrip("%") or 1)
+
+
+def print_plan(
+    kinds: list[Kind],
+    images: int,
+    cluster: Cluster,
+    workers: list[int],
+    told: str,
+    price: float,
+    price_per_gb: float,
+    within: float | None,
+    seed: int,
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from maximir.progress import in_words
+    from maximir.restoring import cluster as clusters
+
+    console = Console(highlight=False)
+    console.width = max(console.width, WIDTH)
+    megapixels, seconds = clusters.means(kinds)
+    moved = images * megapixels * (cluster.read + cluster.written) / 1e9
+
+    def cost(outcome: Outcome) -> float:
+        return outcome.worker_seconds / 3600 * price + moved * price_per_gb
+
+    print(
+        f"{images:,} photographs of {megapixels:.3g} megapixels, {seconds:.3g} s each ({told}): "
+        f"{in_words(images * seconds)} of computing, {moved:,.0f} GB to move"
+    )
+    heads = ("workers", "time", "worker-hours", "cost", "computing", "done again", "the limit")
+    table = Table(*heads, box=None, pad_edge=False)
+    outcomes = [clusters.simulate(kinds, images, count, cluster, seed) for count in sorted(set(workers))]
+    for outcome in outcomes:
+        table.add_row(
+            f"{outcome.workers:,}",
+            in_words(outcome.seconds),
+            f"{outcome.worker_seconds / 3600:,.1f}",
+            f"{cost(outcome):,.2f}" if price or price_per_gb else "",
+            f"{outcome.busy:.0%}",
+            f"{outcome.again:,}",
+            outcome.limit,
+        )
+    console.print(table)
+    best = clusters.best(outcomes)
+    print(
+        f"best: {best.workers:,} workers, {in_words(best.seconds)}: the fastest for at most a tenth more "
+        "worker-hours than the least"
+    )
+    wasted = next((outcome for outcome in outcomes if outcome.busy < 0.5 * outcomes[0].busy), None)
+    if wasted is not None:
+        print(f"from {wasted.workers:,} workers on, half of what they cost is waiting, for {wasted.limit}")
+    if within is not None:
+        enough = clusters.fewest(kinds, images, within * 3600, cluster, seed)
+        if enough is None:
+            most = f"{clusters.MOST_WORKERS:,}"
+            print(f"up to {most} workers do not do it in {within:g} h: {outcomes[-1].limit} is in the way")
+        else:
+            print(
+                f"within {within:g} h: {enough.workers:,} workers, {in_words(enough.seconds)}"
+                + (f", {cost(enough):,.2f}" if price or price_per_gb else "")
+            )
