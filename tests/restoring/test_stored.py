@@ -305,10 +305,9 @@ def test_names_that_would_be_one(memory):
 
 def test_the_command(memory, tmp_path, capsys, gentle_weights):
     """By the command: to a disk as from a disk, shards, what is left, a report."""
-    fill("memory://in", 4)
-    (tmp_path / "in").mkdir()
-    for k in range(4):
-        (tmp_path / "in" / f"{k:02}.png").write_bytes(png(k))
+    fill("memory://in", 8)
+    (tmp_path / "in" / "below").mkdir(parents=True)
+    fill(f"file://{tmp_path}/in", 8)
     also = ("--weights", gentle_weights)
     maximir("restore", tmp_path / "in", "-o", tmp_path / "disk", *also)
     maximir("restore", "memory://in", "-o", tmp_path / "shards", *also, "--left", expect=1)
@@ -316,7 +315,7 @@ def test_the_command(memory, tmp_path, capsys, gentle_weights):
     capsys.readouterr()
     maximir("restore", "memory://in", "-o", tmp_path / "shards", *also, "--left", expect=1)
     told = capsys.readouterr()
-    assert "of 4 left" in told.err and 0 < told.out.count("memory://in/") < 4
+    assert "of 8 left" in told.err and 0 < told.out.count("memory://in/") < 8
     report = tmp_path / "report.jsonl"
     maximir("restore", "memory://in", "-o", tmp_path / "shards", *also, "--shard", "2/2", "--report", report)
     maximir("restore", "memory://in", "-o", tmp_path / "shards", *also, "--left")
