@@ -85,5 +85,7 @@ def model_of(task: str | None, model: str | None, weights: str | None) -> Choice
 
 
 def command_line() -> str:
-    """What was typed, for reports."""
-    return shlex.join(["maximir", *sys.argv[1:]])
+    """What was typed, for reports; without the credentials that addresses may hold."""
+    from maximir.stores import shown
+
+    return shlex.join(["maximir", *map(shown, sys.argv[1:])])

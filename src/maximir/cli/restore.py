@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,14 +28,26 @@ from maximir.cli.options import (
 )
 from maximir.errors import UsageError
 
+if TYPE_CHECKING:
+    from maximir.restoring.batch import Outcome, Planned
+
 RESUME = "Go on where a run was stopped: results that are still those of these images and settings stay."
+SHARD = "Only the i-th of n parts, for job arrays; goes on as --resume does."
+LEFT = "Restore nothing: name the images that are not done, and end with 1 if there are any."
+RAY = "On a Ray cluster: its address, auto, or local for one here. Goes on as --resume does."
 REPORT = "Add a line of JSON for each image to this file: what became of it."
 
 
 def restore(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, or folders of images.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Images, or folders of images; or addresses: s3://…."),
+    ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the results (or one file, for one image).")
+        str,
+        typer.Option(
+            "--output", "-o", help="Folder or address for the results (or one file, for one image)."
+        ),
     ],
     task: Task = None,
     model: Model = None,
@@ -49,34 +62,57 @@ def restore(
     view: View = "auto",
     stages: Stages = None,
     ensemble: Ensemble = False,
+    shard: Annotated[str | None, typer.Option(metavar="i/n", help=SHARD)] = None,
+    left: Annotated[bool, typer.Option("--left", help=LEFT)] = False,
+    ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help=RAY)] = None,
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="With --ray: at most so many models (default: all that fit).")
+    ] = None,
+    cpus: Annotated[float, typer.Option(min=0, help="With --ray: of a node, for each model.")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="With --ray: for each model; 0.5: two share a GPU.")] = 0,
 ) -> None:
     """Restore photographs. Results keep name, format, bit depth, metadata and place in the folder."""
     from maximir.files import file_digest
     from maximir.progress import WorkProgress, in_words
-    from maximir.restoring import batch, extent
-    from maximir.restoring.journal import Journal, remove_parts, settings_digest
+    from maximir.restoring import batch, extent, stored
+    from maximir.restoring.journal import NAME, Journal, remove_parts, settings_digest
+    from maximir.restoring.records import FOLDER, Records
+    from maximir.stores import Store, is_address, local_path, shown
 
     chosen = model_of(task, model, weights)
     if "" in inputs:
         raise UsageError("an INPUT is empty; give files or folders")
-    jobs = batch.plan([Path(name) for name in inputs], output)
-    to_file = jobs[0].problem is None and jobs[0].target == output
-    if resume and to_file:
+    if left and (ray is not None or overwrite):
+        raise UsageError("--left restores nothing: leave out --ray and --overwrite")
+    inputs, output = [local_path(name) for name in inputs], local_path(output)
+    folder, paths = Path(output), [Path(name) for name in inputs]
+    apart = ray is not None or shard is not None or any(map(is_address, [*inputs, output]))
+    shared = apart or (folder / FOLDER).is_dir()  # a folder where several did a part each stays like that
+    store, here, there = None, [], []
+    if shared:
+        store = Store(output)
+        there = stored.plan(inputs, store)
+        there = there if shard is None else stored.shard_of(there, shard)
+    else:
+        here = batch.plan(paths, folder)
+    to_file = not shared and here[0].problem is None and here[0].target == folder
+    if (resume or left) and to_file:
         raise UsageError("--resume goes on in a folder; give one as --output")
-
+    jobs: Sequence[Planned] = there if shared else here
     from maximir.restoring.restorer import Restorer
 
-    restorer = Restorer(
-        chosen.path,
-        device=device,
-        precision=precision,
-        max_memory=max_memory,
-        scratch=scratch,
-        ensemble=ensemble,
-        view=view,
-        stages=stages,
-    )
-    batch.check_writable(output.parent if to_file else output)
+    if shared and precision == "auto":
+        precision = "fp32"  # the machines that do a part each must agree
+    options: dict[str, Any] = {
+        "precision": precision,
+        "max_memory": max_memory,
+        "scratch": scratch,
+        "ensemble": ensemble,
+        "view": view,
+        "stages": stages,
+    }
+    # With --ray too: what is wrong with the options is told at once.
+    restorer = Restorer(chosen.path, device="cpu" if ray is not None else device, **options)
     settings = settings_digest(
         weights=file_digest(chosen.path),
         precision=restorer.precision,  # of "auto", what it means on this machine
@@ -85,25 +121,67 @@ def restore(
         version=__version__,
         **({} if stages is None else {"stages": stages}),
     )
+    resume = resume or ray is not None or shard is not None or left
+    records = Records(store, settings, resume=resume, order=[job.target for job in there]) if store else None
+    if left:
+        undone: Sequence[Planned] = here
+        if records is not None:
+            undone = list(stored.left(there, records))
+        elif (folder / NAME).exists():
+            with Journal(folder, settings, resume=True) as old:
+                undone = [job for job in here if not batch.is_done(job, old)]
+        for job in undone:
+            print(job.source)
+        print(f"{len(undone)} of {len(jobs)} left", file=sys.stderr)
+        raise typer.Exit(1 if undone else 0)
+
+    if store is not None:
+        store.check_writable()
+    else:
+        batch.check_writable(folder.parent if to_file else folder)
+    sizes = stored.weights(there) if shared else extent.weights([job.source for job in here])
+    work = dict(zip(jobs, sizes, strict=True))
     failed, known, clock = 0, 0, time.monotonic()
-    precisions: set[str] = set()
-    work = dict(zip(jobs, extent.weights([job.source for job in jobs]), strict=True))
+    precisions: set[str] = set() if store is None else {precision}
     try:
         with WorkProgress(len(jobs), sum(work.values())) as progress, ExitStack() as stack:
             restorer.progress = progress.part
-            journal = None if to_file else stack.enter_context(Journal(output, settings, resume=resume))
-            if resume:
-                remove_parts({job.target.parent for job in jobs if job.problem is None})
+
+            def started(job: Planned) -> None:
+                progress.begin(job.source.name, work[job])
+
+            journal = None
+            if not shared and not to_file:
+                journal = stack.enter_context(Journal(folder, settings, resume=resume))
+            if resume and not shared:
+                remove_parts({job.target.parent for job in here if job.problem is None})
             lines = (
                 None if report is None else stack.enter_context(closing(batch.Report(report, command_line())))
             )
-            outcomes = batch.restore_files(
-                restorer,
-                jobs,
-                overwrite=overwrite,
-                journal=journal,
-                started=lambda job: progress.begin(job.source.name, work[job]),
-            )
+            outcomes: Generator[Outcome, None, None]
+            if store is None or records is None:
+                outcomes = batch.restore_files(
+                    restorer, here, overwrite=overwrite, journal=journal, started=started
+                )
+            elif ray is None:
+                outcomes = stored.restore_files(
+                    restorer, there, overwrite=overwrite, records=records, started=started
+                )
+            else:
+                from maximir.restoring import actors as ray_actors
+
+                outcomes = ray_actors.restore(
+                    there,
+                    store,
+                    settings,
+                    chosen.path,
+                    {"device": device, **options},
+                    address=ray,
+                    overwrite=overwrite,
+                    actors=actors,
+                    cpus=cpus,
+                    gpus=gpus,
+                )
             for outcome in stack.enter_context(closing(outcomes)):
                 job = outcome.job
                 if outcome.precision is not None:
@@ -127,6 +205,6 @@ def restore(
     took = in_words(time.monotonic() - clock)
     counts = f"{before}{len(jobs) - known - failed} restored, {failed} failed"
     facts = ", ".join([f"model: {chosen.name}", *sorted(precisions)])
-    print(f"{counts}, {took}, in {output} ({facts})")
+    print(f"{counts}, {took}, in {shown(output)} ({facts})")
     if failed:
         raise typer.Exit(1)

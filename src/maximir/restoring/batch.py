@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from maximir import __version__, images
 from maximir.errors import MaximirError, UsageError
@@ -41,7 +41,7 @@ class Job:
 class Outcome:
     """What became of a job: `error` is None if it was done."""
 
-    job: Job
+    job: Planned
     error: str | None
     notes: tuple[str, ...]
     seconds: float
@@ -66,6 +66,22 @@ class Outcome:
             "sha256": self.digest,
             "precision": self.precision,
         }
+
+
+class Planned(Protocol):
+    """What outcomes say of a job: that of a path here, or of an address."""
+
+    @property
+    def source(self) -> Named: ...
+    @property
+    def target(self) -> Named: ...
+    @property
+    def problem(self) -> str | None: ...
+
+
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
 
 
 class Report:
@@ -173,12 +189,12 @@ def result_name(name: str) -> str:
     return name if name.lower().endswith(images.WRITABLE) else name + FALLBACK_SUFFIX
 
 
-def files_below(folder: Path, output: Path) -> Iterator[tuple[Path, str | None]]:
+def files_below(folder: Path, output: Path | None) -> Iterator[tuple[Path, str | None]]:
     """(path, why it cannot be done), sorted; without what is in the output folder.
 
     Not only what is named like an image: nothing but hidden files is left out silently.
     """
-    excluded = os.path.realpath(output)
+    excluded = "" if output is None else os.path.realpath(output)
     if os.path.realpath(folder) == excluded:
         raise UsageError(f"{folder}: input and output are the same folder; choose another output")
     unreadable: list[OSError] = []
@@ -234,6 +250,12 @@ def restore_files(
         batch_size=restorer.batch_size,
         started=started,
     )
+
+
+def is_done(job: Job, journal: Journal) -> bool:
+    """Whether the result is there, and would be the same again."""
+    ours = None if job.problem else journal.ours(job.target)
+    return ours is not None and journal.is_done(ours, job.source)
 
 
 def read(job: Job, overwrite: bool, journal: Journal | None) -> Task:
