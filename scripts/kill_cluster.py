@@ -220,24 +220,24 @@ def run(args: argparse.Namespace, chance: random.Random, folder: Path, port: int
         last = start(
             str(folder / "in"), str(folder / "out"), "--ray", cluster.address, "--report", str(poison_report)
         )
-        last.wait()
+        last.wait(timeout=900)
         said = [json.loads(line) for line in poison_report.read_text().splitlines()[1:]]
-    finally:
+        aside = {Path(each["source"]).name: each["error"] for each in said if each["status"] == "failed"}
+        print("| killed | times |\n| --- | --- |")
+        for kind in ("actor", "node", "driver"):
+            print(f"| {kind} | {kills[kind]} |")
+        print(
+            f"\n{sum(kills.values())} kills in {rounds} runs over {args.images + 1} pictures, "
+            f"{(time.monotonic() - begun) / 60:.0f} minutes. Results that were not whole after a kill: "
+            f"{halves}; objects that nobody expected: {strays}; pictures told twice by one driver ({reports} drivers): "
+            f"{twice}; buckets equal to the undisturbed one, records too: {equal} of {rounds}. A picture "
+            f"that kills whoever opens it, among 40 others: {len(said) - len(aside)} restored, set aside: {aside}"
+        )
+        if halves or strays or twice or equal < rounds or list(aside) != ["poison.png"]:
+            print((folder / "log").read_text()[-2000:], file=sys.stderr)
+            raise SystemExit(1)
+    finally:  # which may hang: what was counted is told before
         cluster.shutdown()
-    aside = {Path(each["source"]).name: each["error"] for each in said if each["status"] == "failed"}
-    print("| killed | times |\n| --- | --- |")
-    for kind in ("actor", "node", "driver"):
-        print(f"| {kind} | {kills[kind]} |")
-    print(
-        f"\n{sum(kills.values())} kills in {rounds} runs over {args.images + 1} pictures, "
-        f"{(time.monotonic() - begun) / 60:.0f} minutes. Results that were not whole after a kill: {halves}; "
-        f"objects that nobody expected: {strays}; pictures told twice by one driver ({reports} drivers): "
-        f"{twice}; buckets equal to the undisturbed one, records too: {equal} of {rounds}. A picture that "
-        f"kills whoever opens it, among 40 others: {len(said) - len(aside)} restored, set aside: {aside}"
-    )
-    if halves or strays or twice or equal < rounds or list(aside) != ["poison.png"]:
-        print((folder / "log").read_text()[-2000:], file=sys.stderr)
-        raise SystemExit(1)
 
 
 if __name__ == "__main__":
