@@ -31,6 +31,9 @@ class Inverter:
         self.asked.append((height, width))
         return self.most
 
+    def precision_for(self, dtype):
+        return "fp32"
+
     def restore_photos(self, photos):
         self.before(photos)
         self.batches.append([number(photo) for photo in photos])
@@ -335,6 +338,7 @@ def test_a_generator_that_is_forgotten_does_not_keep_the_process(make_jobs, tmp_
         "import sys; from pathlib import Path; from maximir.restoring import batch\n"
         "class Same:\n"
         "    def batch_size(self, height, width): return 1\n"
+        "    def precision_for(self, dtype): return 'fp32'\n"
         "    def restore_photos(self, photos): return photos\n"
         "batch.pipeline.WAITING_PHOTOS = 2\n"
         "jobs = batch.plan([Path('in')], Path('out'))\n"

@@ -86,7 +86,8 @@ def test_batches_grey_alpha_ensemble_and_progress(restorers):
     images = [rng.integers(0, 256, (200, 193, 3), np.uint8) for _ in range(2)]
     together = restorer.restore_arrays(images)
     for image, result in zip(images, together, strict=True):
-        np.testing.assert_array_equal(restorer(image), result)
+        # Some processors sum a batch in another order than one image.
+        np.testing.assert_allclose(restorer(image).astype(int), result, rtol=0, atol=1)
     rgba = np.dstack([images[0], images[1][..., 0]])
     np.testing.assert_array_equal(restorer(rgba)[..., 3], rgba[..., 3])
     assert restorer(images[0][..., 0]).shape == (200, 193)

@@ -35,7 +35,6 @@ class Degradation:
 
 
 DEGRADATIONS = {
-    "as-is": Degradation(lambda image, rng: image),  # for a teacher to restore
     "gaussian": Degradation(noise.blind_gaussian),
     "gaussian-25": Degradation(noise.gaussian_25),
     "camera-noise": Degradation(camera.camera_noise),

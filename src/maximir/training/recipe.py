@@ -20,7 +20,7 @@ from maximir.training.optimizers import OPTIMIZERS
 PAIRS = "pairs"  # in a mixture: not a degradation, but pairs of photographs
 EVEN = "even"  # nor this: even fields and gradients, made up
 
-AS_IS = "as-is"  # a degradation that does nothing
+AS_IS = "as-is"  # nor this: clean photographs, for a teacher to restore
 
 RECIPES = resources.files("maximir.training") / "recipes"
 
@@ -39,7 +39,7 @@ def between_0_and_1(value: float) -> bool:
 
 NUMBER = (int, float)
 WHOLE_TABLES = ("mixture",)  # that an override replaces, not merges
-MIXABLE = (PAIRS, EVEN, *DEGRADATIONS)
+MIXABLE = (PAIRS, *DEGRADATIONS, EVEN, AS_IS)
 
 
 def is_mixture(value: dict[str, Any]) -> bool:

@@ -190,7 +190,7 @@ def kind_of(name: str) -> str:
     """What samples called `name` in a mixture are drawn from."""
     if name in (PAIRS, EVEN):
         return name
-    return DEPTH if DEGRADATIONS[name].needs_depth else CLEAN
+    return DEPTH if name != AS_IS and DEGRADATIONS[name].needs_depth else CLEAN
 
 
 def even_field(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -284,7 +284,7 @@ class Samples(Dataset[Sample]):
             return field, field, lesson
         view, images = self.sources[kind_of(name)].draw(rng, skipped)
         origins.append(f"{view.files[-1]} ({name})")
-        margin = 0 if name == PAIRS else DEGRADATIONS[name].margin
+        margin = 0 if name in (PAIRS, AS_IS) else DEGRADATIONS[name].margin
         top = int(rng.integers(view.height - patch + 1))
         left = int(rng.integers(view.width - patch + 1))
         turns, flip = (int(rng.integers(4)) if self.rotate else 0), bool(rng.integers(2))
@@ -292,6 +292,8 @@ class Samples(Dataset[Sample]):
         clean = to_unit(parts[0])
         if name == PAIRS:
             return to_unit(parts[1]), clean, lesson
+        if name == AS_IS:
+            return clean, clean, lesson
         depth = None if view.depth is None else parts[1]
         degraded = DEGRADATIONS[name](clean, rng, depth)
         inner = slice(margin, margin + patch)
