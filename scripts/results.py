@@ -108,10 +108,10 @@ ROWS = (
     Row("derain", "RainTrainL, held out", "pairs/rain", held_out=""),
     synthetic("derain", "rain, synthetic", "rain"),
     Row("dehaze", "SOTS indoor, held out", "pairs/haze-indoor", held_out=""),
-    synthetic("dehaze", "haze, synthetic", "haze"),
+    Row("dehaze", "McMaster, haze, synthetic", CLEAN, "haze"),
     Row("enhance", "LOL, held out", "pairs/low-light", held_out="lol_"),
     Row("enhance", "ELIEI, held out", "pairs/low-light", held_out="eliei_"),
-    synthetic("enhance", "low light, synthetic", "low-light"),
+    Row("enhance", "McMaster, low light, synthetic", CLEAN, "low-light"),
 )
 
 

@@ -1,5 +1,7 @@
 """Strips change nothing: not the outputs, not the gradients, only what must be in memory at once."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -62,6 +64,16 @@ def test_streamed_equals_unstreamed(model, shape, strip_bytes, native):
         assert max(strips) >= 8  # there were strips
     if strip_bytes == 1 << 30:
         assert max(strips) == 1
+
+
+def test_strips_of_replicated_borders(model, native):
+    """A strip's border is the image's only at the top and at the bottom of the image."""
+    other = Maxim(dataclasses.replace(SMALL, padding_mode="replicate")).eval()
+    other.load_state_dict(model.state_dict())
+    image = torch.rand(1, 3, 128, 64)
+    whole = outputs(other, image, Streaming(strip_bytes=None))
+    assert worst(outputs(other, image, Streaming(20_000, kernels=native)), whole) < TOLERANCE
+    assert worst(outputs(model, image, Streaming(strip_bytes=None)), whole) > 100 * TOLERANCE
 
 
 def test_scratch_files_hold_the_same(model, tmp_path, native):

@@ -10,6 +10,7 @@ from helpers import spandrel_stub
 from maximir import VARIANTS, Maxim, MaximConfig, UsageError, load_model
 from maximir.hosts import spandrel as hosts
 from maximir.models.catalogue import MODELS
+from maximir.models.checkpoint import save_model
 
 
 @pytest.fixture
@@ -39,6 +40,14 @@ def test_any_config_is_deduced_from_shapes(config):
     state = shapes(config)
     assert hosts.recognises(state)
     assert hosts.config_of(state) == config
+
+
+def test_the_padding_mode_is_told_by_a_tensor(tmp_path, spandrel):
+    config = MaximConfig(features=8, stages=1, groups=1, bottlenecks=1, padding_mode="replicate")
+    save_model(Maxim(config), tmp_path / "model.safetensors")
+    state = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    assert hosts.config_of(state) == config == load_model(tmp_path / "model.safetensors").config
+    assert spandrel.MAIN_REGISTRY.load(state).model.config == config
 
 
 def test_other_networks_are_not_ours(spandrel):

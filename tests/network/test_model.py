@@ -1,7 +1,9 @@
+import dataclasses
+
 import pytest
 import torch
 
-from maximir import Maxim, MaximConfig, MaximirError, UsageError
+from maximir import Maxim, MaximConfig, MaximirError, UsageError, load_model
 from maximir.engine import sources
 from maximir.engine.streaming import Rows
 from maximir.network import blocks, layers
@@ -63,6 +65,7 @@ def test_wrong_input(tiny_model, image, reason):
         {"groups": True},
         {"dropout": "x"},
         {"stages": 2**40},
+        {"padding_mode": "reflect"},
     ],
 )
 def test_wrong_config(fields):
@@ -75,6 +78,27 @@ def test_config_round_trip():
     assert MaximConfig.from_dict(config.to_dict()) == config
     with pytest.raises(MaximirError, match="'widht'"):
         MaximConfig.from_dict({"widht": 3})
+
+
+@pytest.mark.parametrize("size", [(64, 64), (192, 128)])
+def test_replicated_borders_leave_a_flat_field_flat(size, gentle_weights):
+    """Where mixing and enlarging know no places, only the border makes one differ from another."""
+    model = load_model(gentle_weights)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, layers.SpatialDense):
+                module.weight -= module.weight.mean(dim=1, keepdim=True)
+                module.bias.fill_(module.bias.mean())
+            if isinstance(module, layers.ConvTranspose):
+                module.weight.copy_(module.weight.mean(dim=(2, 3), keepdim=True).expand_as(module.weight))
+    spread = {}
+    for mode in ("zeros", "replicate"):
+        other = Maxim(dataclasses.replace(model.config, padding_mode=mode)).eval()
+        other.load_state_dict(model.state_dict())
+        with torch.inference_mode():
+            result = other(torch.full((1, 3, *size), 0.6))[-1][-1]
+        spread[mode] = (result.amax(dim=(2, 3)) - result.amin(dim=(2, 3))).max().item()
+    assert spread["replicate"] < 1e-5 < 1e-3 < spread["zeros"]
 
 
 def test_every_parameter_matters():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,6 +47,6 @@ def describe(config: MaximConfig) -> str:
     from maximir.network.config import VARIANTS
 
     for name, variant in VARIANTS.items():
-        if variant == config:
+        if dataclasses.replace(variant, padding_mode=config.padding_mode) == config:
             return f"MAXIM {name}"
     return f"MAXIM with {config.features} features, {config.stages} stage(s)"

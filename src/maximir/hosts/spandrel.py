@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from maximir.errors import UsageError
+from maximir.models.checkpoint import REPLICATES
 from maximir.network.config import SIZE_MULTIPLE, MaximConfig
 from maximir.network.model import Maxim
 
@@ -50,6 +51,7 @@ def config_of(state: Mapping[str, Any]) -> MaximConfig:
         groups=count(state, r"stages\.0\.encoders\.0\.block\.groups\.(\d+)\."),
         bottlenecks=count(state, r"stages\.0\.bottlenecks\.(\d+)\."),
         reduction=features // max(1, state[SQUEEZE].shape[0]),
+        padding_mode="replicate" if REPLICATES in state else "zeros",
     )
 
 
@@ -74,6 +76,7 @@ def architecture() -> Any:
 
         def load(self, state_dict: dict[str, Any]) -> Any:
             config = config_of(state_dict)
+            state_dict = {name: value for name, value in state_dict.items() if name != REPLICATES}
             return spandrel.ImageModelDescriptor(
                 Maxim(config),
                 state_dict,

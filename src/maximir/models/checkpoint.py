@@ -29,6 +29,8 @@ from maximir.network.model import Maxim
 
 FORMAT = "maximir-1"
 DIGEST = "sha256"  # key of the metadata
+# A tensor that says what the config says too, for programs that are given the tensors alone (spandrel's).
+REPLICATES = "padding_mode.replicate"
 KINDS = "weights are .safetensors or official .npz files, or TensorFlow.js packages (a folder or .tgz)"
 MAX_OFFICIAL_BYTES = 4 * 2**30  # M-3, the largest, has 0.27 GB
 
@@ -149,6 +151,7 @@ def read_safetensors(path: Path) -> Checkpoint:
         config = MaximConfig.from_dict(json.loads(metadata["config"]))
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise MaximirError("the config in the file cannot be read") from error
+    state.pop(REPLICATES, None)
     return Checkpoint(config, state, facts_of(metadata))
 
 
@@ -245,6 +248,8 @@ def save_model(
         for name, value in model.state_dict().items()
     }
     check_finite(state)
+    if model.config.padding_mode == "replicate":
+        state[REPLICATES] = torch.ones(1)
     facts = {"format": FORMAT, "config": json.dumps(model.config.to_dict())}
     facts |= {key: json.dumps(value) for key, value in (metadata or {}).items()}
     write_tensors(path, state, facts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from maximir.errors import MaximirError
 
@@ -12,6 +12,7 @@ LEVELS = 3  # UNet depth, and also the number of supervised scales (full, 1/2, 1
 SIZE_MULTIPLE = 64  # 4 (two downsamplings) x the 16 of the grid, and 8 x 8 of the bottleneck
 WINDOWS = (16, 16, 8)  # side of blocks and of grids at each level
 BOTTLENECK_WINDOW = 8
+PaddingMode = Literal["zeros", "replicate"]
 LARGEST = 512  # of any of a config's numbers; a file that claims more is damaged
 
 
@@ -31,6 +32,9 @@ class MaximConfig:
         bottlenecks: bottleneck blocks in a stage.
         reduction: squeeze factor of the channel attention.
         dropout: dropout rate after the projections of gMLP and gating blocks.
+        padding_mode: what the convolutions see beyond the border: "zeros" as the official code, or
+            "replicate", the outermost pixel again. Zeros are a dark frame, and the grids repeat its traces
+            all over an even area (docs/experiments.md, 17).
     """
 
     features: int = 32
@@ -39,6 +43,7 @@ class MaximConfig:
     bottlenecks: int = 2
     reduction: int = 4
     dropout: float = 0.0
+    padding_mode: PaddingMode = "zeros"
 
     def __post_init__(self) -> None:
         for name in ("features", "stages", "groups", "bottlenecks", "reduction"):
@@ -51,6 +56,10 @@ class MaximConfig:
             )
         if not isinstance(self.dropout, float | int) or not 0 <= self.dropout < 1:
             raise MaximirError(f"config: dropout must be in [0, 1), not {self.dropout!r}")
+        if self.padding_mode not in get_args(PaddingMode):
+            raise MaximirError(
+                f"config: padding_mode must be 'zeros' or 'replicate', not {self.padding_mode!r}"
+            )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> MaximConfig:

@@ -84,7 +84,8 @@ class Conv1x1(nn.Linear):
 class Conv(nn.Conv2d):
     """A k x k convolution of rows of a channels-last map; padding as flax's 'SAME', 1 in all cases here.
 
-    Zeros pad the image, not a strip of it: the strip brings `halo` rows of its neighbours instead.
+    What pads the image (`MaximConfig.padding_mode`) does not pad a strip of it: the strip brings `halo` rows
+    of its neighbours instead.
     """
 
     halo = 1
@@ -100,6 +101,9 @@ class Conv(nn.Conv2d):
 
     def forward(self, x: Tensor, rows: Rows = WHOLE) -> Tensor:
         top, bottom = self.halo * rows.at_top, self.halo * rows.at_bottom
+        if self.padding_mode == "replicate":
+            planes = F.pad(x.permute(0, 3, 1, 2), (self.halo, self.halo, top, bottom), mode="replicate")
+            return F.conv2d(planes, self.weight, self.bias, self.stride).permute(0, 2, 3, 1)
         if top != bottom:
             x = F.pad(x, (0, 0, 0, 0, top, bottom))
         padding = (top if top == bottom else 0, self.halo)

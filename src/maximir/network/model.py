@@ -277,6 +277,9 @@ class Maxim(nn.Module):
         self.config = config
         last = config.stages - 1
         self.stages = Modules(Stage(config, first=s == 0, last=s == last) for s in range(config.stages))
+        for module in self.modules():
+            if isinstance(module, Conv):
+                module.padding_mode = config.padding_mode
 
     def forward(self, image: Tensor) -> list[list[Tensor]]:
         """Restore images at every stage and scale.

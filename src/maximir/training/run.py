@@ -90,7 +90,10 @@ def first_weights(recipe: Recipe, *, load: bool = True) -> Maxim:
             recipe.model.stages < loaded.config.stages
         ):  # of a larger model, the first stages: they restore, too
             loaded = loaded.first_stages(recipe.model.stages)
-        if loaded.config != dataclasses.replace(recipe.model, dropout=loaded.config.dropout):
+        same = dataclasses.replace(  # in all that weights depend on
+            loaded.config, dropout=recipe.model.dropout, padding_mode=recipe.model.padding_mode
+        )
+        if same != recipe.model:
             raise UsageError(
                 f"recipe: init = {recipe.init!r} has another shape than the recipe's model: "
                 f"{loaded.config} and {recipe.model}"
