@@ -12,8 +12,9 @@ import torch
 from maximir import MaximConfig
 from maximir.engine import kernels, streaming
 from maximir.engine.sources import Map
-from maximir.engine.streaming import Streaming
+from maximir.engine.streaming import Rows, Streaming
 from maximir.network.blocks import CrossGating, MultiAxisGatedMlp
+from maximir.network.layers import Conv, ImageConv
 
 NEEDS_KERNELS = pytest.mark.skipif(kernels.library() is None, reason="no native kernels for this processor")
 CASES = [(32, 16, (1, 32, 48)), (64, 16, (2, 16, 32)), (128, 8, (1, 24, 8)), (48, 8, (1, 16, 16))]
@@ -84,6 +85,43 @@ def test_cross_gating(library, chosen, channels, size, shape):
     with streaming.image(8):
         for ours, expected in zip(block(Map(x), Map(y), x.numel()), exact, strict=True):
             close(ours, expected, chosen[1])
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
+@pytest.mark.parametrize("rows", [Rows(), Rows(0, 2, 4), Rows(1, 2, 4), Rows(3, 4, 4)], ids=str)
+@pytest.mark.parametrize(("shape", "inputs", "outputs"), [((1, 8, 58), 32, 64), ((2, 5, 16), 16, 32)])
+def test_convolution(library, shape, inputs, outputs, rows, padding_mode):
+    """Odd and even heights, widths that fill no tile, ends that are padded or not."""
+    torch.manual_seed(0)
+    conv = Conv(inputs, outputs, 3)
+    conv.padding_mode = padding_mode
+    torch.nn.init.normal_(conv.bias)
+    x = torch.randn(*shape, inputs)
+    exact = conv.double()(x.double(), rows)  # in torch: there are no kernels for it
+    conv.float()
+    with torch.inference_mode(), streaming.image(8):
+        ours = kernels.convolution(conv, x, rows.at_top, rows.at_bottom)
+        assert ours.shape == exact.shape
+        close(ours, exact, 2e-6)
+        assert torch.equal(conv(x, rows), ours)
+
+
+@NEEDS_KERNELS
+def test_convolutions_that_are_not_for_them():
+    x = torch.zeros(1, 8, 16, 32)
+
+    def fits(conv, x=x):
+        with torch.inference_mode(), streaming.image(8):
+            return kernels.convolution(conv, x, True, True) is not None
+
+    assert fits(Conv(32, 32, 3))
+    assert not fits(Conv(32, 32, 4, stride=2))
+    assert not fits(ImageConv(32, 3), x)
+    assert not fits(Conv(32, 32, 3), x[:, :, :15])
+    assert not fits(Conv(32, 32, 3), x.transpose(1, 2).contiguous().transpose(1, 2))
+    assert not fits(Conv(32, 32, 3).bfloat16(), x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not fits(Conv(32, 32, 3))
 
 
 @NEEDS_KERNELS

@@ -1,8 +1,8 @@
-"""Native kernels of the sweeps over windows, for processors: kernels.cpp, compiled with the package.
+"""Native kernels for processors, of the sweeps over windows and of convolutions: kernels.cpp.
 
-They do what `network.blocks` says, in registers and caches instead of maps. Where they cannot be used (no
-library for this processor, a GPU, recorded gradients, odd widths), callers go on in torch, with the same
-result.
+They are compiled with the package, and do what `network` says, in registers and caches instead of maps. Where
+they cannot be used (no library for this processor, a GPU, recorded gradients, odd widths), callers go on in
+torch, with the same result.
 
 A block hands over its parameters as a `Table`: weight and bias of one layer after the other, in the order of
 the structures in kernels.cpp.
@@ -32,6 +32,7 @@ OFF = "off"
 SOURCE = Path(__file__).with_name("kernels.cpp")  # a library of another version would misread its arguments
 LIBRARIES = ("avx512bf16", "avx512", "avx2", "baseline")  # the best first
 CHANNELS = 16  # they do multiples of
+CONV_OUTPUTS = 32  # convolutions make multiples of
 FEATURES = (torch.float32, torch.bfloat16)
 WINDOW_STRIPS = 4  # windows at a time, in strips: their inner maps are small, and the threads start anew
 
@@ -56,6 +57,13 @@ class GateWeights(Structure):
 
 class CrossWeights(Structure):
     _fields_ = [("x", GateWeights), ("y", GateWeights), *((f"weight{i}", c_void_p) for i in range(4))]
+
+
+class Convolution(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("images", "rows", "width", "inputs", "outputs")),
+        *((name, c_int32) for name in ("top", "bottom", "replicate", "threads")),
+    ]
 
 
 @functools.cache
@@ -140,6 +148,33 @@ def cross_gate(
     gates = (structure(GateWeights, table) for table in tables["block"])
     both = CrossWeights(*gates, *addresses(joins))
     run("cross_gate_sweep", both, x, size, "block", running, x, y, *shares)
+
+
+def convolution(layer: nn.Conv2d, x: Tensor, top: bool, bottom: bool) -> Tensor | None:
+    """A 3x3 convolution of rows [N, H, W, C] in float32 by Winograd; None where it is not for the kernels.
+
+    Args:
+        top, bottom: whether the image ends there, so that padding comes; at the sides it always comes.
+    """
+    n, rows, width, inputs = x.shape
+    if (
+        layer.kernel_size != (3, 3)
+        or layer.stride != (1, 1)
+        or torch.is_autocast_enabled("cpu")
+        or width % 2
+        or layer.out_channels % CONV_OUTPUTS
+        or not usable(layer, x, dtype=torch.float32)
+    ):
+        return None
+    assert layer.bias is not None
+    y = x.new_empty(n, rows + top + bottom - 2, width, layer.out_channels)
+    replicate = layer.padding_mode == "replicate"
+    sizes = (n, rows, width, inputs, layer.out_channels)
+    shape = Convolution(*sizes, top, bottom, replicate, torch.get_num_threads())
+    maps = (c_void_p(each.data_ptr()) for each in (x, layer.weight, layer.bias, y))
+    function = library().convolution  # type: ignore[union-attr]
+    check(function(ctypes.byref(shape), *maps))
+    return y
 
 
 def run(
