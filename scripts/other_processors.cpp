@@ -1,4 +1,4 @@
-// All sweeps of kernels.cpp on numbers of a fixed formula; their results, as float32, to standard output: first
+// All sweeps and convolutions of kernels.cpp on numbers of a fixed formula; their results, as float32, to standard output: first
 // those with float32 feature maps, then those with bfloat16.
 // other_processors.py builds it for several processors and compares.
 
@@ -76,5 +76,10 @@ int main() {
                 must(cross_gate_sweep(&s, &both, x.in(half), y.in(half), share.in(half), share.in(half)));
                 x.print(half);
                 y.print(half);
+                Convolution shape{n, h, w, c, 64, axis, 1, half, 1};  // float32 in both rounds
+                Map rows(n * h * w * c), convolved(n * (h + axis - 1) * w * 64);
+                must(convolution(&shape, rows.full.data(), parameter(64 * c * 9, 1 / std::sqrt(9.0f * float(c))),
+                                 parameter(64, 0.3f), convolved.full.data()));
+                convolved.print(false);
             }
 }
