@@ -78,8 +78,9 @@ int main() {
                 y.print(half);
                 Convolution shape{n, h, w, c, 64, axis, 1, half, 1};  // float32 in both rounds
                 Map rows(n * h * w * c), convolved(n * (h + axis - 1) * w * 64);
-                must(convolution(&shape, rows.full.data(), parameter(64 * c * 9, 1 / std::sqrt(9.0f * float(c))),
-                                 parameter(64, 0.3f), convolved.full.data()));
+                const float* taps = parameter(64 * c * 9, 1 / std::sqrt(9.0f * float(c)));
+                const float* bias = parameter(64, 0.3f);
+                must(convolution(&shape, rows.full.data(), taps, bias, convolved.full.data()));
                 convolved.print(false);
             }
 }
