@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from helpers.evenness import residual
 from maximir import Restorer
 from maximir.models.catalogue import MODELS
 
@@ -30,14 +32,6 @@ def fields(height: int, width: int) -> list[np.ndarray]:
         0.2 + 0.6 * x,
         0.2 + 0.3 * (x + y),
     ]
-
-
-def residual(plane: np.ndarray) -> float:
-    """Rms of `[H, W]` behind its best polynomial of degree 6."""
-    y, x = np.mgrid[-1 : 1 : plane.shape[0] * 1j, -1 : 1 : plane.shape[1] * 1j]
-    terms = np.stack([x**i * y**j for i in range(7) for j in range(7 - i)], axis=-1).reshape(plane.size, -1)
-    fit, *_ = np.linalg.lstsq(terms, plane.ravel(), rcond=None)
-    return float(np.sqrt(np.square(plane.ravel() - terms @ fit).mean()))
 
 
 def grid(restorer: Restorer, field: np.ndarray) -> float:

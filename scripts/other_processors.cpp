@@ -1,5 +1,5 @@
-// All sweeps and convolutions of kernels.cpp on numbers of a fixed formula; their results, as float32, to standard output: first
-// those with float32 feature maps, then those with bfloat16.
+// All sweeps and convolutions of kernels.cpp on numbers of a fixed formula; their results, as float32, to
+// standard output: first those with float32 feature maps, then those with bfloat16.
 // other_processors.py builds it for several processors and compares.
 
 #include "../src/maximir/engine/kernels.cpp"

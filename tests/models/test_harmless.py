@@ -3,15 +3,8 @@
 import numpy as np
 import pytest
 
+from helpers.evenness import residual
 from maximir import Restorer
-
-
-def residual(plane):
-    """Rms behind the best polynomial of degree 6: it follows a tone curve, and no period of 64 pixels."""
-    y, x = np.mgrid[-1 : 1 : plane.shape[0] * 1j, -1 : 1 : plane.shape[1] * 1j]
-    terms = np.stack([x**i * y**j for i in range(7) for j in range(7 - i)], axis=-1).reshape(plane.size, -1)
-    fit, *_ = np.linalg.lstsq(terms, plane.ravel(), rcond=None)
-    return np.sqrt(np.square(plane.ravel() - terms @ fit).mean())
 
 
 @pytest.mark.parametrize("task", ["denoise", "deblur", "derain", "dehaze", "enhance", "retouch"])

@@ -290,10 +290,8 @@ class Samples(Dataset[Sample]):
         turns, flip = (int(rng.integers(4)) if self.rotate else 0), bool(rng.integers(2))
         parts = [augment(crop(image, top, left, patch, margin), turns, flip) for image in images]
         clean = to_unit(parts[0])
-        if name == PAIRS:
-            return to_unit(parts[1]), clean, lesson
-        if name == AS_IS:
-            return clean, clean, lesson
+        if name in (PAIRS, AS_IS):  # the photograph as it is, of which AS_IS has no other
+            return to_unit(parts[-1]), clean, lesson
         depth = None if view.depth is None else parts[1]
         degraded = DEGRADATIONS[name](clean, rng, depth)
         inner = slice(margin, margin + patch)
