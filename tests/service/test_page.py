@@ -619,9 +619,11 @@ def test_the_token_is_asked_for_and_forgotten_with_the_tab(opened, service):
     page.keyboard.press("Escape")
     expect(page.locator("#tasks")).to_contain_text("Without its token this server does nothing.")
     page.get_by_role("button", name="Try again").click()
+    expect(dialog.get_by_label("Token")).to_be_focused()  # only then: keys typed before it are lost
     page.keyboard.type("wrong-token")
     page.keyboard.press("Enter")
     expect(dialog).to_contain_text("That was not the right one.")
+    expect(dialog.get_by_label("Token")).to_be_focused()
     page.keyboard.type(TOKEN)
     page.keyboard.press("Enter")
     expect(page.get_by_role("radio", name="Noise")).to_be_checked()
