@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from maximir import VARIANTS, Maxim
-from maximir.engine import kernels, streaming
+from maximir.engine import operators, streaming
 from maximir.network.layers import Conv
 
 SHAPES = ((34, 1024, 32), (34, 512, 64), (34, 256, 128))
@@ -43,15 +43,15 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    native = kernels.convolution
+    native = operators.convolution
 
     def both(call: Callable[[], Tensor], rounds: int) -> tuple[list[float], float]:
         def plain() -> Tensor:
-            kernels.convolution = lambda *_: None  # type: ignore[assignment]
+            operators.convolution = lambda *_: None
             try:
                 return call()
             finally:
-                kernels.convolution = native
+                operators.convolution = native
 
         a, b = plain(), call()
         return least(rounds, plain, call), ((a - b).abs().max() / a.abs().max()).item()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from maximir import MaximConfig
-from maximir.engine import kernels, streaming
+from maximir.engine import kernels, operators, streaming
 from maximir.engine.sources import Map
 from maximir.engine.streaming import Rows, Streaming
 from maximir.network.blocks import CrossGating, MultiAxisGatedMlp
@@ -100,10 +100,70 @@ def test_convolution(library, shape, inputs, outputs, rows, padding_mode):
     exact = conv.double()(x.double(), rows)  # in torch: there are no kernels for it
     conv.float()
     with torch.inference_mode(), streaming.image(8):
-        ours = kernels.convolution(conv, x, rows.at_top, rows.at_bottom)
+        ours = operators.convolution(conv, x, rows.at_top, rows.at_bottom)
         assert ours.shape == exact.shape
         close(ours, exact, 2e-6)
         assert torch.equal(conv(x, rows), ours)
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
+@pytest.mark.parametrize(("shape", "inputs", "outputs"), [((1, 8, 58), 32, 64), ((2, 5, 16), 16, 32)])
+def test_gradients_of_a_convolution(library, shape, inputs, outputs, padding_mode):
+    torch.manual_seed(0)
+    conv = Conv(inputs, outputs, 3)
+    conv.padding_mode = padding_mode
+    x = torch.randn(*shape, inputs, requires_grad=True)
+    along = torch.randn(*shape, outputs)
+
+    def gradients(dtype):
+        conv.to(dtype).zero_grad()
+        y = conv(x.to(dtype))
+        found = torch.autograd.grad(y, [x, conv.weight, conv.bias], along.to(dtype))
+        return y, [each.double() for each in found]
+
+    _, exact = gradients(torch.float64)
+    y, ours = gradients(torch.float32)
+    assert type(y.grad_fn).__name__ == "ConvolutionBackward"
+    for a, b in zip(ours, exact, strict=True):
+        close(a, b, 2e-6)
+
+
+@pytest.mark.parametrize("count", [1, 7, 16, 1000, 40_000])
+def test_gelu_and_its_gradient(library, count):
+    torch.manual_seed(0)
+    x = (4 * torch.randn(count)).requires_grad_()
+    y = operators.gelu(x)
+    assert type(y.grad_fn).__name__ == "GeluBackward"
+    exact = torch.nn.functional.gelu(x.double(), approximate="tanh")
+    assert (y - exact).abs().max() < 1e-6
+    along = torch.randn(count)
+    (ours,) = torch.autograd.grad(y, x, along)
+    (theirs,) = torch.autograd.grad(exact, x, along.double())
+    assert (ours - theirs).abs().max() < 2e-6
+
+
+@NEEDS_KERNELS
+def test_gelu_far_out():
+    x = torch.tensor([-torch.inf, -1e30, -1e4, -20, 20, 1e4, 1e30, torch.nan], requires_grad=True)
+    y = operators.gelu(x)
+    torch.testing.assert_close(y[2:].detach(), torch.tensor([0, 0, 20, 1e4, 1e30, torch.nan]), equal_nan=True)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(gradient[1:-1], torch.tensor([0.0, 0, 0, 1, 1, 1]))
+    assert gradient[-1].isnan()
+
+
+@NEEDS_KERNELS
+def test_gradients_of_gradients():
+    torch.manual_seed(0)
+    conv = Conv(32, 32, 3)
+
+    def penalty(dtype):
+        conv.to(dtype).zero_grad()
+        x = torch.linspace(-1, 1, 4 * 6 * 32, dtype=dtype).view(1, 4, 6, 32).requires_grad_()
+        (slope,) = torch.autograd.grad(operators.gelu(conv(x)).sum(), x, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), conv.weight)[0].double()
+
+    close(penalty(torch.float32), penalty(torch.float64), 1e-5)
 
 
 @NEEDS_KERNELS
@@ -112,7 +172,7 @@ def test_convolutions_that_are_not_for_them():
 
     def fits(conv, x=x):
         with torch.inference_mode(), streaming.image(8):
-            return kernels.convolution(conv, x, True, True) is not None
+            return operators.convolution(conv, x, True, True) is not None
 
     assert fits(Conv(32, 32, 3))
     assert not fits(Conv(32, 32, 4, stride=2))

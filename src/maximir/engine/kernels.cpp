@@ -175,10 +175,13 @@ INLINE Vec times_power(Vec v, Vec n) { return (Vec)((Int)v + (__builtin_convertv
 INLINE Vec quotient(Vec x, Vec d) { return x / d; }
 #endif
 
-// GELU in its tanh form: x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)) = x / (1 + 2^t).
-INLINE Vec gelu(Vec x) {
-    constexpr float c = -2 * 0.7978845608f * 1.44269504089f;
-    Vec t = clamp(x * (c + 0.044715f * c * (x * x)), -126, 126);  // 2^t stays finite and normal
+// GELU in its tanh form: x sigmoid(s) with s = 2 sqrt(2/pi) (x + 0.044715 x^3).
+constexpr float GELU_SLOPE = 2 * 0.7978845608f, GELU_CUBIC = 0.044715f;
+
+// exp(-s)
+INLINE Vec gelu_exponential(Vec x) {
+    constexpr float c = -GELU_SLOPE * 1.44269504089f;
+    Vec t = clamp(x * (c + GELU_CUBIC * c * (x * x)), -126, 126);  // 2^t stays finite and normal
     Vec n = nearest(t), f = t - n;
     Vec p = 0.0001534581216f * f + 0.001339993118f;  // 2^f, minimax on [-1/2, 1/2]: relative error 2e-9
     p = p * f + 0.009618488956f;
@@ -186,7 +189,16 @@ INLINE Vec gelu(Vec x) {
     p = p * f + 0.2402264689f;
     p = p * f + 0.6931472057f;
     p = p * f + 1.000000001f;
-    return quotient(x, 1 + times_power(p, n));
+    return times_power(p, n);
+}
+
+INLINE Vec gelu(Vec x) { return quotient(x, 1 + gelu_exponential(x)); }
+
+INLINE Vec gelu_derivative(Vec x) {
+    Vec e = gelu_exponential(x), sigmoid = quotient(broadcast(1), 1 + e);
+    Vec inside = clamp(x, -16, 16);  // where sigmoid is not 0 or 1; the square stays finite
+    Vec slope = GELU_SLOPE + 3 * GELU_CUBIC * GELU_SLOPE * (inside * inside);
+    return sigmoid + x * (e * sigmoid * sigmoid * slope);  // e sigmoid = 1 - sigmoid, to the last bit
 }
 
 // ---- Operands of products ---------------------------------------------------------------------------------
@@ -779,6 +791,25 @@ void convolve(const Convolution& s, const float* in, const float* weights, const
     });
 }
 
+// ---- Maps, element by element -----------------------------------------------------------------------------
+
+// out[i] = f(x[i], y[i])
+template <class F>
+void each_element(int threads, int64_t count, const float* x, const float* y, float* out, const F& f) {
+    constexpr int64_t SOME = 1 << 14;
+    parallel(threads, 0, (count + SOME - 1) / SOME, 1, [&](int, int64_t part) {
+        int64_t i = part * SOME, end = std::min(i + SOME, count);
+        for (; i + W <= end; i += W) store(out + i, f(load(x + i), load(y + i)));
+        if (i < end) {
+            float last[3][W] = {};
+            std::copy(x + i, x + end, last[0]);
+            std::copy(y + i, y + end, last[1]);
+            store(last[2], f(load(last[0]), load(last[1])));
+            std::copy(last[2], last[2] + (end - i), out + i);
+        }
+    });
+}
+
 // No exception leaves the library.
 template <class Call>
 int guarded(bool arguments, const Call& call) {
@@ -851,4 +882,18 @@ EXPORT int cross_gate_sweep(const Sweep* s, const CrossWeights* weights, void* x
 
 EXPORT int convolution(const Convolution* s, const float* in, const float* weights, const float* bias, float* out) {
     return guarded(fits(*s), [&] { convolve(*s, in, weights, bias, out); });
+}
+
+EXPORT int gelu_forward(const float* x, float* y, int64_t count, int32_t threads) {
+    return guarded(count > 0 && threads > 0, [&] {
+        each_element(threads, count, x, x, y, [](Vec v, Vec) ALWAYS_INLINE { return gelu(v); });
+    });
+}
+
+// The gradient to x from that to gelu(x).
+EXPORT int gelu_backward(const float* x, const float* gradient, float* out, int64_t count, int32_t threads) {
+    return guarded(count > 0 && threads > 0, [&] {
+        each_element(threads, count, x, gradient, out,
+                     [](Vec v, Vec g) ALWAYS_INLINE { return g * gelu_derivative(v); });
+    });
 }

@@ -150,30 +150,44 @@ def cross_gate(
     run("cross_gate_sweep", both, x, size, "block", running, x, y, *shares)
 
 
-def convolution(layer: nn.Conv2d, x: Tensor, top: bool, bottom: bool) -> Tensor | None:
-    """A 3x3 convolution of rows [N, H, W, C] in float32 by Winograd; None where it is not for the kernels.
+def take(*tensors: Tensor) -> bool:
+    """Whether the kernels take these float32 tensors, for gradients or not."""
+    return (
+        streaming.chosen().kernels
+        and all(
+            type(x) in (Tensor, nn.Parameter)  # none that is only traced
+            and x.device.type == "cpu"
+            and x.dtype == torch.float32
+            and x.is_contiguous()
+            and x.numel() > 0
+            for x in tensors
+        )
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        and library() is not None
+    )
 
-    Args:
-        top, bottom: whether the image ends there, so that padding comes; at the sides it always comes.
-    """
+
+def gelu(x: Tensor) -> Tensor:
+    y = torch.empty_like(x)
+    call("gelu_forward", *pointers(x, y), c_int64(x.numel()), torch.get_num_threads())
+    return y
+
+
+def gelu_backward(x: Tensor, gradient: Tensor) -> Tensor:
+    y = torch.empty_like(x)
+    call("gelu_backward", *pointers(x, gradient, y), c_int64(x.numel()), torch.get_num_threads())
+    return y
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor, top: bool, bottom: bool, replicate: bool) -> Tensor:
+    """A 3x3 convolution of rows [N, H, W, C] by Winograd; see `operators.convolution`."""
     n, rows, width, inputs = x.shape
-    if (
-        layer.kernel_size != (3, 3)
-        or layer.stride != (1, 1)
-        or torch.is_autocast_enabled("cpu")
-        or width % 2
-        or layer.out_channels % CONV_OUTPUTS
-        or not usable(layer, x, dtype=torch.float32)
-    ):
-        return None
-    assert layer.bias is not None
-    y = x.new_empty(n, rows + top + bottom - 2, width, layer.out_channels)
-    replicate = layer.padding_mode == "replicate"
-    sizes = (n, rows, width, inputs, layer.out_channels)
+    y = x.new_empty(n, rows + top + bottom - 2, width, len(weight))
+    sizes = (n, rows, width, inputs, len(weight))
     shape = Convolution(*sizes, top, bottom, replicate, torch.get_num_threads())
-    maps = (c_void_p(each.data_ptr()) for each in (x, layer.weight, layer.bias, y))
-    function = library().convolution  # type: ignore[union-attr]
-    check(function(ctypes.byref(shape), *maps))
+    call("convolution", ctypes.byref(shape), *pointers(x, weight, bias, y))
     return y
 
 
@@ -187,22 +201,25 @@ def run(
     *maps: Tensor | None,
 ) -> None:
     """One sweep, some windows at a time: in between others are told, and scratch files let go of memory."""
-    function = getattr(library(), name)
     n, h, w, c = shape_of.shape
     count = n * (h // side) * (w // side)
     assert running.strip_bytes is not None
     step = max(1, WINDOW_STRIPS * running.strip_bytes // (side * side * c * 4))
-    pointers = [None if x is None else c_void_p(x.data_ptr()) for x in maps]
     for first in running.strips(range(0, count, step)):
         sweep = Sweep(
             n, h, w, c, side, first, min(first + step, count),
             axis == "grid", torch.is_autocast_enabled("cpu"), torch.get_num_threads(),
             running.features == torch.bfloat16,
         )  # fmt: skip
-        check(function(ctypes.byref(sweep), ctypes.byref(weights), *pointers))
+        call(name, ctypes.byref(sweep), ctypes.byref(weights), *pointers(*maps))
 
 
-def check(status: int) -> None:
+def pointers(*tensors: Tensor | None) -> list[c_void_p | None]:
+    return [None if x is None else c_void_p(x.data_ptr()) for x in tensors]
+
+
+def call(name: str, *arguments: object) -> None:
+    status = getattr(library(), name)(*arguments)
     if status == 2:
         raise MemoryError
     if status:

@@ -68,6 +68,11 @@ _chosen: contextvars.ContextVar[Streaming | None] = contextvars.ContextVar("chos
 _active: contextvars.ContextVar[tuple[Streaming, int] | None] = contextvars.ContextVar("active", default=None)
 
 
+def chosen() -> Streaming:
+    """How networks that are called in this context stream."""
+    return _chosen.get() or Streaming()
+
+
 @contextlib.contextmanager
 def use(streaming: Streaming) -> Iterator[None]:
     """Networks called in this context stream like that."""
@@ -81,7 +86,7 @@ def use(streaming: Streaming) -> Iterator[None]:
 @contextlib.contextmanager
 def image(height: int, *, strips: bool = True) -> Iterator[None]:
     """Sweeps in this context are over an image of this height, in strips unless gradients are recorded."""
-    streaming = _chosen.get() or Streaming()
+    streaming = chosen()
     whole = not strips or torch.is_grad_enabled() or streaming.strip_bytes is None
     token = _active.set(None if whole else (streaming, height // UNIT))
     try:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maximir.engine import kernels
+from maximir.engine.operators import gelu
 from maximir.engine.sources import Source, project
 from maximir.engine.streaming import Axis, Rows, half, sweep_rows, sweep_rows_to_many, sweep_windows
 from maximir.network.layers import (
@@ -24,7 +25,6 @@ from maximir.network.layers import (
     ImageConv,
     LayerNorm,
     SpatialDense,
-    gelu,
 )
 
 AXES: tuple[Axis, ...] = ("block", "grid")

@@ -15,18 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maximir.engine import kernels
+from maximir.engine import operators
 from maximir.engine.sources import up_convolve
 from maximir.engine.streaming import Rows
 
 WHOLE = Rows()
 DENSE_STD = 0.02  # official `weight_initializer`
 TRUNCATED_STD = 0.87962566103423978  # std of a unit normal truncated at +-2, as flax's lecun_normal
-
-
-def gelu(x: Tensor) -> Tensor:
-    """GELU in its tanh form, flax's default."""
-    return F.gelu(x, approximate="tanh")
 
 
 def normal_(weight: Tensor) -> None:
@@ -101,7 +96,7 @@ class Conv(nn.Conv2d):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor, rows: Rows = WHOLE) -> Tensor:
-        if (y := kernels.convolution(self, x, rows.at_top, rows.at_bottom)) is not None:
+        if (y := operators.convolution(self, x, rows.at_top, rows.at_bottom)) is not None:
             return y
         top, bottom = self.halo * rows.at_top, self.halo * rows.at_bottom
         if self.padding_mode == "replicate":
