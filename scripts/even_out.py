@@ -43,7 +43,9 @@ def main() -> None:
     if given.rows:
         even_rows(model)
     facts = read(choice.resolve(given.model)).facts
-    save_model(model, given.out, half=True, metadata=facts | {"evened": ["padding", *["rows"] * given.rows]})
+    save_model(
+        model, given.out, form="float16", metadata=facts | {"evened": ["padding", *["rows"] * given.rows]}
+    )
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def main() -> None:
         for name, value in result.state_dict().items():
             value.copy_(torch.lerp(begun[name], value, given.share))
     facts = read(choice.resolve(given.result)).facts
-    save_model(result, given.out, half=True, metadata=facts | {"share": given.share})
+    save_model(result, given.out, form="float16", metadata=facts | {"share": given.share})
 
 
 if __name__ == "__main__":

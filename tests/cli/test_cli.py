@@ -339,6 +339,9 @@ def test_convert(tmp_path, capsys):
     maximir("convert", source, target, expect=2)
     assert "use --overwrite" in capsys.readouterr().err
     maximir("convert", source, tmp_path / "a.pth", expect=2)
+    maximir("convert", source, tmp_path / "c.safetensors", "--half", "--int8", expect=2)
+    maximir("convert", source, tmp_path / "c.safetensors", "--int8")
+    assert (tmp_path / "c.safetensors").stat().st_size < target.stat().st_size / 2
     maximir("convert", source, tmp_path / "nowhere" / "a.safetensors", expect=1)
     del arrays["stage_0_input_conv_0/bias"]
     maximir("convert", write_checkpoint(tmp_path / "b.npz", arrays), tmp_path / "b.safetensors", expect=1)

@@ -50,6 +50,16 @@ def test_the_padding_mode_is_told_by_a_tensor(tmp_path, spandrel):
     assert spandrel.MAIN_REGISTRY.load(state).model.config == config
 
 
+def test_weights_of_8_bits(tmp_path, spandrel):
+    torch.manual_seed(0)
+    config = MaximConfig(features=8, stages=1, groups=1, bottlenecks=1)
+    save_model(Maxim(config), tmp_path / "model.safetensors", form="int8")
+    loaded = spandrel.MAIN_REGISTRY.load(safetensors.torch.load_file(tmp_path / "model.safetensors"))
+    ours = load_model(tmp_path / "model.safetensors").state_dict()
+    for name, value in loaded.model.state_dict().items():
+        assert torch.equal(value, ours[name])
+
+
 def test_other_networks_are_not_ours(spandrel):
     for state in ({}, {"body.0.weight": torch.zeros(1)}, {"stages.0.weight": torch.zeros(1)}):
         assert not hosts.recognises(state)

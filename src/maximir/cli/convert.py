@@ -21,6 +21,7 @@ def convert(
     ],
     output: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
     half: Annotated[bool, typer.Option("--half", help="Store float16: half the size.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Store 8 bits for a weight: a quarter of it.")] = False,
     stages: Stages = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
 ) -> None:
@@ -32,11 +33,13 @@ def convert(
         raise UsageError(f"{output}: the output must be named .safetensors")
     if output.exists() and not overwrite:
         raise UsageError(f"{output} exists; use --overwrite to replace it")
+    if half and int8:
+        raise UsageError("--half and --int8 are two ways to store weights: give one of them")
     model = load_model(checkpoint, stages)
     facts = read(choice.resolve(checkpoint)).facts
     if stages is not None:  # earlier stages have all their outputs
         facts.pop("missing", None)
-    save_model(model, output, half=half, metadata=facts)
+    save_model(model, output, form="int8" if int8 else "float16" if half else "float32", metadata=facts)
     if missing := facts.get("missing"):
         print(f"not in this source, zeros here: {', '.join(missing)}")
     parameters = sum(parameter.numel() for parameter in model.parameters())

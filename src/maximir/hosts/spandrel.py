@@ -10,6 +10,7 @@ from torch import Tensor
 
 from maximir.errors import UsageError
 from maximir.models.checkpoint import REPLICATES
+from maximir.models.int8 import unpack
 from maximir.network.config import SIZE_MULTIPLE, MaximConfig
 from maximir.network.model import Maxim
 
@@ -76,7 +77,8 @@ def architecture() -> Any:
 
         def load(self, state_dict: dict[str, Any]) -> Any:
             config = config_of(state_dict)
-            state_dict = {name: value for name, value in state_dict.items() if name != REPLICATES}
+            state_dict = unpack(state_dict)
+            state_dict.pop(REPLICATES, None)
             return spandrel.ImageModelDescriptor(
                 Maxim(config),
                 state_dict,

@@ -13,7 +13,7 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import safetensors
@@ -23,11 +23,12 @@ from torch import Tensor
 
 from maximir.errors import MaximirError
 from maximir.files import reason, write_atomically
-from maximir.models import choice, official, tfjs
+from maximir.models import choice, int8, official, tfjs
 from maximir.network.config import MaximConfig
 from maximir.network.model import Maxim
 
 FORMAT = "maximir-1"
+Form = Literal["float32", "float16", "int8"]
 DIGEST = "sha256"  # key of the metadata
 # A tensor that says what the config says too, for programs that are given the tensors alone (spandrel's).
 REPLICATES = "padding_mode.replicate"
@@ -152,7 +153,7 @@ def read_safetensors(path: Path) -> Checkpoint:
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise MaximirError("the config in the file cannot be read") from error
     state.pop(REPLICATES, None)
-    return Checkpoint(config, state, facts_of(metadata))
+    return Checkpoint(config, int8.unpack(state), facts_of(metadata))
 
 
 def facts_of(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -232,21 +233,21 @@ def read_array(data: bytes) -> np.ndarray:
 
 
 def save_model(
-    model: Maxim, path: Path, *, half: bool = False, metadata: Mapping[str, Any] | None = None
+    model: Maxim, path: Path, *, form: Form = "float32", metadata: Mapping[str, Any] | None = None
 ) -> None:
     """Write weights and config as `.safetensors`, atomically.
 
     Args:
-        half: store float16, half the size.
+        form: how values are stored: exactly, in half or (`maximir.models.int8`) in a quarter of the size.
         metadata: further facts to keep in the file, JSON-able.
 
     Raises:
         MaximirError: the file cannot be written, or a value does not fit into float16.
     """
-    state = {
-        name: value.detach().to("cpu", torch.float16 if half else torch.float32).contiguous()
-        for name, value in model.state_dict().items()
-    }
+    state = {name: value.detach().float().cpu().contiguous() for name, value in model.state_dict().items()}
+    if form != "float32":
+        check_finite(state)
+        state = int8.pack(state) if form == "int8" else {name: value.half() for name, value in state.items()}
     check_finite(state)
     if model.config.padding_mode == "replicate":
         state[REPLICATES] = torch.ones(1)

@@ -1,0 +1,63 @@
+"""Weights in 8 bits: a quarter of float32's size, for files only. Networks compute with what is unpacked.
+
+A weight `[rows, ...]` becomes `NAME`, int8 of the same shape, and `NAME.scale`, float16 `[rows]`. A row's
+scale is the one of a few with the least squared error: clipping its largest weights a little often has it.
+Biases and gains, and the convolutions from and to images, stay float16: they are small, and most is at stake
+there. What the rest costs: docs/experiments.md, 19.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from maximir.errors import MaximirError
+
+SCALE = ".scale"
+LARGEST = 127
+CLIPS = (1.0, 0.97, 0.93, 0.88)
+IMAGE_CHANNELS = 3
+
+
+def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a file holds, of finite float32 parameters on the CPU. What float16 cannot hold is infinite."""
+    packed = {}
+    for name, value in state.items():
+        if value.ndim < 2 or IMAGE_CHANNELS in value.shape[:2]:
+            packed[name] = value.half()
+        else:
+            packed[name], packed[name + SCALE] = quantise(value)
+    return packed
+
+
+def quantise(value: Tensor) -> tuple[Tensor, Tensor]:
+    """Integers of the same shape, and a scale for each row."""
+    rows = value.flatten(1)
+    largest = rows.abs().amax(dim=1) / LARGEST
+    smallest = torch.finfo(torch.float16).smallest_normal  # also of a row of zeros
+    scales = torch.stack([(largest * clip).clamp_min(smallest).half() for clip in CLIPS])
+    integers = (rows / scales.float()[..., None]).round().clamp(-LARGEST, LARGEST)
+    errors = (integers * scales.float()[..., None] - rows).square().sum(dim=2)
+    best = errors.argmin(dim=0)
+    row = torch.arange(len(rows))
+    return integers[best, row].to(torch.int8).view(value.shape), scales[best, row].contiguous()
+
+
+def unpack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Parameters, those that were packed as float32.
+
+    Raises:
+        MaximirError: a scale is missing, or of another shape or type.
+    """
+    unpacked = {}
+    for name, value in state.items():
+        if value.dtype == torch.int8:
+            scale = state.get(name + SCALE)
+            if scale is None or scale.shape != value.shape[:1] or not scale.is_floating_point():
+                raise MaximirError(f"parameter {name} has no scale for each of its rows")
+            unpacked[name] = value * scale.float().view(-1, *[1] * (value.ndim - 1))
+        elif not name.endswith(SCALE) or name.removesuffix(SCALE) not in state:
+            unpacked[name] = value
+    return unpacked
