@@ -2,8 +2,8 @@
 
 A weight `[rows, ...]` becomes `NAME`, int8 of the same shape, and `NAME.scale`, float16 `[rows]`. A row's
 scale is the one of a few with the least squared error: clipping its largest weights a little often has it.
-Biases and gains, and the convolutions from and to images, stay float16: they are small, and most is at stake
-there. What the rest costs: docs/experiments.md, 19.
+Where most is at stake it stays float16: convolutions from and to images, the projections through which maps
+enter the blocks' residual streams, biases and gains. What the rest costs: docs/experiments.md, 19.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ SCALE = ".scale"
 LARGEST = 127
 CLIPS = (1.0, 0.97, 0.93, 0.88)
 IMAGE_CHANNELS = 3
+PROJECTION = ".project.weight"
 
 
 def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What a file holds, of finite float32 parameters on the CPU. What float16 cannot hold is infinite."""
     packed = {}
     for name, value in state.items():
-        if value.ndim < 2 or IMAGE_CHANNELS in value.shape[:2]:
+        if value.ndim < 2 or IMAGE_CHANNELS in value.shape[:2] or name.endswith(PROJECTION):
             packed[name] = value.half()
         else:
             packed[name], packed[name + SCALE] = quantise(value)
