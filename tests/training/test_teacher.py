@@ -60,7 +60,7 @@ def test_smooth_is_what_a_cubic_can_follow():
     y, x = torch.meshgrid(torch.linspace(-1, 1, 48), torch.linspace(-1, 1, 64), indexing="ij")
     curve = torch.stack([0.5 + 0.2 * x - 0.1 * x * y**2, 0.3 * y**3, torch.full_like(x, 0.9)])[None]
     grid = 0.02 * torch.sin(torch.arange(64) * 2 * torch.pi / 8)
-    torch.testing.assert_close(smooth_part(curve), curve, atol=5e-5, rtol=0)
+    torch.testing.assert_close(smooth_part(curve), curve, atol=1e-6, rtol=0)
     torch.testing.assert_close(smooth_part(curve + grid), curve, atol=1e-2, rtol=0)  # at its borders
     assert (smooth_part(curve + grid) - curve - grid).abs().max() > 0.012  # and the grid is gone
 
@@ -105,11 +105,11 @@ def test_a_teacher_stands_in_for_the_clean_image(wise):
     taught = Teacher(str(wise), torch.device("cpu"))
     degraded, clean = torch.rand(2, 4, 3, 64, 64).unbind()
     with torch.no_grad():
-        result = taught.model(degraded)[-1][-1].clamp(0, 1)
+        alone, even = taught.model(degraded[[1, 2]])[-1][-1].clamp(0, 1)
     targets = taught.targets(degraded, clean, torch.tensor([CLEAN, TAUGHT, SMOOTHED, CLEAN]))
     assert torch.equal(targets[[0, 3]], clean[[0, 3]])
-    torch.testing.assert_close(targets[1], result[1], atol=2e-4, rtol=0)
-    torch.testing.assert_close(targets[2], smooth_part(result[2]), atol=2e-4, rtol=0)
+    torch.testing.assert_close(targets[1], alone)
+    torch.testing.assert_close(targets[2], smooth_part(even))
     assert taught.targets(degraded, clean, torch.zeros(4, dtype=torch.int64)) is clean
 
 
@@ -128,7 +128,7 @@ def test_a_run_learns_from_its_teacher(clean, wise, tmp_path, monkeypatch):
     assert len(seen) == 2
     with torch.no_grad():
         for degraded, target in seen:
-            torch.testing.assert_close(target, master(degraded)[-1][-1].clamp(0, 1), atol=2e-4, rtol=0)
+            torch.testing.assert_close(target, master(degraded)[-1][-1].clamp(0, 1))
     assert checkpoint.read(path).facts["recipe"]["teacher"] == wise.name  # not where it lay
     monkeypatch.undo()
     other = train.train(recipe(mixture={"gaussian": 1.0}), [clean], tmp_path / "alone", execution=CPU)

@@ -49,15 +49,15 @@ class Teacher:
 
 def smooth_part(images: Tensor) -> Tensor:
     """The best polynomial of third degree in x and y for each plane of `[..., H, W]`."""
-    basis = polynomials(*images.shape[-2:]).to(images)
-    flat = images.flatten(-2)
-    return (flat @ basis @ basis.T).view_as(images)
+    basis = polynomials(*images.shape[-2:]).to(images.device)
+    flat = images.flatten(-2).to(basis.dtype)
+    return (flat @ basis @ basis.T).to(images.dtype).view_as(images)
 
 
 @lru_cache(16)
 def polynomials(height: int, width: int) -> Tensor:
-    """An orthonormal basis, float32 `[H·W, 10]`."""
+    """An orthonormal basis, float64 `[H·W, 10]`: sums over so many pixels lose digits in float32."""
     y = torch.linspace(-1, 1, height, dtype=torch.float64)[:, None]
     x = torch.linspace(-1, 1, width, dtype=torch.float64)[None]
     terms = [(x**i * y**j).flatten() for i in range(DEGREE + 1) for j in range(DEGREE + 1 - i)]
-    return torch.linalg.qr(torch.stack(terms, dim=-1))[0].float()
+    return torch.linalg.qr(torch.stack(terms, dim=-1))[0]
