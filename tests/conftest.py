@@ -10,6 +10,7 @@ from maximir.network.model import Maxim
 
 os.environ["MAXIMIR_HOME"] = "/nonexistent/home-of-the-tests"  # models of who runs them are not used
 torch.set_num_threads(1)  # small work; and two threads that wait for each other crawl on a busy machine
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # in the commands that tests run, too
 
 TINY = MaximConfig(features=8, stages=1, groups=1, bottlenecks=1)
 
