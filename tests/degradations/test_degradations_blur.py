@@ -4,9 +4,11 @@ import pytest
 from maximir.degradations import DEGRADATIONS, blur
 from maximir.degradations.blur import (
     KERNEL_SIZE,
+    LONGEST,
     SHORTEST,
     camera_shake_kernel,
     convolve,
+    frames_path,
     hand_path,
     motion_blur,
     rasterise,
@@ -141,3 +143,28 @@ def test_straight_paths_are_nearly_straight():
         assert abs(path.mean()) < 1e-9
         assert SHORTEST <= np.ptp(along.real) <= 12.1
         assert np.ptp(along.imag) < 0.25 * np.ptp(along.real)
+
+
+def test_frames_leave_dashes():
+    """Between the frames a path is not seen: it jumps more often than that of a still exposure."""
+
+    def jumps(kind):
+        paths = [kind(np.random.default_rng(seed)) for seed in range(200)]
+        assert all(abs(path.mean()) < 1e-9 for path in paths)
+        assert max(max(np.ptp(path.real), np.ptp(path.imag)) for path in paths) < LONGEST + 2
+        steps = [np.abs(np.diff(path)) for path in paths]
+        return np.median([(step > 4 * np.median(step)).sum() for step in steps])
+
+    assert jumps(frames_path) >= jumps(hand_path) + 4
+
+
+def test_averaged_frames_are_blurred_in_linear_light():
+    """A white point on black: its light is spread, and the file holds the root of it."""
+    image = np.zeros((65, 65, 3), np.float32)
+    image[32, 32] = 1
+    sums = {name: [] for name in ("averaged-frames", "motion-blur")}
+    for name, values in sums.items():
+        for seed in range(20):
+            blurred = DEGRADATIONS[name](image, np.random.default_rng(seed))
+            values.append((blurred - 0.05).clip(0).sum())
+    assert np.median(sums["averaged-frames"]) > 4 * np.median(sums["motion-blur"])

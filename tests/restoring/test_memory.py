@@ -1,6 +1,7 @@
 """Budgets are kept, told beforehand, or refused; and scratch files leave nothing behind."""
 
 import errno
+import mmap
 import os
 import shutil
 import subprocess
@@ -11,9 +12,10 @@ import pytest
 import torch
 
 from conftest import TINY
-from maximir import MaximirError, Restorer, UsageError
-from maximir.engine import machine
+from maximir import MaximirError, Restorer, UsageError, load_model
+from maximir.engine import machine, maps, streaming
 from maximir.engine.maps import MapStore
+from maximir.engine.streaming import Streaming
 from maximir.network.config import VARIANTS
 from maximir.restoring import foresight, memory
 from maximir.sizes import in_words, parse_pixels, parse_size
@@ -150,6 +152,92 @@ def test_memory_is_used_again_but_never_raises_the_peak():
     assert store._spare == []  # nothing is held when the pass is over
     del small
     assert store._spare == [] and store.live == 0
+
+
+PAGE = mmap.PAGESIZE
+
+
+def pages(store, count):
+    """A map of so many pages, filled with noise, and what is in it."""
+    x = store.new((1, count, PAGE // 4, 1), torch.float32, CPU)
+    content = torch.rand(x.shape)
+    x.copy_(content)
+    store.strip_done()
+    return x, content
+
+
+@pytest.mark.skipif(not maps.DIVIDED, reason="maps are in memory or in files as a whole")
+def test_a_map_may_begin_in_memory_and_end_in_a_file(tmp_path):
+    store = MapStore(3 * PAGE + 17, tmp_path)
+    x, content = pages(store, 5)
+    y, other = pages(store, 2)
+    assert (store.in_memory, store.live) == (3 * PAGE, 7 * PAGE)
+    assert torch.equal(x, content) and torch.equal(y, other)
+    del x
+    z, third = pages(store, 4)
+    assert (store.in_memory, store.scratch_peak) == (3 * PAGE, 4 * PAGE)
+    assert torch.equal(z, third) and torch.equal(y, other)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not maps.DIVIDED, reason="maps are in memory or in files as a whole")
+def test_what_rests_longest_makes_room(tmp_path):
+    store = MapStore(6 * PAGE, tmp_path)
+    made = [pages(store, 2) for _ in range(3)]
+    for index in (1, 0):
+        store.rest(made[index][0].permute(0, 3, 1, 2))  # a view is as good
+    made.append(pages(store, 1))
+    residents = {len(place.buffer): [] for place in store._places.values()}
+    for place in store._places.values():
+        residents[len(place.buffer)].append(place.resident // PAGE)
+    assert sorted(residents[2 * PAGE]) == [0, 2, 2] and residents[PAGE] == [1]
+    assert [place.resident for place in store._places.values() if place.rests] == [0, 2 * PAGE]
+    made.append(pages(store, 9))
+    assert store.in_memory == 6 * PAGE and store.live == 16 * PAGE
+    assert all(torch.equal(x, content) for x, content in made)
+    made[1][0].fill_(0.5)
+    store.strip_done()
+    assert (made[1][0] == 0.5).all()
+
+
+def test_elsewhere_maps_are_in_files_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(maps, "DIVIDED", False)
+    store = MapStore(3 * PAGE, tmp_path)
+    (x, content), (y, other) = pages(store, 2), pages(store, 2)
+    store.rest(x)
+    z, third = pages(store, 1)
+    assert (store.in_memory, store.scratch_peak) == (3 * PAGE, 2 * PAGE)
+    assert torch.equal(x, content) and torch.equal(y, other) and torch.equal(z, third)
+
+
+@pytest.mark.skipif(not maps.DIVIDED, reason="maps are in memory or in files as a whole")
+def test_a_disk_that_is_full_when_a_map_rests(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    store = MapStore(2 * PAGE, tmp_path)
+    x, content = pages(store, 2)
+    store.rest(x)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(MaximirError, match="no scratch space"):
+        store.new((1, 1, PAGE // 4, 1), torch.float32, CPU)
+    assert torch.equal(x, content) and store.in_memory == store.live == 2 * PAGE
+
+
+def test_maps_that_wait_rest(tiny_weights):
+    """Of a pass within little memory: most of what lives waits for other levels, stages and shortcuts."""
+    resting = []
+
+    class Watched(MapStore):
+        def strip_done(self):
+            super().strip_done()
+            sizes = [(len(place.buffer), place.rests) for place in self._places.values()]
+            resting.append(sum(size for size, rests in sizes if rests) / sum(size for size, _ in sizes))
+
+    model = load_model(tiny_weights)
+    with torch.inference_mode(), streaming.use(Streaming(1 << 16, store=Watched(1 << 20))):
+        model(torch.rand(1, 3, 128, 128))
+    assert np.mean(resting) > 0.5
 
 
 def test_progress_goes_from_nothing_to_all(tiny_weights):

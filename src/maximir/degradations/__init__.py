@@ -42,6 +42,9 @@ DEGRADATIONS = {
     "straight-motion": Degradation(
         partial(blur.motion_blur, kind=blur.straight_path, longest=12.0, noise=0.3), margin=blur.MARGIN
     ),
+    "averaged-frames": Degradation(
+        partial(blur.motion_blur, kind=blur.frames_path, linear=0.9, noise=0.2), margin=blur.MARGIN
+    ),
     "rain": Degradation(rain.rain),
     "raindrops": Degradation(raindrops.raindrops),
     "haze": Degradation(haze.haze),

@@ -57,6 +57,17 @@ def straight_path(rng: np.random.Generator, longest: float = LONGEST) -> np.ndar
     return path - path.mean()
 
 
+def frames_path(rng: np.random.Generator, longest: float = LONGEST) -> np.ndarray:
+    """As `hand_path`, of 7 to 13 frames of a fast video that are averaged: the GoPro set, Nah et al. 2017.
+
+    A frame is exposed for a part of its time: where that is short, the path is a row of dashes.
+    """
+    frames, open_for = rng.integers(7, 14), rng.uniform(0.2, 1.0)
+    path = hand_path(rng, longest)
+    path = path[np.linspace(0, frames, MOMENTS, endpoint=False) % 1 < open_for]
+    return path - path.mean()
+
+
 def rasterise(path: np.ndarray, size: int, softness: float) -> np.ndarray:
     """A path as a kernel: float32 [size, size], non-negative, sum 1, centre of mass in the centre.
 
@@ -133,11 +144,12 @@ def motion_blur(
     *,
     kind: Callable[[np.random.Generator, float], np.ndarray] = hand_path,
     longest: float = LONGEST,
+    linear: float = 0.25,
     noise: float = 1.0,
 ) -> np.ndarray:
     """Camera shake, then noise of 0–3 %, then perhaps a file.
 
-    A quarter is blurred in linear light as in a camera, the rest in encoded values as in the test sets of
+    Some are blurred in linear light as in a camera, the others in encoded values as in the test sets of
     the field (Levin et al. 2009 and its successors). One image in twenty is sharp: leave such ones alone.
 
     Args:
@@ -145,11 +157,12 @@ def motion_blur(
             `MARGIN` pixels are blurred as if the image were periodic: cut them off.
         kind: of paths.
         longest: side of a path, in pixels.
+        linear: the share of images that are blurred in linear light.
         noise: how much of it, and of the JPEGs among the files, relative to the above.
     """
     if rng.random() < 0.05:
         blurred = image
-    elif rng.random() < 0.25:
+    elif rng.random() < linear:
         blurred = to_encoded(np.clip(shake(to_linear(image), rng, kind(rng, longest)), 0, 1))
     else:
         blurred = shake(image, rng, kind(rng, longest))

@@ -186,6 +186,13 @@ def keep(x: Tensor) -> Tensor:
     return sweep_rows(lambda rows: rows.of(x), x.numel(), feature=True)
 
 
+def rest(*maps: Tensor) -> None:
+    """These maps are not needed for a while: where memory ends, they are the first to go to scratch files."""
+    if running := active():
+        for x in maps:
+            running.store.rest(x)
+
+
 def windows(x: Tensor, size: int, axis: Axis) -> Tensor:
     """A view [s, s, N, A, B, C] of [N, H, W, C]: position in the window first, then its number.
 

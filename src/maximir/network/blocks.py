@@ -119,14 +119,17 @@ class ChannelAttention(nn.Module):
 
 
 class ResidualChannelAttention(nn.Module):
-    """x + y * attention(mean(y)), y = transform(x): needs all of y before the first sum, so two sweeps."""
+    """x + y * attention(mean(y)), y = transform(x): needs all of y before the first sum, so two sweeps.
+
+    The second also adds the long shortcut that ends with this block, if one does.
+    """
 
     attention: ChannelAttention
 
     def transform(self, x: Tensor, rows: Rows) -> Tensor:
         raise NotImplementedError
 
-    def forward(self, x: Tensor, into: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, into: Tensor | None = None, shortcut: Tensor | None = None) -> Tensor:
         totals: list[Tensor] = []
 
         def transform(rows: Rows) -> Tensor:
@@ -137,9 +140,15 @@ class ResidualChannelAttention(nn.Module):
         y = sweep_rows(transform, x.numel(), feature=True)
         mean = torch.stack(totals).sum(dim=0) / (x.shape[1] * x.shape[2])
         weight = self.attention(mean.to(self.attention.squeeze.weight.dtype))[:, None, None]
-        return sweep_rows(
-            lambda rows: rows.of(x) + rows.of(y) * weight, x.numel(), y if into is None else into
-        )
+
+        def add(rows: Rows) -> Tensor:
+            result = rows.of(x) + rows.of(y) * weight
+            return result if shortcut is None else rows.of(shortcut) + result
+
+        # With the shortcut the result is a feature map, as y is; without, of the residual stream.
+        if into is None or (shortcut is not None and into.dtype != y.dtype):
+            into = y
+        return sweep_rows(add, x.numel(), into, feature=shortcut is not None)
 
 
 class ConvChannelAttention(ResidualChannelAttention):

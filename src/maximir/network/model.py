@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from maximir.engine import streaming
 from maximir.engine.sources import Convolved, Map, Source, Upsampled, project
-from maximir.engine.streaming import Rows, keep, sweep_rows
+from maximir.engine.streaming import Rows, keep, rest, sweep_rows
 from maximir.errors import MaximirError, UsageError
 from maximir.network.blocks import (
     ConvChannelAttention,
@@ -66,14 +66,16 @@ def with_shortcut(groups: nn.Sequential, x: Tensor, recompute: bool) -> Tensor:
         recompute: for gradients, keep each layer's input only, and run the layer again when it is needed.
     """
     shortcut = keep(x)
+    rest(shortcut)
     into = None if shortcut is x else x
-    for group in groups:
-        for layer in group:  # type: ignore[attr-defined]
-            if recompute and torch.is_grad_enabled():
-                x = checkpoint(layer, x, use_reentrant=False)
-            else:
-                into = x = layer(x, into)
-    return add(shortcut, x)
+    layers = [layer for group in groups for layer in group]  # type: ignore[attr-defined]
+    for layer in layers:
+        more = (shortcut,) if layer is layers[-1] else ()  # added on the way
+        if recompute and torch.is_grad_enabled():
+            x = checkpoint(layer, x, None, *more, use_reentrant=False)
+        else:
+            into = x = layer(x, into, *more)
+    return x
 
 
 def add(x: Tensor, y: Tensor, *, feature: bool = True) -> Tensor:
@@ -229,17 +231,20 @@ class Stage(nn.Module):
                 other = Map(previous.attended.pop(0))
                 inputs.append(self.input_gates[level](Convolved(conv, image), other, size)[0])
                 del other
+            rest(inputs[-1])
 
         x, encoded = inputs[0], []
         for encoder in self.encoders:
             x = encoder.block(Map(x), Map(inputs[0]), inputs.pop(0).numel())
             if encoder.gate is not None and previous is not None:
-                x, _ = encoder.gate(Map(x), Map(previous.gating.pop(0)), x.numel())
+                x = encoder.gate(Map(x), Map(previous.gating.pop(0)), x.numel())[0]
             encoded.append(x)
             x = convolve(encoder.down, x, feature=True)
+            rest(encoded[-1], x)
 
         for bottleneck in self.bottlenecks:
             x = bottleneck(x)
+            rest(x)
 
         skips = list(encoded)
         global_feature = x
@@ -249,6 +254,7 @@ class Stage(nn.Module):
             brought_up = Upsampled(gate.upsample_y, global_feature)
             fused = Fused(self.encoder_fusions[level], encoded)
             skips[level], global_feature = gate(fused, brought_up, encoded[level].numel())
+            rest(skips[level], global_feature)
         del global_feature, brought_up
 
         restored, gating, attended = list(images), encoded, list(skips)
@@ -256,10 +262,12 @@ class Stage(nn.Module):
             encoded.clear()
         for level in COARSE_TO_FINE:
             x = self.decoders[level](x, Fused(self.skip_fusions[level], skips))
+            rest(x)
             output = self.outputs[level]
             if isinstance(output, SupervisedAttention):
                 attended[level], restored[level] = output(x, images[level])
                 gating[level] = add(x, gating[level])
+                rest(gating[level], attended[level])
             else:
                 restored[level] = add(images[level], convolve(output, x), feature=False)
         return restored, StageFeatures(gating, attended)
