@@ -1,15 +1,18 @@
 """What the models in the box do to a photograph that has nothing to restore, and to even areas.
 
     python scripts/harmless.py DATA          # DATA/validation/mcmaster: clean photographs
+    python scripts/harmless.py --large       # grids at 1024 x 1024 and 2000 x 1500
 
 clean: PSNR (dB) between a clean photograph and its result, the worst of them, centre crops of 256 pixels; the
 largest shift of a channel's mean, in levels of 255. grid: what is left of flat fields and of gradients behind
 the best polynomial of degree 6, rms in levels, the worst of five fields at 256 x 256 and at 500 x 333. It
-follows the curve that a model for light gives a gradient, and no period of 64 pixels.
+follows the curve that a model for light gives a gradient, and no period of 64 pixels. --large: of one flat
+field and of a diagonal gradient, in the view that is the default.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from maximir import Restorer
 from maximir.models.catalogue import MODELS
 
 SIZES = ((256, 256), (333, 500))
+LARGE = ((1024, 1024), (1500, 2000))
 DETAIL = ("denoise", "deblur", "derain")  # others change light and colours of any photograph
 
 
@@ -39,9 +43,27 @@ def grid(restorer: Restorer, field: np.ndarray) -> float:
     return max(residual(result[..., channel].astype(float)) for channel in range(3))
 
 
+def large_grids() -> None:
+    print("| model | " + " | ".join(f"{w} x {h}: flat, gradient" for h, w in LARGE) + " |")
+    print("| --- | --- | --- |")
+    for model in MODELS:
+        restorer = Restorer(model.name)
+        pairs = [[grid(restorer, fields(*size)[k]) for k in (1, 4)] for size in LARGE]
+        told = " | ".join(f"{flat:.2f}, {gradient:.2f}" for flat, gradient in pairs)
+        print(f"| {model.name} | {told} |", flush=True)
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description="What the models in the box do to what needs nothing.")
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--large", action="store_true", help="grids of large fields instead")
+    given = parser.parse_args()
+    if given.large:
+        return large_grids()
+    if given.data is None:
+        parser.error("give DATA or --large")
     photographs = []
-    for path in sorted((Path(sys.argv[1]) / "validation/mcmaster").iterdir()):
+    for path in sorted((given.data / "validation/mcmaster").iterdir()):
         photograph = np.asarray(Image.open(path).convert("RGB"))
         top, left = (side // 2 - 128 for side in photograph.shape[:2])
         photographs.append(photograph[top : top + 256, left : left + 256])

@@ -30,6 +30,7 @@ def own_home(tmp_path, monkeypatch):
     """Nobody's own models are used or touched, and no way leads out of this machine."""
     monkeypatch.setenv(store.HOME, str(tmp_path / "home"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))  # nobody's npm, which would go there by itself
     monkeypatch.setattr(download, "PAUSE", 0.01)
     real = socket.getaddrinfo
 
@@ -92,7 +93,7 @@ def npm(tmp_path, tgz, monkeypatch):
     folder.mkdir()
     script = folder / "npm"
     script.write_text(
-        f"#!{sys.executable}\nimport os, shutil, sys\n"
+        f"#!{sys.executable} -IS\nimport os, shutil, sys\n"
         f"open({str(tmp_path / 'asked')!r}, 'w').write(' '.join(sys.argv[1:]))\n"
         "if os.environ.get('NPM_FAILS'): sys.exit('npm error 404 Not Found')\n"
         f"shutil.copy({str(tgz)!r}, 'package.tgz')\n"

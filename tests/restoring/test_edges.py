@@ -6,7 +6,7 @@ import pytest
 from maximir import Restorer
 from maximir.models import checkpoint
 from maximir.network.config import padded_size
-from maximir.restoring import edges, foresight
+from maximir.restoring import edges, foresight, memory
 
 
 @pytest.mark.parametrize("length", [1, 64, 100, 191, 192, 193, 208, 209, 255, 256, 321, 336, 337, 4016])
@@ -90,10 +90,11 @@ def test_batches_grey_alpha_ensemble_and_progress(restorers):
         np.testing.assert_allclose(restorer(image).astype(int), result, rtol=0, atol=1)
     rgba = np.dstack([images[0], images[1][..., 0]])
     np.testing.assert_array_equal(restorer(rgba)[..., 3], rgba[..., 3])
-    assert restorer(images[0][..., 0]).shape == (100, 65)
+    assert restorers("denoise")(images[0][..., 0]).shape == (100, 65)
     assert restorer.progress == seen.append and restorer.reserve == 0
 
 
-def test_what_it_takes_is_foreseen(restorers):
+def test_what_it_takes_is_foreseen(restorers, monkeypatch):
+    monkeypatch.setattr(memory, "resident", lambda: 300 << 20)  # what else there is changes from call to call
     near, padded = (foresight.foresee(restorers("derain"), *size) for size in [(1025, 1024), (1042, 1024)])
     assert near.peak < padded.peak, "the strip is done after the window"

@@ -5,6 +5,7 @@ Source: the parameter tree that the official `maxim/models/maxim.py` creates.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -141,7 +142,8 @@ def entry(module: nn.Module, path: str, parameter: str) -> Entry:
     raise AssertionError(f"no official counterpart: {path}")
 
 
-def table(config: MaximConfig) -> dict[str, Entry]:
+@functools.lru_cache(maxsize=2)
+def table(config: MaximConfig) -> Mapping[str, Entry]:
     """Our parameter name → its official entry, for every parameter of the network."""
     with torch.device("meta"):
         network = Maxim(config)
