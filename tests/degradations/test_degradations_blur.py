@@ -158,13 +158,12 @@ def test_frames_leave_dashes():
     assert jumps(frames_path) >= jumps(hand_path) + 4
 
 
-def test_averaged_frames_are_blurred_in_linear_light():
+def test_half_of_the_averaged_frames_are_blurred_in_linear_light():
     """A white point on black: its light is spread, and the file holds the root of it."""
     image = np.zeros((65, 65, 3), np.float32)
     image[32, 32] = 1
-    sums = {name: [] for name in ("averaged-frames", "motion-blur")}
-    for name, values in sums.items():
-        for seed in range(20):
-            blurred = DEGRADATIONS[name](image, np.random.default_rng(seed))
-            values.append((blurred - 0.05).clip(0).sum())
-    assert np.median(sums["averaged-frames"]) > 4 * np.median(sums["motion-blur"])
+    sums = [
+        (DEGRADATIONS["averaged-frames"](image, np.random.default_rng(seed)) - 0.05).clip(0).sum()
+        for seed in range(60)
+    ]
+    assert 0.3 < np.mean(np.array(sums) > 8) < 0.7

@@ -43,7 +43,8 @@ DEGRADATIONS = {
         partial(blur.motion_blur, kind=blur.straight_path, longest=12.0, noise=0.3), margin=blur.MARGIN
     ),
     "averaged-frames": Degradation(
-        partial(blur.motion_blur, kind=blur.frames_path, linear=0.9, noise=0.2), margin=blur.MARGIN
+        partial(blur.motion_blur, kind=blur.frames_path, linear=0.5, noise=0.05, softness=0.5),
+        margin=blur.MARGIN,
     ),
     "rain": Degradation(rain.rain),
     "raindrops": Degradation(raindrops.raindrops),

@@ -48,22 +48,27 @@ def hand_path(rng: np.random.Generator, longest: float = LONGEST) -> np.ndarray:
     return path - path.mean()
 
 
-def straight_path(rng: np.random.Generator, longest: float = LONGEST) -> np.ndarray:
-    """As `hand_path`, but nearly straight and of even speed: a camera that pans, or a car that passes."""
+def straight_path(rng: np.random.Generator, longest: float = LONGEST, bend: float = 0.15) -> np.ndarray:
+    """As `hand_path`, but nearly straight and of even speed: a camera that pans, or a car that passes.
+
+    Args:
+        bend: radians that the heading turns until either end; the deviation of a normal distribution.
+    """
     time = np.linspace(-1, 1, MOMENTS)
-    heading = rng.uniform(0, 2 * np.pi) + rng.normal(0, 0.15) * time
+    heading = rng.uniform(0, 2 * np.pi) + rng.normal(0, bend) * time
     path = np.cumsum(np.exp(0.2 * wander(rng, 4) + 1j * heading))
     path *= rng.uniform(SHORTEST, longest) / np.abs(path[-1] - path[0])
     return path - path.mean()
 
 
 def frames_path(rng: np.random.Generator, longest: float = LONGEST) -> np.ndarray:
-    """As `hand_path`, of 7 to 13 frames of a fast video that are averaged: the GoPro set, Nah et al. 2017.
+    """7 to 13 frames of a fast video that are averaged, as for the GoPro set (Nah et al. 2017).
 
-    A frame is exposed for a part of its time: where that is short, the path is a row of dashes.
+    In so short a time a hand neither turns back nor trembles: the path is bent, its speed even. A frame is
+    exposed for a part of its time: where that is short, the path is a row of dashes.
     """
     frames, open_for = rng.integers(7, 14), rng.uniform(0.2, 1.0)
-    path = hand_path(rng, longest)
+    path = straight_path(rng, longest, bend=0.5)
     path = path[np.linspace(0, frames, MOMENTS, endpoint=False) % 1 < open_for]
     return path - path.mean()
 
@@ -124,12 +129,12 @@ def soft_mask(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     return (1 / (1 + np.exp(-distance / rng.uniform(0.03, 0.2))))[..., None].astype(np.float32)
 
 
-def shake(image: np.ndarray, rng: np.random.Generator, path: np.ndarray) -> np.ndarray:
+def shake(image: np.ndarray, rng: np.random.Generator, path: np.ndarray, softness: float = 1.0) -> np.ndarray:
     """Blur along a path, or seldom along two related ones in different parts of the image.
 
     A camera that also rolls turns and stretches the path from place to place; so does a moving object.
     """
-    softness = random_softness(rng)
+    softness *= random_softness(rng)
     blurred = convolve(image, rasterise(path, KERNEL_SIZE, softness))
     if rng.random() < 0.15:
         related = path * rng.uniform(0.5, 1.1) * np.exp(1j * rng.normal(0, 0.3))
@@ -146,6 +151,7 @@ def motion_blur(
     longest: float = LONGEST,
     linear: float = 0.25,
     noise: float = 1.0,
+    softness: float = 1.0,
 ) -> np.ndarray:
     """Camera shake, then noise of 0–3 %, then perhaps a file.
 
@@ -159,13 +165,14 @@ def motion_blur(
         longest: side of a path, in pixels.
         linear: the share of images that are blurred in linear light.
         noise: how much of it, and of the JPEGs among the files, relative to the above.
+        softness: of lens and sensor, relative to `random_softness`.
     """
     if rng.random() < 0.05:
         blurred = image
     elif rng.random() < linear:
-        blurred = to_encoded(np.clip(shake(to_linear(image), rng, kind(rng, longest)), 0, 1))
+        blurred = to_encoded(np.clip(shake(to_linear(image), rng, kind(rng, longest), softness), 0, 1))
     else:
-        blurred = shake(image, rng, kind(rng, longest))
+        blurred = shake(image, rng, kind(rng, longest), softness)
     sigma = rng.uniform(0.005, 0.015) if rng.random() < 0.5 else rng.uniform(0, 0.03)
     noisy = blurred + np.float32(noise * sigma) * rng.standard_normal(image.shape, dtype=np.float32)
     return as_file(noisy, rng, jpegs=0.3 * noise) if rng.random() < 0.6 else noisy
