@@ -83,14 +83,14 @@ def test_batches_grey_alpha_ensemble_and_progress(restorers):
     seen = []
     restorer = restorers("denoise", ensemble=True, progress=seen.append)
     rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (100, 65, 3), np.uint8) for _ in range(2)]
+    images = [rng.integers(0, 256, (200, 193, 3), np.uint8) for _ in range(2)]
     together = restorer.restore_arrays(images)
     for image, result in zip(images, together, strict=True):
         # Some processors sum a batch in another order than one image.
         np.testing.assert_allclose(restorer(image).astype(int), result, rtol=0, atol=1)
     rgba = np.dstack([images[0], images[1][..., 0]])
     np.testing.assert_array_equal(restorer(rgba)[..., 3], rgba[..., 3])
-    assert restorers("denoise")(images[0][..., 0]).shape == (100, 65)
+    assert restorer(images[0][..., 0]).shape == (200, 193)
     assert restorer.progress == seen.append and restorer.reserve == 0
 
 

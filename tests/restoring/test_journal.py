@@ -244,7 +244,7 @@ def command(*words, **options):
 def test_killed_and_resumed(tmp_path, gentle_weights):
     """Killed at any moment and started again until it is through: the files of an undisturbed run."""
     rng = np.random.default_rng(0)
-    for k in range(12):  # in batches, and alone
+    for k in range(16):  # in batches, and alone
         shape = (48, 40) if k % 4 else (200, 150)
         path = tmp_path / "in" / f"{k:02}.{('png', 'jpg', 'webp', 'tif')[k % 3]}"
         path.parent.mkdir(exist_ok=True)
@@ -253,9 +253,9 @@ def test_killed_and_resumed(tmp_path, gentle_weights):
     words = ("restore", tmp_path / "in", "--weights", gentle_weights)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     undisturbed = command(*words, "-o", tmp_path / "undisturbed", env=environment, timeout=120)
-    assert undisturbed.returncode == 1 and "12 restored, 1 failed" in undisturbed.stdout
+    assert undisturbed.returncode == 1 and "16 restored, 1 failed" in undisturbed.stdout
     moments, kills = random.Random(0), 0
-    while kills < 3:
+    while kills < 4:
         run = subprocess.Popen(
             [sys.executable, "-m", "maximir", *map(str, words), "-o", str(tmp_path / "out"), "--resume"],
             stdout=subprocess.DEVNULL,

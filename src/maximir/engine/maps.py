@@ -89,9 +89,8 @@ class MapStore:
         resident = self._room_for(size)
         place = Place(self._memory(size), size) if resident == size else self._scratch(size, resident)
         self._count(size, place.resident)
-        view = np.frombuffer(
-            place.buffer, np.uint8
-        )  # lives as long as any tensor that shares the map's storage
+        # Lives as long as any tensor that shares the map's storage.
+        view = np.frombuffer(place.buffer, np.uint8)
         self._places[view.ctypes.data] = place
         weakref.finalize(view, self._take_back, view.ctypes.data).atexit = False
         return torch.from_numpy(view).view(dtype).view(*shape)
