@@ -76,11 +76,13 @@ int main() {
                 must(cross_gate_sweep(&s, &both, x.in(half), y.in(half), share.in(half), share.in(half)));
                 x.print(half);
                 y.print(half);
-                Convolution shape{n, h, w, c, 64, axis, 1, half, 1};  // float32 in both rounds
+                Convolution shape{n, h, w, c, 64, axis, 1, half, 1, 0.2f};  // float32 in both rounds
                 Map rows(n * h * w * c), convolved(n * (h + axis - 1) * w * 64);
                 const float* taps = parameter(64 * c * 9, 1 / std::sqrt(9.0f * float(c)));
                 const float* bias = parameter(64, 0.3f);
                 must(convolution(&shape, rows.full.data(), taps, bias, convolved.full.data()));
                 convolved.print(false);
+                must(layer_norm(x.full.data(), both.x.n0_gamma, both.x.n0_beta, other.full.data(), n * h * w, c, 1));
+                other.print(false);
             }
 }

@@ -1,5 +1,6 @@
 """Each native library that this processor can run does what torch does, and callers manage without."""
 
+import dataclasses
 import os
 import platform
 import shutil
@@ -14,7 +15,7 @@ from maximir.engine import kernels, operators, streaming
 from maximir.engine.sources import Map
 from maximir.engine.streaming import Rows, Streaming
 from maximir.network.blocks import CrossGating, MultiAxisGatedMlp
-from maximir.network.layers import Conv, ImageConv
+from maximir.network.layers import Conv, ImageConv, LayerNorm
 
 NEEDS_KERNELS = pytest.mark.skipif(kernels.library() is None, reason="no native kernels for this processor")
 CASES = [(32, 16, (1, 32, 48)), (64, 16, (2, 16, 32)), (128, 8, (1, 24, 8)), (48, 8, (1, 16, 16))]
@@ -100,10 +101,16 @@ def test_convolution(library, shape, inputs, outputs, rows, padding_mode):
     exact = conv.double()(x.double(), rows)  # in torch: there are no kernels for it
     conv.float()
     with torch.inference_mode(), streaming.image(8):
-        ours = operators.convolution(conv, x, rows.at_top, rows.at_bottom)
+        ours = operators.convolution(conv, x, rows, None, False)
         assert ours.shape == exact.shape
         close(ours, exact, 2e-6)
         assert torch.equal(conv(x, rows), ours)
+        leaky = torch.nn.functional.leaky_relu(ours, 0.2)
+        torch.testing.assert_close(conv(x, rows, negative_slope=0.2), leaky)
+        map_, before = torch.full((2, *ours.shape), 7.0), conv(x, rows)  # it writes to the first of two
+        placed = conv(x, dataclasses.replace(rows, target=lambda shape, device: map_[0]), last=True)
+        assert placed.data_ptr() == map_.data_ptr()
+        assert torch.equal(map_[0], before) and (map_[1] == 7).all()
 
 
 @pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
@@ -126,6 +133,18 @@ def test_gradients_of_a_convolution(library, shape, inputs, outputs, padding_mod
     assert type(y.grad_fn).__name__ == "ConvolutionBackward"
     for a, b in zip(ours, exact, strict=True):
         close(a, b, 2e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 16), (1, 3, 5, 48), (2, 20, 20, 128)])
+def test_layer_norm(library, shape):
+    torch.manual_seed(0)
+    norm = randomised(LayerNorm(shape[-1]))
+    x = 3 * torch.randn(shape) + 1
+    exact = norm.double()(x.double())  # in torch: there are no kernels for it
+    norm.float()
+    with torch.inference_mode():
+        close(norm(x), exact, 2e-6)
+        assert not torch.equal(norm(x), torch.nn.LayerNorm.forward(norm, x)) or x.numel() < 1000
 
 
 @pytest.mark.parametrize("count", [1, 7, 16, 1000, 40_000])
@@ -172,7 +191,7 @@ def test_convolutions_that_are_not_for_them():
 
     def fits(conv, x=x):
         with torch.inference_mode(), streaming.image(8):
-            return operators.convolution(conv, x, True, True) is not None
+            return operators.convolution(conv, x, Rows(), None, False) is not None
 
     assert fits(Conv(32, 32, 3))
     assert not fits(Conv(32, 32, 4, stride=2))

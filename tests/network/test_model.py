@@ -164,7 +164,8 @@ def test_resize_and_projections_commute(ratio):
     torch.manual_seed(0)
     scale = layers.ScaleTo(5, 7, ratio).double()
     x, weight = torch.rand(1, 16, 32, 5).double(), torch.rand(3, 7).double()
-    merged = scale.through(x, weight)(Rows())
+    term, bias = scale.through(x, weight)
+    merged = term(Rows(), bias)
     resized = x if ratio == 1 else scale.resize(x)
     torch.testing.assert_close(merged, scale.project(resized) @ weight.T)
 

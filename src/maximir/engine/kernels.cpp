@@ -29,7 +29,7 @@
 
 #include <omp.h>
 
-#ifdef __AVX512F__
+#ifdef __AVX__
 #include <immintrin.h>
 #endif
 
@@ -81,6 +81,7 @@ struct Convolution {
     int32_t top, bottom;                           // whether a row of padding comes before, and behind
     int32_t replicate;                             // what pads: the outermost pixels; otherwise zeros
     int32_t threads;                               // with the caller's
+    float negative_slope;                          // of a leaky ReLU that follows; 1: none
 };
 
 enum Status { OK = 0, BAD_ARGUMENT = 1, NO_MEMORY = 2 };
@@ -167,11 +168,13 @@ INLINE Vec quotient(Vec x, Vec d) {
 }
 #else
 INLINE Vec clamp(Vec v, float low, float high) {
+#ifdef __AVX__
+    return (Vec)_mm256_min_ps(_mm256_max_ps((__m256)v, (__m256)broadcast(low)), (__m256)broadcast(high));
+#else
     v = v > low ? v : broadcast(low);
     return v < high ? v : broadcast(high);
+#endif
 }
-INLINE Vec nearest(Vec v) { return v + 12582912.0f - 12582912.0f; }  // 1.5 * 2^23: its last bit is worth 1
-INLINE Vec times_power(Vec v, Vec n) { return (Vec)((Int)v + (__builtin_convertvector(n, Int) << 23)); }
 INLINE Vec quotient(Vec x, Vec d) { return x / d; }
 #endif
 
@@ -182,14 +185,15 @@ constexpr float GELU_SLOPE = 2 * 0.7978845608f, GELU_CUBIC = 0.044715f;
 INLINE Vec gelu_exponential(Vec x) {
     constexpr float c = -GELU_SLOPE * 1.44269504089f;
     Vec t = clamp(x * (c + GELU_CUBIC * c * (x * x)), -126, 126);  // 2^t stays finite and normal
-    Vec n = nearest(t), f = t - n;
-    Vec p = 0.0001534581216f * f + 0.001339993118f;  // 2^f, minimax on [-1/2, 1/2]: relative error 2e-9
+    constexpr float magic = 12582912.0f;  // 1.5 * 2^23: its last bit is worth 1
+    Vec m = t + magic, f = t - (m - magic), q = f * f;
+    Vec p = 0.0001534581216f * f + 0.001339993118f;
     p = p * f + 0.009618488956f;
     p = p * f + 0.05550328777f;
     p = p * f + 0.2402264689f;
     p = p * f + 0.6931472057f;
     p = p * f + 1.000000001f;
-    return times_power(p, n);
+    return (Vec)((Int)p + ((Int)m << 23));
 }
 
 INLINE Vec gelu(Vec x) { return quotient(x, 1 + gelu_exponential(x)); }
@@ -730,6 +734,7 @@ void convolve(const Convolution& s, const float* in, const float* weights, const
     float* buffers = arena.take<float>(s.threads * size);
     float* zeros = arena.take<float>(C);
     std::fill(zeros, zeros + C, 0.0f);
+    auto leaky = [&](Vec v) ALWAYS_INLINE { return v < 0 ? v * s.negative_slope : v; };
 
     parallel(s.threads, 0, s.images * pairs, 2, [&](int thread, int64_t job) {
         float *d = buffers + thread * size, *m = d + d_size;
@@ -783,8 +788,8 @@ void convolve(const Convolution& s, const float* in, const float* weights, const
                     }
                     for (int r = 0; r < std::min<int64_t>(2, height - y); ++r) {
                         float* to = result + (r * s.width + 2 * (first + tile)) * O + o;
-                        store(to, z[r][0] + z[r][1] + z[r][2] + b);
-                        store(to + O, z[r][1] - z[r][2] - z[r][3] + b);
+                        store(to, leaky(z[r][0] + z[r][1] + z[r][2] + b));
+                        store(to + O, leaky(z[r][1] - z[r][2] - z[r][3] + b));
                     }
                 }
         }
@@ -806,6 +811,38 @@ void each_element(int threads, int64_t count, const float* x, const float* y, fl
             std::copy(y + i, y + end, last[1]);
             store(last[2], f(load(last[0]), load(last[1])));
             std::copy(last[2], last[2] + (end - i), out + i);
+        }
+    });
+}
+
+// The sum of a vector, in all its lanes.
+template <int distance = W / 2, int... I>
+INLINE Vec total(Vec v, std::integer_sequence<int, I...> lanes) {
+    v += __builtin_shufflevector(v, v, (I ^ distance)...);
+    if constexpr (distance > 1) return total<distance / 2>(v, lanes);
+    return v;
+}
+
+// LayerNorm of tokens [count, channels] that lie one after the other.
+void normalise_tokens(int threads, int64_t count, int64_t channels, const float* x, const float* gamma,
+                      const float* beta, float* out) {
+    constexpr int64_t SOME = 256;
+    const float inverse = 1 / float(channels);
+    auto mean = [&](Vec v) ALWAYS_INLINE { return total(v, std::make_integer_sequence<int, W>()) * inverse; };
+    parallel(threads, 0, (count + SOME - 1) / SOME, 1, [&](int, int64_t part) {
+        for (int64_t t = part * SOME; t < std::min((part + 1) * SOME, count); ++t) {
+            const float* from = x + t * channels;
+            float* to = out + t * channels;
+            Vec sum = {}, square = {};
+            for (int64_t c = 0; c < channels; c += W) sum += load(from + c);
+            const Vec middle = mean(sum);
+            for (int64_t c = 0; c < channels; c += W) {
+                Vec d = load(from + c) - middle;
+                square += d * d;
+            }
+            const float scale = 1 / std::sqrt(mean(square)[0] + 1e-6f);
+            for (int64_t c = 0; c < channels; c += W)
+                store(to + c, (load(from + c) - middle) * scale * load(gamma + c) + load(beta + c));
         }
     });
 }
@@ -882,6 +919,13 @@ EXPORT int cross_gate_sweep(const Sweep* s, const CrossWeights* weights, void* x
 
 EXPORT int convolution(const Convolution* s, const float* in, const float* weights, const float* bias, float* out) {
     return guarded(fits(*s), [&] { convolve(*s, in, weights, bias, out); });
+}
+
+EXPORT int layer_norm(const float* x, const float* gamma, const float* beta, float* out, int64_t count,
+                      int64_t channels, int32_t threads) {
+    return guarded(count > 0 && channels > 0 && channels % W == 0 && threads > 0, [&] {
+        normalise_tokens(threads, count, channels, x, gamma, beta, out);
+    });
 }
 
 EXPORT int gelu_forward(const float* x, float* y, int64_t count, int32_t threads) {

@@ -15,14 +15,14 @@ import functools
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from ctypes import Structure, c_int32, c_int64, c_void_p
+from ctypes import Structure, c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from maximir.engine import streaming
-from maximir.engine.streaming import Axis, Streaming
+from maximir.engine.streaming import Axis, Rows, Streaming
 from maximir.errors import UsageError
 
 Table = Sequence[Tensor | None]  # of a block, for one axis
@@ -63,6 +63,7 @@ class Convolution(Structure):
     _fields_ = [
         *((name, c_int64) for name in ("images", "rows", "width", "inputs", "outputs")),
         *((name, c_int32) for name in ("top", "bottom", "replicate", "threads")),
+        ("negative_slope", c_float),
     ]
 
 
@@ -181,13 +182,38 @@ def gelu_backward(x: Tensor, gradient: Tensor) -> Tensor:
     return y
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor, top: bool, bottom: bool, replicate: bool) -> Tensor:
-    """A 3x3 convolution of rows [N, H, W, C] by Winograd; see `operators.convolution`."""
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    y = torch.empty_like(x)
+    channels = x.shape[-1]
+    sizes = (c_int64(x.numel() // channels), c_int64(channels), torch.get_num_threads())
+    call("layer_norm", *pointers(x, weight, bias, y), *sizes)
+    return y
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    top: bool,
+    bottom: bool,
+    replicate: bool,
+    *,
+    negative_slope: float = 1.0,
+    out: Rows | None = None,
+) -> Tensor:
+    """A 3x3 convolution of rows [N, H, W, C] by Winograd, and a leaky ReLU; see `operators.convolution`.
+
+    Args:
+        out: the rows that it makes of a map, to write there; None: a new tensor.
+    """
     n, rows, width, inputs = x.shape
-    y = x.new_empty(n, rows + top + bottom - 2, width, len(weight))
+    shape = (n, rows + top + bottom - 2, width, len(weight))
+    y = None if out is None else out.out(shape, x.device)
+    if y is None or y.dtype != x.dtype or not y.is_contiguous():
+        y = x.new_empty(shape)
     sizes = (n, rows, width, inputs, len(weight))
-    shape = Convolution(*sizes, top, bottom, replicate, torch.get_num_threads())
-    call("convolution", ctypes.byref(shape), *pointers(x, weight, bias, y))
+    job = Convolution(*sizes, top, bottom, replicate, torch.get_num_threads(), negative_slope)
+    call("convolution", ctypes.byref(job), *pointers(x, weight, bias, y))
     return y
 
 

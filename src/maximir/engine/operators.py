@@ -1,6 +1,6 @@
-"""Operators that have a native kernel, and its gradients: GELU, and 3x3 convolutions by Winograd.
+"""Operators that have native kernels: LayerNorm, and with gradients GELU and 3x3 convolutions (Winograd).
 
-Where the kernels cannot be used, both are torch's; the results differ in rounding only.
+Where the kernels cannot be used, they are torch's; the results differ in rounding only.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 from maximir.engine import kernels
+from maximir.engine.streaming import Rows
 
 aten = torch.ops.aten
 
@@ -22,11 +23,23 @@ def gelu(x: Tensor) -> Tensor:
     return Gelu.apply(x) if kernels.take(x) else F.gelu(x, approximate="tanh")  # type: ignore[no-untyped-call]
 
 
-def convolution(layer: nn.Conv2d, x: Tensor, top: bool, bottom: bool) -> Tensor | None:
+def layer_norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
+    """LayerNorm of the last axis, with an epsilon of 1e-6."""
+    channels = x.shape[-1]
+    fits = not torch.is_grad_enabled() and channels % kernels.CHANNELS == 0
+    if fits and kernels.take(x, layer.weight, layer.bias):
+        return kernels.layer_norm(x, layer.weight, layer.bias)
+    return F.layer_norm(x, [channels], layer.weight, layer.bias, layer.eps)
+
+
+def convolution(
+    layer: nn.Conv2d, x: Tensor, rows: Rows, negative_slope: float | None, last: bool
+) -> Tensor | None:
     """A 3x3 convolution of rows [N, H, W, C] in float32; None where it is not for the kernels.
 
     Args:
-        top, bottom: whether the image ends there, so that padding comes; at the sides it always comes.
+        rows: where the image ends, padding comes; at the sides it always comes.
+        negative_slope, last: see `network.layers.Conv`.
     """
     assert layer.bias is not None
     fits = (
@@ -35,13 +48,18 @@ def convolution(layer: nn.Conv2d, x: Tensor, top: bool, bottom: bool) -> Tensor 
         and x.shape[2] % 2 == 0
         and x.shape[3] % kernels.CHANNELS == 0
         and layer.out_channels % kernels.CONV_OUTPUTS == 0
-        and (not torch.is_grad_enabled() or (top and bottom))
+        and (not torch.is_grad_enabled() or rows.total == 1)
         and kernels.take(x, layer.weight, layer.bias)
     )
     if not fits:
         return None
-    replicate = layer.padding_mode == "replicate"
-    return Convolution.apply(x, layer.weight, layer.bias, top, bottom, replicate)  # type: ignore[no-untyped-call]
+    ends = (rows.at_top, rows.at_bottom, layer.padding_mode == "replicate")
+    if not torch.is_grad_enabled():
+        slope = 1.0 if negative_slope is None else negative_slope
+        out = rows if last else None
+        return kernels.convolve(x, layer.weight, layer.bias, *ends, negative_slope=slope, out=out)
+    y = Convolution.apply(x, layer.weight, layer.bias, *ends)  # type: ignore[no-untyped-call]
+    return y if negative_slope is None else F.leaky_relu(y, negative_slope)
 
 
 class Gelu(torch.autograd.Function):

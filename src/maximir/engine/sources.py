@@ -7,9 +7,9 @@ projected is another linear map. So neither the concatenation nor the map in bet
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,42 @@ from maximir.engine.streaming import Rows
 
 def up_convolve(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv_transpose2d(x.permute(0, 3, 1, 2), kernel, bias, stride=2).permute(0, 2, 3, 1)
+
+
+# Adds something to a sum, which is a bias [outputs] before there are rows; returns the sum of then.
+Term = Callable[[Rows, Tensor], Tensor]
+
+
+class Through(NamedTuple):
+    """A source after a product."""
+
+    term: Term
+    bias: Tensor | float = 0.0  # to be added besides
+
+
+def into(rows: Rows, shape: Sequence[int], device: torch.device) -> Tensor | None:
+    """Where a sum of terms is collected: where it belongs, unless that is of half precision."""
+    place = rows.out(shape, device)
+    return place if place is None or place.dtype == torch.float32 else None
+
+
+def added(rows: Rows, total: Tensor, x: Tensor) -> Tensor:
+    return torch.add(total, x, out=into(rows, x.shape, x.device))
+
+
+def linear_added(rows: Rows, total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """The sum of `total` and x weightᵀ: one product that adds to what is there, if it may."""
+    place = into(rows, (*x.shape[:-1], len(weight)), x.device)
+    if (
+        place is None
+        or not place.is_contiguous()
+        or x.dtype != place.dtype
+        or (not x.is_meta and torch.is_autocast_enabled(x.device.type))
+    ):
+        return torch.add(total, F.linear(x, weight), out=place)
+    tokens = place.view(-1, len(weight))
+    torch.addmm(total if total.ndim == 1 else tokens, x.flatten(0, -2), weight.T, out=tokens)
+    return place
 
 
 class RowConv(Protocol):
@@ -37,8 +73,8 @@ class Source(Protocol):
     @property
     def channels(self) -> int: ...
 
-    def through(self, weight: Tensor) -> Callable[[Rows], Tensor]:
-        """Its rows after a product with `weight` [outputs, channels]."""
+    def through(self, weight: Tensor) -> Through:
+        """A product of its rows with `weight` [outputs, channels]."""
         ...
 
 
@@ -52,8 +88,8 @@ class Map:
     def channels(self) -> int:
         return self.x.shape[-1]
 
-    def through(self, weight: Tensor) -> Callable[[Rows], Tensor]:
-        return lambda rows: F.linear(rows.of(self.x), weight)
+    def through(self, weight: Tensor) -> Through:
+        return Through(lambda rows, total: linear_added(rows, total, rows.of(self.x), weight))
 
 
 @dataclass(frozen=True)
@@ -67,8 +103,12 @@ class Convolved:
     def channels(self) -> int:
         return self.conv.out_channels
 
-    def through(self, weight: Tensor) -> Callable[[Rows], Tensor]:
-        return lambda rows: F.linear(self.conv(rows.of(self.image, self.conv.halo), rows), weight)
+    def through(self, weight: Tensor) -> Through:
+        def term(rows: Rows, total: Tensor) -> Tensor:
+            x = self.conv(rows.of(self.image, self.conv.halo), rows)
+            return linear_added(rows, total, x, weight)
+
+        return Through(term)
 
 
 @dataclass(frozen=True)
@@ -82,19 +122,28 @@ class Upsampled:
     def channels(self) -> int:
         return self.up.out_channels
 
-    def through(self, weight: Tensor) -> Callable[[Rows], Tensor]:
+    def through(self, weight: Tensor) -> Through:
         assert self.up.bias is not None
         kernel = torch.einsum("iohw,po->iphw", self.up.weight, weight)
-        bias = weight @ self.up.bias
-        return lambda rows: up_convolve(rows.of(self.x), kernel, bias)
+        return Through(
+            lambda rows, total: added(rows, total, up_convolve(rows.of(self.x), kernel, None)),
+            weight @ self.up.bias,
+        )
 
 
 def project(linear: nn.Linear, *sources: Source) -> Callable[[Rows], Tensor]:
     """Rows of linear(concat(sources)). Each goes through its own columns: nothing is concatenated."""
     weights = torch.split(linear.weight, [source.channels for source in sources], dim=1)
     terms = [source.through(weight) for source, weight in zip(sources, weights, strict=True)]
+    term, bias = together(terms)
+    bias = linear.bias + bias
+    return lambda rows: term(rows, bias)
 
-    def rows_of(rows: Rows) -> Tensor:
-        return functools.reduce(torch.add, [linear.bias, *(term(rows) for term in terms)])
 
-    return rows_of
+def together(parts: Sequence[Through]) -> Through:
+    """The sum of all."""
+
+    def term(rows: Rows, total: Tensor) -> Tensor:
+        return functools.reduce(lambda total, part: part.term(rows, total), parts, total)
+
+    return Through(term, functools.reduce(torch.add, [part.bias for part in parts]))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
@@ -104,11 +105,18 @@ def active() -> Streaming | None:
 
 @dataclass(frozen=True)
 class Rows:
-    """A band of rows of the image: from `start` to `stop` of `total` equal parts, at any map's scale."""
+    """A band of rows of the image: from `start` to `stop` of `total` equal parts, at any map's scale.
+
+    Attributes:
+        target: where a function's (first) result belongs, from its shape and device; see `out`.
+    """
 
     start: int = 0
     stop: int = 1
     total: int = 1
+    target: Callable[[Sequence[int], torch.device], Tensor] | None = field(
+        default=None, repr=False, compare=False
+    )
 
     @property
     def at_top(self) -> bool:
@@ -126,10 +134,15 @@ class Rows:
             strip = x[:, max(0, self.start * part - halo) : min(x.shape[1], self.stop * part + halo)]
         return strip.float() if strip.is_meta else strip  # autocast does not reach the meta device
 
-    def put(self, target: Tensor, strip: Tensor) -> None:
-        """Overwrite these rows of a map."""
-        part = target.shape[1] // self.total
-        target[:, self.start * part : self.stop * part].copy_(strip)
+    def out(self, shape: Sequence[int], device: torch.device) -> Tensor | None:
+        """These rows of the map that a function makes, for its last operation to write there at once.
+
+        None: there is none, because the whole image is one strip; gradients may be recorded.
+
+        Args:
+            shape: of the function's (first) result.
+        """
+        return None if self.target is None else self.target(shape, device)
 
     def trim(self, x: Tensor, halo: int) -> Tensor:
         """`x` without the halo that `of` added."""
@@ -166,15 +179,22 @@ def sweep_rows_to_many(
     dtypes = [streaming.dtype(f) for f in feature]
     maps = [x if x is not None and x.dtype == dtype else None for x, dtype in zip(into, dtypes, strict=True)]
     height = max(1, min(units, streaming.strip_bytes * units // (4 * size)))
-    strips = [Rows(start, min(start + height, units), units) for start in range(0, units, height)]
-    for rows in streaming.strips(strips):
+    strips = [(start, min(start + height, units)) for start in range(0, units, height)]
+
+    def place_of(index: int, start: int, stop: int, shape: Sequence[int], device: torch.device) -> Tensor:
+        whole = maps[index]
+        if whole is None:
+            tall = (shape[0], shape[1] * units // (stop - start), *shape[2:])
+            whole = maps[index] = streaming.store.new(tall, dtypes[index], device)
+        part = whole.shape[1] // units
+        return whole[:, start * part : stop * part]
+
+    for strip in streaming.strips(strips):
+        rows = Rows(*strip, units, functools.partial(place_of, 0, *strip))
         for index, result in enumerate(function(rows)):
-            target = maps[index]
-            if target is None:
-                tall = result.shape[1] * units // (rows.stop - rows.start)
-                shape = (result.shape[0], tall, *result.shape[2:])
-                target = maps[index] = streaming.store.new(shape, dtypes[index], result.device)
-            rows.put(target, result)
+            place = place_of(index, *strip, result.shape, result.device)
+            if (result.data_ptr(), result.stride()) != (place.data_ptr(), place.stride()):  # not there yet
+                place.copy_(result)
     return maps  # type: ignore[return-value]
 
 

@@ -142,8 +142,11 @@ class ResidualChannelAttention(nn.Module):
         weight = self.attention(mean.to(self.attention.squeeze.weight.dtype))[:, None, None]
 
         def add(rows: Rows) -> Tensor:
-            result = rows.of(x) + rows.of(y) * weight
-            return result if shortcut is None else rows.of(shortcut) + result
+            part = rows.of(x)
+            out = rows.out(part.shape, part.device)
+            if shortcut is None:
+                return torch.addcmul(part, rows.of(y), weight, out=out)
+            return torch.add(rows.of(shortcut), torch.addcmul(part, rows.of(y), weight), out=out)
 
         # With the shortcut the result is a feature map, as y is; without, of the residual stream.
         if into is None or (shortcut is not None and into.dtype != y.dtype):
@@ -163,7 +166,7 @@ class ConvChannelAttention(ResidualChannelAttention):
 
     def transform(self, x: Tensor, rows: Rows) -> Tensor:
         y = self.norm(rows.of(x, halo=2))
-        return self.conv2(F.leaky_relu(self.conv1(y, rows), 0.2), rows)
+        return self.conv2(self.conv1(y, rows, negative_slope=0.2), rows, last=True)
 
 
 class DenseChannelAttention(ResidualChannelAttention):

@@ -8,7 +8,7 @@ s x s pixels that lie H/s rows and W/s columns apart on a grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 import torch
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maximir.engine import operators
-from maximir.engine.sources import up_convolve
+from maximir.engine.sources import Through, added, linear_added, up_convolve
 from maximir.engine.streaming import Rows
 
 WHOLE = Rows()
@@ -60,6 +60,9 @@ class LayerNorm(nn.LayerNorm):
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-6)
 
+    def forward(self, x: Tensor) -> Tensor:
+        return operators.layer_norm(self, x)
+
 
 class Dense(nn.Linear):
     """Dense of the gMLPs and MLPs: N(0, 0.02)."""
@@ -95,10 +98,23 @@ class Conv(nn.Conv2d):
         assert self.bias is not None
         nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor, rows: Rows = WHOLE) -> Tensor:
-        if (y := operators.convolution(self, x, rows.at_top, rows.at_bottom)) is not None:
-            return y
-        top, bottom = self.halo * rows.at_top, self.halo * rows.at_bottom
+    def forward(
+        self, x: Tensor, rows: Rows = WHOLE, *, negative_slope: float | None = None, last: bool = False
+    ) -> Tensor:
+        """Rows of the convolution.
+
+        Args:
+            negative_slope: of a leaky ReLU that follows; None: none does.
+            last: it is what a sweep makes, so it may be written where it belongs.
+        """
+        y = operators.convolution(self, x, rows, negative_slope, last)
+        if y is None:
+            y = self.convolve(x, self.halo * rows.at_top, self.halo * rows.at_bottom)
+            y = y if negative_slope is None else F.leaky_relu(y, negative_slope)
+        return y
+
+    def convolve(self, x: Tensor, top: int, bottom: int) -> Tensor:
+        """In torch, with this much padding above and below."""
         if self.padding_mode == "replicate":
             planes = F.pad(x.permute(0, 3, 1, 2), (self.halo, self.halo, top, bottom), mode="replicate")
             return F.conv2d(planes, self.weight, self.bias, self.stride).permute(0, 2, 3, 1)
@@ -118,11 +134,14 @@ class ImageConv(Conv):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3)
 
-    def forward(self, x: Tensor, rows: Rows = WHOLE) -> Tensor:
+    def forward(
+        self, x: Tensor, rows: Rows = WHOLE, *, negative_slope: float | None = None, last: bool = False
+    ) -> Tensor:
         if x.is_meta or not torch.is_autocast_enabled(x.device.type):
-            return super().forward(x, rows)
+            return super().forward(x, rows, negative_slope=negative_slope, last=last)
         with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.to(self.weight.dtype), rows)
+            x = x.to(self.weight.dtype)
+            return super().forward(x, rows, negative_slope=negative_slope, last=last)
 
 
 class ConvTranspose(nn.ConvTranspose2d):
@@ -169,24 +188,24 @@ class ScaleTo(nn.Module):
         self.ratio = ratio
         self.project = Conv1x1(inputs, outputs)
 
-    def through(self, x: Tensor, weight: Tensor) -> Callable[[Rows], Tensor]:
-        """Rows of the result times `weight`, from the whole map `x`; both projections in one product."""
+    def through(self, x: Tensor, weight: Tensor) -> Through:
+        """The result times `weight`, from the whole map `x`; both projections in one product."""
         bias = weight @ self.project.bias
         weight = weight @ self.project.weight
         if self.ratio == 1:
-            return lambda rows: F.linear(rows.of(x), weight, bias)
+            return Through(lambda rows, total: linear_added(rows, total, rows.of(x), weight), bias)
         # One row of the smaller map is as far as a resize reaches: 2 taps up, 2 / ratio taps down.
         halo = 1 if self.ratio > 1 else round(1 / self.ratio)
 
-        def rows_of(rows: Rows) -> Tensor:
+        def term(rows: Rows, total: Tensor) -> Tensor:
             strip = rows.of(x, halo)
             if self.ratio > 1:
-                strip = self.resize(F.linear(strip, weight, bias))
-            else:
-                strip = F.linear(self.resize(strip), weight, bias)
-            return rows.trim(strip, round(halo * self.ratio))
+                resized = self.resize(F.linear(strip, weight))
+                return added(rows, total, rows.trim(resized, round(halo * self.ratio)))
+            resized = rows.trim(self.resize(strip), round(halo * self.ratio))
+            return linear_added(rows, total, resized, weight)
 
-        return rows_of
+        return Through(term, bias)
 
     def resize(self, x: Tensor) -> Tensor:
         return enlarge(x, round(self.ratio)) if self.ratio > 1 else shrink(x, round(1 / self.ratio))

@@ -7,8 +7,7 @@ Inside, maps are channels-last `[N, H, W, C]`; images at the border are `[N, 3, 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from maximir.engine import streaming
-from maximir.engine.sources import Convolved, Map, Source, Upsampled, project
+from maximir.engine.sources import Convolved, Map, Source, Through, Upsampled, project, together
 from maximir.engine.streaming import Rows, keep, rest, sweep_rows
 from maximir.errors import MaximirError, UsageError
 from maximir.network.blocks import (
@@ -80,11 +79,16 @@ def with_shortcut(groups: nn.Sequential, x: Tensor, recompute: bool) -> Tensor:
 
 def add(x: Tensor, y: Tensor, *, feature: bool = True) -> Tensor:
     """x + y; may overwrite y."""
-    return sweep_rows(lambda rows: rows.of(x) + rows.of(y), x.numel(), into=y, feature=feature)
+
+    def add_rows(rows: Rows) -> Tensor:
+        a, b = rows.of(x), rows.of(y)
+        return torch.add(a, b, out=rows.out(a.shape, a.device))
+
+    return sweep_rows(add_rows, x.numel(), into=y, feature=feature)
 
 
 def conv_rows(conv: Conv, x: Tensor, rows: Rows) -> Tensor:
-    return conv(rows.of(x, Conv.halo), rows)
+    return conv(rows.of(x, Conv.halo), rows, last=True)
 
 
 def convolve(conv: Conv, x: Tensor, *, feature: bool = False) -> Tensor:
@@ -174,13 +178,14 @@ class Fused:
     def channels(self) -> int:
         return sum(scale.project.out_features for scale in self.fusion.scales)
 
-    def through(self, weight: Tensor) -> Callable[[Rows], Tensor]:
+    def through(self, weight: Tensor) -> Through:
         parts = weight.chunk(len(self.fusion.order), dim=1)
-        terms = [
-            scale.through(self.by_level[source], part)
-            for source, scale, part in zip(self.fusion.order, self.fusion.scales, parts, strict=True)
-        ]
-        return lambda rows: functools.reduce(torch.add, (term(rows) for term in terms))
+        return together(
+            [
+                scale.through(self.by_level[source], part)
+                for source, scale, part in zip(self.fusion.order, self.fusion.scales, parts, strict=True)
+            ]
+        )
 
 
 class Stage(nn.Module):
