@@ -42,6 +42,7 @@ def facts():
     counts = dict(line.split(": ") for line in open("/proc/self/io").read().splitlines())
     return np.array([time.perf_counter(), usage.ru_utime, usage.ru_stime, float(counts["write_bytes"]) / 1e9])
 
+Path("/proc/self/clear_refs").write_text("5")  # from now on, the peak is the pass's
 before = facts()
 result = restorer(image)
 seconds, user, system, written = facts() - before

@@ -104,6 +104,7 @@ ROWS = (
     ),
     synthetic("deblur", "straight motion, synthetic", "straight-motion"),
     synthetic("deblur", "motion blur, synthetic", "motion-blur"),
+    synthetic("deblur", "averaged frames, synthetic", "averaged-frames"),
     Row("derain", "Rain100L 1–20", "published/Rain100L", protocol="rain"),
     Row("derain", "RainTrainL, held out", "pairs/rain", held_out=""),
     synthetic("derain", "rain, synthetic", "rain"),

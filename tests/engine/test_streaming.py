@@ -204,3 +204,31 @@ def test_rows_of_maps_at_every_scale():
     assert bottom.of(x, 2).flatten().tolist() == list(range(22, 32))
     for rows in (top, middle, bottom):
         assert torch.equal(rows.trim(rows.of(x, 2), 2), rows.of(x))
+
+
+@pytest.mark.parametrize("features", [torch.float32, torch.bfloat16])
+def test_a_strip_is_written_where_it_belongs(features):
+    """By the function's last operation, or copied if that did not; and over one of its maps, if it may."""
+    torch.manual_seed(0)
+    x, y, places = torch.rand(1, 16, 4, 8), torch.rand(1, 16, 4, 8), []
+
+    def add(rows):
+        part = rows.of(x)
+        places.append(rows.out(part.shape, part.device))
+        return torch.add(part, rows.of(y), out=places[-1])
+
+    def plain(rows):
+        return rows.of(x) + rows.of(y)
+
+    with torch.inference_mode(), streaming.use(Streaming(1, features=features)), streaming.image(32):
+        total, copied = (streaming.sweep_rows(each, x.numel(), feature=True) for each in (add, plain))
+        over = y.clone()
+        y, expected = over, x + y
+        result = streaming.sweep_rows(add, x.numel(), into=over)
+    assert total.dtype == features
+    assert torch.equal(total, expected.to(features)) and torch.equal(copied, total)
+    assert torch.equal(result, expected) and result.data_ptr() == over.data_ptr()
+    assert [place.data_ptr() for place in places[:4]] == [
+        total[:, i : i + 4].data_ptr() for i in (0, 4, 8, 12)
+    ]
+    assert streaming.sweep_rows(add, x.numel()) is not over and places[-1] is None
