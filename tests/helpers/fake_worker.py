@@ -91,7 +91,10 @@ def restore(order, data):
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-settings, _ = wire.read(orders)
+received = wire.read(orders)
+if received is None:  # the service was killed just then
+    sys.exit()
+settings, _ = received
 device = settings["device"]
 log(f"start {os.getpid()} {device}")
 print("a library that prints", flush=True)  # must not get among the messages
