@@ -1,4 +1,4 @@
-"""Compiles src/maximir/engine/kernels.cpp for this machine's architecture, once for each instruction set.
+"""Compiles src/maximir/ops/kernels.cpp for this machine's architecture, once for each instruction set.
 
 Part of building the package (a hatchling hook); in a checkout: python build_kernels.py
 Without a C++ compiler the package is pure Python: the same results, slower.
@@ -17,7 +17,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path(__file__).parent / "src" / "maximir" / "engine" / "kernels.cpp"
+SOURCE = Path(__file__).parent / "src" / "maximir" / "ops" / "kernels.cpp"
 FLAGS = [
     "-O3",
     "-std=c++17",
@@ -69,7 +69,7 @@ class KernelsHook(BuildHookInterface):  # type: ignore[misc]
         if self.target_name != "wheel":
             return
         if libraries := build():
-            build_data["artifacts"] += [f"/src/maximir/engine/{library.name}" for library in libraries]
+            build_data["artifacts"] += [f"/src/maximir/ops/{library.name}" for library in libraries]
             build_data["pure_python"] = False
             tag = next(iter(self.platform_tags()))
             build_data["tag"] = f"py3-none-{tag}"

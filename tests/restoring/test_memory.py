@@ -13,9 +13,10 @@ import torch
 
 from conftest import TINY
 from maximir import MaximirError, Restorer, UsageError, load_model
-from maximir.engine import machine, maps, streaming
+from maximir.engine import machine, maps
+from maximir.engine import network as engine
 from maximir.engine.maps import MapStore
-from maximir.engine.streaming import Streaming
+from maximir.engine.sweeps import Streaming
 from maximir.network.config import VARIANTS
 from maximir.restoring import foresight, memory
 from maximir.sizes import in_words, parse_pixels, parse_size
@@ -235,8 +236,7 @@ def test_maps_that_wait_rest(tiny_weights):
             resting.append(sum(size for size, rests in sizes if rests) / sum(size for size, _ in sizes))
 
     model = load_model(tiny_weights)
-    with torch.inference_mode(), streaming.use(Streaming(1 << 16, store=Watched(1 << 20))):
-        model(torch.rand(1, 3, 128, 128))
+    engine.run(model, torch.rand(1, 3, 128, 128), Streaming(1 << 16, store=Watched(1 << 20)))
     assert np.mean(resting) > 0.5
 
 

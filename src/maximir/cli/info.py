@@ -65,10 +65,10 @@ def list_models() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from maximir.engine import kernels
     from maximir.engine import precision as arithmetic
     from maximir.models import catalogue
     from maximir.network.config import VARIANTS
+    from maximir.ops import kernels
     from maximir.restoring.restorer import choose_device
 
     console = Console(highlight=False)

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from maximir.engine import streaming
+from maximir.engine import network as engine
 from maximir.engine.machine import available, resident, scratch_folder
 from maximir.engine.maps import MapStore
-from maximir.engine.streaming import STRIP_BYTES, UNIT, Streaming
+from maximir.engine.sweeps import STRIP_BYTES, UNIT, Streaming
 from maximir.errors import NotEnoughMemory
 from maximir.network.config import SIZE_MULTIPLE, MaximConfig
 from maximir.network.model import Maxim
@@ -69,8 +69,8 @@ def needs(config: MaximConfig, features: torch.dtype) -> Needs:
     flops: list[float] = []
     counter = FlopCounterMode(display=False)
     dry = Streaming(features=features, strip_done=lambda strips: flops.append(counter.get_total_flops()))
-    with torch.no_grad(), streaming.use(dry), counter:
-        model(image)
+    with counter:
+        engine.run(model, image, dry)
     each = [after - before for before, after in itertools.pairwise([0.0, *flops])]
     return Needs(dry.store.peak / pixels, tuple(flop / pixels for flop in each))
 

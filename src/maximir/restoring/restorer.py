@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
+from maximir.engine import network as engine
 from maximir.engine import precision as arithmetic
-from maximir.engine import streaming
-from maximir.engine.streaming import Streaming
+from maximir.engine.sweeps import Streaming
 from maximir.errors import MaximirError, NotEnoughMemory, UsageError
 from maximir.models.checkpoint import load
 from maximir.network.model import Maxim
@@ -47,11 +47,10 @@ BATCH_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 21}  # padded; what is faster, meas
 
 
 @torch.inference_mode()
-def restore_batch(model: nn.Module, image: Tensor) -> Tensor:
+def restore_batch(model: Maxim, image: Tensor, streaming: Streaming | None = None) -> Tensor:
     """Restore `[N, 3, H, W]` in [0, 1], any size → the same shape, float32, not clipped."""
     padded, window = pad(image)
-    restored: Tensor = window.crop(model(padded)[-1][-1])
-    return restored.float()
+    return window.crop(engine.run(model, padded, streaming)[-1][-1]).float()
 
 
 def unaffected(function: Callable[P, T]) -> Callable[P, T]:
@@ -280,13 +279,10 @@ class Restorer:
         pose: int = 0,
     ) -> list[np.ndarray]:
         """One pass through the network, the `pose`-th of an ensemble's."""
-        with (
-            streaming.use(self._streaming(images, features, pose)),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=features == torch.bfloat16),
-            torch.inference_mode(),
-        ):
+        streaming = self._streaming(images, features, pose)
+        with torch.inference_mode():
             padded, window = pad_arrays(images)
-            outputs: Tensor = self.model(padded.to(self.device))[-1][-1]
+            outputs = engine.run(self.model, padded.to(self.device), streaming)[-1][-1]
             del padded
             return [
                 to_array(window.crop(output), dtype, grey=flag)

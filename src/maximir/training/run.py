@@ -144,8 +144,10 @@ class Run:
     def device(self) -> torch.device:
         return self.processes.device
 
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
+    @property
+    def features(self) -> torch.dtype:
+        """Type of products and feature maps."""
+        return torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
 
     def train_step(
         self, degraded: Tensor, clean: Tensor, origins: Sequence[str] = (), lessons: Tensor | None = None
@@ -173,7 +175,7 @@ class Run:
             zip(degraded.chunk(parts), clean.chunk(parts), strict=True), 1
         ):
             with accumulating(self.network, last=number == parts):
-                with self.autocast():
+                with torch.autocast(self.device.type, torch.bfloat16, self.features == torch.bfloat16):
                     outputs = self.network(part)
                 loss = restoration_loss(outputs, target) / parts
                 loss.backward()  # type: ignore[no-untyped-call]

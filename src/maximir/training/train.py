@@ -278,7 +278,7 @@ def fit(
         if trials and (last or run.step % every.validate == 0):
             model = run.averaged()
             if log is not None:
-                scores, picture = validate(model, trials, run.autocast(), run.device)
+                scores, picture = validate(model, trials, run.features, run.device)
                 log.scalars(run.step, scores)
                 log.picture(run.step, picture)
         clock = time.monotonic()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from maximir.degradations import DEGRADATIONS, degrade_photograph
+from maximir.engine.sweeps import Streaming
 from maximir.errors import UsageError
 from maximir.metrics import psnr
 from maximir.network.model import Maxim
@@ -62,9 +63,12 @@ def make_trials(recipe: Recipe, held_out: Sequence[Scene], clean: Sequence[Place
 
 
 def validate(
-    model: Maxim, trials: Sequence[Trial], autocast: torch.autocast, device: torch.device
+    model: Maxim, trials: Sequence[Trial], features: torch.dtype, device: torch.device
 ) -> tuple[dict[str, float], np.ndarray]:
-    """How a network does.
+    """Measure how a network does.
+
+    Args:
+        features: bfloat16 if the network computes in it, else float32.
 
     Returns:
         For each group `psnr_GROUP`, the mean RGB PSNR of the results, rounded to 8 bits, without those that
@@ -73,8 +77,8 @@ def validate(
     scores: dict[str, list[float]] = {}
     rows: list[np.ndarray] = []
     for trial in trials:
-        with autocast:
-            output = restore_batch(model, to_tensor(trial.degraded)[None].to(device))[0]
+        image = to_tensor(trial.degraded)[None].to(device)
+        output = restore_batch(model, image, Streaming(features=features))[0]
         restored = from_unit(output.permute(1, 2, 0).float().cpu().numpy(), UINT8)
         if trial.group not in scores:
             rows.append(np.concatenate([from_unit(trial.degraded, UINT8), restored, trial.clean], axis=1))

@@ -1,6 +1,5 @@
 """Each native library that this processor can run does what torch does, and callers manage without."""
 
-import dataclasses
 import os
 import platform
 import shutil
@@ -10,12 +9,16 @@ import sys
 import pytest
 import torch
 
+from helpers.weights import randomise
 from maximir import MaximConfig
-from maximir.engine import kernels, operators, streaming
-from maximir.engine.sources import Map
-from maximir.engine.streaming import Rows, Streaming
+from maximir.engine import native
+from maximir.engine.blocks import cross_gating, multi_axis
+from maximir.engine.merging import Map
+from maximir.engine.sweeps import Pass, Streaming
 from maximir.network.blocks import CrossGating, MultiAxisGatedMlp
 from maximir.network.layers import Conv, ImageConv, LayerNorm
+from maximir.ops import functional as ops
+from maximir.ops import kernels
 
 NEEDS_KERNELS = pytest.mark.skipif(kernels.library() is None, reason="no native kernels for this processor")
 CASES = [(32, 16, (1, 32, 48)), (64, 16, (2, 16, 32)), (128, 8, (1, 24, 8)), (48, 8, (1, 16, 16))]
@@ -33,84 +36,68 @@ def library(request, monkeypatch):
     kernels.library.cache_clear()
 
 
-def randomised(block):
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in block.parameters():
-            parameter.copy_(
-                torch.randn_like(parameter)
-                * (0.5 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.3)
-            )
-    return block.eval()
-
-
 @pytest.fixture(params=["float32", "bfloat16"])
-def chosen(request):
-    """Streaming with this type of feature maps, in force, and the tolerance that goes with it."""
-    dtype = getattr(torch, request.param)
-    half = dtype == torch.bfloat16
-    with (
-        torch.inference_mode(),
-        streaming.use(Streaming(1 << 14, features=dtype)),
-        torch.autocast("cpu", torch.bfloat16, enabled=half),
-    ):
-        yield dtype, (3e-2 if half else 2e-6)
+def half(request):
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=request.param == "bfloat16"):
+        yield request.param == "bfloat16"
+
+
+def pass_(half=False, units=8):
+    return Pass(Streaming(1 << 14, features=torch.bfloat16 if half else torch.float32), units)
 
 
 def close(ours, exact, tolerance):
     assert (ours.double() - exact).abs().max() < tolerance * exact.abs().max()
 
 
+@torch.autocast("cpu", enabled=False)
+def exactly(block, *inputs):
+    """The block's results in double precision, which no kernel has."""
+    results = block.double()(*(x.double() for x in inputs))
+    block.float()
+    return results
+
+
 @pytest.mark.parametrize(("channels", "size", "shape"), CASES)
-def test_multi_axis_block(library, chosen, channels, size, shape):
-    block = randomised(MultiAxisGatedMlp(channels, size, 0.0))
+def test_multi_axis_block(library, half, channels, size, shape):
+    block = randomise(MultiAxisGatedMlp(channels, size, 0.0))
     x = torch.randn(*shape, channels)
-    with torch.autocast("cpu", enabled=False):
-        exact = block.double()(x.double())
-    block.float()
-    kept = x.clone()
-    with streaming.image(8):
-        assert kernels.usable(block, x, dtype=torch.float32)
-        close(block(x), exact, chosen[1])
-        assert torch.equal(x, kept)
-        close(block(x, x), exact, chosen[1])  # into itself
+    exact, kept, run = exactly(block, x), x.clone(), pass_(half)
+    assert native.fits(run, block, x, dtype=torch.float32)
+    close(multi_axis(run, block, x), exact, 3e-2 if half else 2e-6)
+    assert torch.equal(x, kept)
+    close(multi_axis(run, block, x, into=x), exact, 3e-2 if half else 2e-6)
 
 
 @pytest.mark.parametrize(("channels", "size", "shape"), CASES)
-def test_cross_gating(library, chosen, channels, size, shape):
-    block = randomised(CrossGating(channels, channels, size, 0.0))
+def test_cross_gating(library, half, channels, size, shape):
+    block = randomise(CrossGating(channels, channels, size, 0.0))
     x, y = torch.randn(2, *shape, channels)
-    with torch.autocast("cpu", enabled=False):
-        exact = block.double()(Map(x.double()), Map(y.double()), x.numel())
-    block.float()
-    with streaming.image(8):
-        for ours, expected in zip(block(Map(x), Map(y), x.numel()), exact, strict=True):
-            close(ours, expected, chosen[1])
+    exact = exactly(block, x, y)
+    for ours, expected in zip(cross_gating(pass_(half), block, Map(x), y, x.numel()), exact, strict=True):
+        close(ours, expected, 3e-2 if half else 2e-6)
 
 
 @pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
-@pytest.mark.parametrize("rows", [Rows(), Rows(0, 2, 4), Rows(1, 2, 4), Rows(3, 4, 4)], ids=str)
+@pytest.mark.parametrize(("top", "bottom"), [(True, True), (True, False), (False, False), (False, True)])
 @pytest.mark.parametrize(("shape", "inputs", "outputs"), [((1, 8, 58), 32, 64), ((2, 5, 16), 16, 32)])
-def test_convolution(library, shape, inputs, outputs, rows, padding_mode):
+def test_convolution(library, shape, inputs, outputs, top, bottom, padding_mode):
     """Odd and even heights, widths that fill no tile, ends that are padded or not."""
-    torch.manual_seed(0)
-    conv = Conv(inputs, outputs, 3)
+    conv = randomise(Conv(inputs, outputs, 3))
     conv.padding_mode = padding_mode
-    torch.nn.init.normal_(conv.bias)
-    x = torch.randn(*shape, inputs)
-    exact = conv.double()(x.double(), rows)  # in torch: there are no kernels for it
+    x, ends = torch.randn(*shape, inputs), {"top": top, "bottom": bottom}
+    exact = ops.convolve(conv.double(), x.double(), **ends)
     conv.float()
-    with torch.inference_mode(), streaming.image(8):
-        ours = operators.convolution(conv, x, rows, None, False)
+    with torch.inference_mode():
+        assert ops.fits_kernel(conv, x, top and bottom)
+        ours = ops.convolve(conv, x, **ends)
         assert ours.shape == exact.shape
         close(ours, exact, 2e-6)
-        assert torch.equal(conv(x, rows), ours)
         leaky = torch.nn.functional.leaky_relu(ours, 0.2)
-        torch.testing.assert_close(conv(x, rows, negative_slope=0.2), leaky)
-        map_, before = torch.full((2, *ours.shape), 7.0), conv(x, rows)  # it writes to the first of two
-        placed = conv(x, dataclasses.replace(rows, target=lambda shape, device: map_[0]), last=True)
-        assert placed.data_ptr() == map_.data_ptr()
-        assert torch.equal(map_[0], before) and (map_[1] == 7).all()
+        torch.testing.assert_close(ops.convolve(conv, x, negative_slope=0.2, **ends), leaky)
+        map_ = torch.full((2, *ours.shape), 7.0)  # it writes to the first of two
+        assert ops.convolve(conv, x, out=map_[0], **ends).data_ptr() == map_.data_ptr()
+        assert torch.equal(map_[0], ours) and (map_[1] == 7).all()
 
 
 @pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
@@ -138,7 +125,7 @@ def test_gradients_of_a_convolution(library, shape, inputs, outputs, padding_mod
 @pytest.mark.parametrize("shape", [(1, 1, 1, 16), (1, 3, 5, 48), (2, 20, 20, 128)])
 def test_layer_norm(library, shape):
     torch.manual_seed(0)
-    norm = randomised(LayerNorm(shape[-1]))
+    norm = randomise(LayerNorm(shape[-1]))
     x = 3 * torch.randn(shape) + 1
     exact = norm.double()(x.double())  # in torch: there are no kernels for it
     norm.float()
@@ -151,7 +138,7 @@ def test_layer_norm(library, shape):
 def test_gelu_and_its_gradient(library, count):
     torch.manual_seed(0)
     x = (4 * torch.randn(count)).requires_grad_()
-    y = operators.gelu(x)
+    y = ops.gelu(x)
     assert type(y.grad_fn).__name__ == "GeluBackward"
     exact = torch.nn.functional.gelu(x.double(), approximate="tanh")
     assert (y - exact).abs().max() < 1e-6
@@ -164,7 +151,7 @@ def test_gelu_and_its_gradient(library, count):
 @NEEDS_KERNELS
 def test_gelu_far_out():
     x = torch.tensor([-torch.inf, -1e30, -1e4, -20, 20, 1e4, 1e30, torch.nan], requires_grad=True)
-    y = operators.gelu(x)
+    y = ops.gelu(x)
     torch.testing.assert_close(y[2:].detach(), torch.tensor([0, 0, 20, 1e4, 1e30, torch.nan]), equal_nan=True)
     (gradient,) = torch.autograd.grad(y.sum(), x)
     torch.testing.assert_close(gradient[1:-1], torch.tensor([0.0, 0, 0, 1, 1, 1]))
@@ -179,7 +166,7 @@ def test_gradients_of_gradients():
     def penalty(dtype):
         conv.to(dtype).zero_grad()
         x = torch.linspace(-1, 1, 4 * 6 * 32, dtype=dtype).view(1, 4, 6, 32).requires_grad_()
-        (slope,) = torch.autograd.grad(operators.gelu(conv(x)).sum(), x, create_graph=True)
+        (slope,) = torch.autograd.grad(ops.gelu(conv(x)).sum(), x, create_graph=True)
         return torch.autograd.grad(slope.square().sum(), conv.weight)[0].double()
 
     close(penalty(torch.float32), penalty(torch.float64), 1e-5)
@@ -190,8 +177,8 @@ def test_convolutions_that_are_not_for_them():
     x = torch.zeros(1, 8, 16, 32)
 
     def fits(conv, x=x):
-        with torch.inference_mode(), streaming.image(8):
-            return operators.convolution(conv, x, Rows(), None, False) is not None
+        with torch.inference_mode():
+            return ops.fits_kernel(conv, x, whole=True)
 
     assert fits(Conv(32, 32, 3))
     assert not fits(Conv(32, 32, 4, stride=2))
@@ -201,38 +188,56 @@ def test_convolutions_that_are_not_for_them():
     assert not fits(Conv(32, 32, 3).bfloat16(), x)
     with torch.autocast("cpu", torch.bfloat16):
         assert not fits(Conv(32, 32, 3))
+    with kernels.allow(False):
+        assert not fits(Conv(32, 32, 3))
 
 
 @NEEDS_KERNELS
 def test_values_far_out_stay_finite():
-    block = randomised(MultiAxisGatedMlp(32, 8, 0.0))
+    block = randomise(MultiAxisGatedMlp(32, 8, 0.0))
     x = torch.randn(1, 8, 8, 32) * 1e4
-    with torch.inference_mode(), streaming.image(8):
-        assert torch.isfinite(block(x)).all()
+    with torch.inference_mode():
+        assert torch.isfinite(multi_axis(pass_(), block, x)).all()
         x[0, 0, 0, 0] = torch.nan
-        assert torch.isnan(block(x)).any()  # and what is wrong is not hidden
+        assert torch.isnan(multi_axis(pass_(), block, x)).any()  # and a wrong value is not hidden
 
 
 @NEEDS_KERNELS
-def test_where_they_do_not_fit():
-    block, x = randomised(MultiAxisGatedMlp(32, 8, 0.5)), torch.zeros(1, 8, 8, 32)
+def test_blocks_that_are_not_for_them():
+    block, x = MultiAxisGatedMlp(32, 8, 0.0), torch.zeros(1, 8, 8, 32)
 
-    def usable(x, block=block):
-        return kernels.usable(block, x, dtype=torch.float32) is not None
+    def fits(x, block=block, run=None):
+        return native.fits(run or pass_(), block, x, dtype=torch.float32)
 
-    assert not usable(x)  # outside of an image
-    with streaming.image(8):
-        assert not usable(x)  # gradients are recorded
-    with torch.inference_mode(), streaming.image(8):
-        assert usable(x)
-        assert not usable(torch.zeros(1, 8, 8, 8))  # channels
-        assert not usable(x.double())
-        assert not usable(torch.zeros(1, 8, 32, 8).transpose(2, 3))
-        assert not usable(x, randomised(MultiAxisGatedMlp(32, 8, 0.0)).bfloat16())
-        assert not usable(x, block.train())  # dropout
-        block.eval()
-    with torch.inference_mode(), streaming.use(Streaming(kernels=False)), streaming.image(8):
-        assert not usable(x)
+    assert fits(x)
+    assert not fits(torch.zeros(1, 8, 8, 8))  # channels
+    assert not fits(x.double())
+    assert not fits(torch.zeros(1, 8, 32, 8).transpose(2, 3))
+    assert not fits(x, MultiAxisGatedMlp(32, 8, 0.0).bfloat16())
+    assert not fits(x, run=Pass(Streaming(kernels=False), 8))
+
+
+@NEEDS_KERNELS
+@pytest.mark.parametrize("transform", ["vmap", "grad", "trace", "subclass"])
+def test_tensors_of_transforms_are_torchs(transform):
+    """A kernel would read the memory behind them, which is not what they stand for."""
+    x, taken = torch.rand(2, 16), []
+
+    def function(x):
+        taken.append(kernels.take(x))
+        return ops.gelu(x).sum()
+
+    match transform:
+        case "vmap":
+            torch.func.vmap(function)(x)
+        case "grad":
+            torch.func.grad(function)(x)
+        case "trace":
+            torch.fx.experimental.proxy_tensor.make_fx(function)(x)
+        case "subclass":
+            function(x.as_subclass(type("Other", (torch.Tensor,), {})))
+    assert taken and not any(taken)
+    assert kernels.take(x)
 
 
 @pytest.mark.skipif(
@@ -247,9 +252,10 @@ def test_kernels_were_built():
 def test_without_a_library_the_result_is_the_same(tmp_path):
     """As on a machine that had no compiler."""
     script = (
-        "import torch; from maximir import Maxim, MaximConfig; from maximir.engine import kernels\n"
+        "import torch; from maximir import Maxim, MaximConfig; from maximir.ops import kernels\n"
+        "from maximir.engine import network\n"
         "torch.manual_seed(0); torch.set_num_threads(1); model = Maxim(MaximConfig(16, 1, 1, 1)).eval()\n"
-        "with torch.no_grad(): torch.save(model(torch.rand(1, 3, 64, 64))[-1][-1], 'out.pt')\n"
+        "torch.save(network.run(model, torch.rand(1, 3, 64, 64))[-1][-1], 'out.pt')\n"
         "print(kernels.library())"
     )
     results = []
