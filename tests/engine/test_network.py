@@ -1,4 +1,4 @@
-"""The engine computes what the network computes: in strips, with kernels, in half precision, with changed blocks."""
+"""The engine computes what the network computes: in strips, by kernels, in half precision, changed or not."""
 
 import copy
 import dataclasses

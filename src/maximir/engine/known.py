@@ -47,7 +47,7 @@ def is_known(module: nn.Module) -> bool:
         and "forward" not in module.__dict__
         and not (module._forward_hooks or module._forward_pre_hooks)
         and not (module._backward_hooks or module._backward_pre_hooks)
-        and not (kind is nn.Dropout and module.training and module.p > 0)
+        and not (isinstance(module, nn.Dropout) and module.training and module.p > 0)
     )
 
 

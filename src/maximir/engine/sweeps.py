@@ -36,8 +36,8 @@ class Streaming:
 
     Attributes:
         strip_bytes: size of a strip of a feature map.
-        features: type of the maps that wait between blocks, float32 or bfloat16. Products are computed in this
-            type too. The residual stream is float32 at all times.
+        features: type of the maps that wait between blocks, float32 or bfloat16, and of the products. The
+            residual stream is float32 at all times.
         store: where maps live.
         strip_done: called after each strip with the number of strips of this sweep.
         kernels: use the native ones where they fit.

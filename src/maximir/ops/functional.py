@@ -1,8 +1,8 @@
 """GELU, LayerNorm, convolution and bilinear resizing of channels-last maps `[N, H, W, C]`.
 
-GELU and the 3 x 3 convolution have native kernels for their gradients too. Where a kernel does not fit (a GPU,
-another type than float32, a graph that is being captured), torch computes the same; the results differ in
-rounding only.
+GELU and the 3 x 3 convolution have native kernels for their gradients too. Where a kernel does not fit (a
+GPU, another type than float32, a graph that is being captured), torch computes the same; the results differ
+in rounding only.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Gelu(torch.autograd.Function):
 
 
 class Convolution(torch.autograd.Function):
-    """The gradient of the map is such a convolution with transposed weights; that of the weights is torch's."""
+    """The map's gradient is such a convolution with transposed weights; the weights' gradient is torch's."""
 
     @staticmethod
     def forward(
