@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from PIL import Image
 
 from maximir import Restorer
 from maximir.evaluation import report
-from maximir.evaluation.evaluate import Request, prepare, run
+from maximir.evaluation.evaluate import WHOLE, Request, prepare, run
 from maximir.models.authors import BY_NAME
 from maximir.models.choice import named
 from maximir.models.listing import facts_of
@@ -49,7 +50,7 @@ def measure(row: Row, data: Path, stages: int) -> str:
         protocol=row.protocol,
         only=row.only,
         images=row.images,
-        stages=stages,
+        options=replace(WHOLE, stages=stages),
     )
     evaluation = prepare(request)
     for _ in run(evaluation):
@@ -70,7 +71,7 @@ def measure(row: Row, data: Path, stages: int) -> str:
 
 def agreement(data: Path) -> str:
     """Of the authors' own results (8 bits, truncated) and ours."""
-    restorer = Restorer("derain-rain13k", view="exact")
+    restorer = Restorer("derain-rain13k", precision="fp32", view="exact")
     equal, apart = [], 0
     for theirs in sorted((data / "published/Deraining").glob("*.png")):  # the fourth is a JPEG
         image = Image.open(data / "samples/deraining" / theirs.name).convert("RGB")

@@ -22,7 +22,7 @@ from maximir import __version__
 from maximir.errors import UsageError
 from maximir.files import printable
 from maximir.models import catalogue, choice, listing
-from maximir.restoring import VIEWS
+from maximir.restoring.options import VIEWS, Options
 from maximir.service.form import TEXTS, Form, read
 from maximir.service.jobs import Job, Result
 from maximir.service.limits import exchange_of, too_large
@@ -219,7 +219,7 @@ def read_job(form: Form, settings: Settings) -> Job:
         raise Refusal(422, "an id has 8 to 64 letters, digits, - or _")
     if form.size > settings.max_bytes:
         raise too_large(settings)
-    return Job(chosen.task, chosen.name, kind, form.file, form.size, id, view or VIEWS[0])
+    return Job(chosen.task, chosen.name, kind, form.file, form.size, id, view or Options.view)
 
 
 def choose(task: str | None, model: str | None) -> choice.Choice:
