@@ -21,7 +21,6 @@ from maximir.evaluation import report
 from maximir.evaluation.evaluate import WHOLE, Request, prepare, run
 from maximir.models.authors import BY_NAME
 from maximir.models.choice import named
-from maximir.models.listing import facts_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "models.md"
 MARKS = ("<!-- authors: scripts/authors.py -->\n", "<!-- end -->\n")
@@ -92,7 +91,7 @@ def main() -> None:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for row in ROWS:
-        whole = facts_of(named(row.model).path)[2] or 1
+        whole = named(row.model).header.stages or 1
         for stages in range(1, whole + 1):
             lines.append(measure(row, data, stages))
             print(lines[-1], flush=True)

@@ -24,7 +24,7 @@ from maximir.errors import UsageError
 from maximir.restoring.options import Options
 
 if TYPE_CHECKING:
-    from maximir.models.choice import Choice
+    from maximir.models.cards import ModelCard
 
 
 def info(
@@ -69,9 +69,9 @@ def list_models() -> None:
     for model in catalogue.MODELS:
         size = f"{model.path.stat().st_size / 1e6:.1f} MB" if model.path.exists() else "missing"
         models.add_row()
-        models.add_row(f"[bold]{model.name}", "for", model.summary)
-        models.add_row("", "trained on", f"{model.data}; {model.hours}")
-        models.add_row("", "reaches", f"{model.results} dB")
+        models.add_row(f"[bold]{model.name}", "for", model.description)
+        models.add_row("", "trained on", f"{model.trained_on}; {model.training}")
+        models.add_row("", "reaches", f"{model.measured} dB")
         models.add_row("", "limits", model.limits)
         models.add_row("", "weights", f"{size}, {model.licence}")
     console.print(models)
@@ -87,7 +87,7 @@ def list_models() -> None:
     console.print(f"precision auto, on {device}: {auto}")
 
 
-def foresee(chosen: Choice, size: str, options: Options) -> None:
+def foresee(chosen: ModelCard, size: str, options: Options) -> None:
     """Print what `maximir restore` will take for an image of this size."""
     from maximir import (
         images,  # noqa: F401  as `restore` does: part of what the process holds
