@@ -117,7 +117,7 @@ class ImageFile:
     def _not_the_picture(self) -> str | None:
         """Why a TIFF's first picture is not the one that is meant, where there is what can tell."""
         try:
-            from maximir.images import raw, tiff
+            from maximir.images.codecs import raw, tiff
         except (ImportError, OSError):  # libvips is not there
             return None
         data = self.read()
