@@ -206,11 +206,6 @@ def fit_depth(depth: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(depth).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def load_rgb(path: Path) -> np.ndarray:
-    """An image file as uint8 [H, W, 3]; see `ImageFile.load`."""
-    return ImageFile(path).load()
-
-
 def list_images(place: Place) -> list[tuple[str, ImageFile]]:
     """Names (without suffix, `/` between folders) and files of all images in a folder or tar shard, sorted.
 
