@@ -135,7 +135,7 @@ def restore(
         store.check_writable()
     else:
         batch.check_writable(folder.parent if to_file else folder)
-    sizes = stored.weights(there) if shared else extent.weights([job.source for job in here])
+    sizes = stored.weights(there) if shared else extent.estimate_work([job.source for job in here])
     work = dict(zip(jobs, sizes, strict=True))
     failed, known, clock = 0, 0, time.monotonic()
     precisions: set[str] = set() if store is None else {options.precision}

@@ -135,7 +135,7 @@ def shard_number(path: str, count: int) -> int:
 def weights(jobs: Sequence[Job]) -> list[int]:
     """How much work the jobs are: by pixels on a disk, by bytes in a store, which need not be read for it."""
     if paths := [job.source for job in jobs if isinstance(job.source, Path)]:
-        of_path = dict(zip(paths, extent.weights(paths), strict=True))
+        of_path = dict(zip(paths, extent.estimate_work(paths), strict=True))
     return [
         of_path[job.source] if isinstance(job.source, Path) else max(1, size_of(job.source)) for job in jobs
     ]
