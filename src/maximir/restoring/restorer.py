@@ -138,7 +138,6 @@ class Restorer:
         model, task = load(path_or_name, self.options.stages)
         return model.to(self.device), task
 
-    @unaffected()
     def __call__(self, image: AnyImage, *, progress: Progress = silent) -> AnyImage:
         """Restore one image; the result is of the same kind and size.
 
@@ -158,7 +157,6 @@ class Restorer:
             return self._restore_array(image, progress)
         raise MaximirError(f"images are PIL.Image or numpy.ndarray, not {type(image).__name__}")
 
-    @unaffected()
     def restore_photos(
         self,
         photos: Sequence[Photo],
@@ -200,6 +198,7 @@ class Restorer:
         """How many images of this size are best restored together."""
         return max(1, BATCH_PIXELS.get(self.device.type, 0) // (padded_size(height) * padded_size(width)))
 
+    @unaffected()
     def restore_arrays(
         self,
         images: Sequence[np.ndarray],
@@ -230,33 +229,26 @@ class Restorer:
                 )[0]
                 for number, (image, flag) in enumerate(pairs)
             ]
+        if way == "strips":
+            reserve += sum(image.nbytes for image in images)
+
+        def restore(parts: Sequence[np.ndarray], progress: Progress = silent) -> list[np.ndarray]:
+            return self._restore_whole(parts, grey, features, progress, reserve)
+
         with memory_errors_name(h, w):
             if way == "views":
-                return [
-                    views.restore_in_views(
-                        images[0],
-                        lambda piece: self._restore_whole([to_unit(piece)], grey, features, reserve=reserve)[
-                            0
-                        ],
-                        progress,
-                    )
-                ]
+                return [views.restore_in_views(images[0], lambda tile: restore([to_unit(tile)])[0], progress)]
             if way == "strips":
-                reserve += sum(image.nbytes for image in images)
-                return edges.restore_with_strips(
-                    images,
-                    lambda windows, report: self._restore_whole(windows, grey, features, report, reserve),
-                    progress,
-                )
-            return self._restore_whole(images, grey, features, progress, reserve)
+                return edges.restore_with_strips(images, restore, progress)
+            return restore(images, progress)
 
     def _restore_whole(
         self,
         images: Sequence[np.ndarray],
         grey: Sequence[bool],
         features: torch.dtype,
-        progress: Progress = silent,
-        reserve: int = 0,
+        progress: Progress,
+        reserve: int,
     ) -> list[np.ndarray]:
         dtypes = [image.dtype for image in images]
         if len(self.poses) == 1:
