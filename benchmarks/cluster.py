@@ -122,7 +122,7 @@ class Exchange(BaseHTTPRequestHandler):
 
 def work(port: int, count: int) -> None:
     """One worker: until there is nothing left."""
-    restorer = Restorer(TASK)
+    restorer = Restorer(TASK, precision="fp32")
     for side in (64, 192, 256):
         restorer(np.zeros((side, side, 3), np.uint8))
     lines = [http.client.HTTPConnection("127.0.0.1", port, timeout=600) for _ in range(2)]
@@ -190,7 +190,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    restorer = Restorer(TASK)
+    restorer = Restorer(TASK, precision="fp32")
     cores = os.cpu_count() or 1
     print("| case | workers | simulated (s) | measured (s) | difference | load average | the limit |")
     print("|" + " --- |" * 7)

@@ -36,7 +36,7 @@ def main() -> None:
         for number, photo in enumerate(photos):
             images.write(photo, source / f"{number:03}.png")
         jobs = batch.plan([source], target)
-        restorer.restore_photo(photos[0])
+        restorer.restore_photos(photos[:1])
         start = time.perf_counter()
         size = restorer.batch_size(height, width)
         for first in range(0, args.count, size):

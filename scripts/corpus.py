@@ -45,7 +45,7 @@ class Unchanged:
     def batch_size(self, height: int, width: int) -> int:
         return 1
 
-    def restore_photos(self, photos: Sequence[Photo]) -> list[Photo]:
+    def restore_photos(self, photos: Sequence[Photo], **call: object) -> list[Photo]:
         self.seen += photos
         return list(photos)
 

@@ -263,7 +263,7 @@ def test_a_file_that_its_format_cannot_hold_fails_before_the_work(
     tiny_weights, tmp_path, capsys, monkeypatch
 ):
     Image.new("RGBA", (5, 5)).save(tmp_path / "a.png")
-    monkeypatch.setattr("maximir.restoring.restorer.Restorer.restore_photo", None)
+    monkeypatch.setattr("maximir.restoring.restorer.Restorer.restore_arrays", None)
     maximir("restore", tmp_path / "a.png", "-o", tmp_path / "b.jpg", "--weights", tiny_weights, expect=1)
     assert "JPEG cannot hold transparency" in capsys.readouterr().err
 
@@ -422,7 +422,7 @@ def test_plan_cluster(tiny_weights, tmp_path, capsys):
 
 
 def test_info_foresees_an_image(tiny_weights, capsys):
-    maximir("info", "--size", "640x480", "--weights", tiny_weights)
+    maximir("info", "--size", "640x480", "--weights", tiny_weights, "--precision", "fp32")
     out = capsys.readouterr().out
     assert "640 x 480 pixels, fp32, cpu" in out
     assert "B (at least " in out and "time    about" in out

@@ -34,7 +34,7 @@ class Inverter:
     def precision_for(self, dtype):
         return "fp32"
 
-    def restore_photos(self, photos):
+    def restore_photos(self, photos, **call):
         self.before(photos)
         self.batches.append([number(photo) for photo in photos])
         restored = [dataclasses.replace(photo, rgb=255 - photo.rgb) for photo in photos]
@@ -339,7 +339,7 @@ def test_a_generator_that_is_forgotten_does_not_keep_the_process(make_jobs, tmp_
         "class Same:\n"
         "    def batch_size(self, height, width): return 1\n"
         "    def precision_for(self, dtype): return 'fp32'\n"
-        "    def restore_photos(self, photos): return photos\n"
+        "    def restore_photos(self, photos, **call): return photos\n"
         "batch.pipeline.WAITING_PHOTOS = 2\n"
         "jobs = batch.plan([Path('in')], Path('out'))\n"
         "outcomes = batch.restore_files(Same(), jobs, overwrite=False)\n"
@@ -365,7 +365,7 @@ def test_a_network(make_jobs, tiny_weights):
     jobs = make_jobs((9, 7), (9, 7), (9, 7), (7, 9))
     assert results(restore_files(restorer, jobs, overwrite=False)) == [(k, True) for k in range(4)]
     for job in jobs:
-        alone = restorer.restore_photo(images.read(job.source)).rgb.astype(int)
+        alone = restorer.restore_photos([images.read(job.source)])[0].rgb.astype(int)
         assert np.abs(images.read(job.target).rgb - alone).max() <= 1
 
 

@@ -83,7 +83,7 @@ class Weather(MemoryFileSystem):
 
 
 class Dimmer(Inverter):
-    def restore_photos(self, photos):
+    def restore_photos(self, photos, **call):
         return [dataclasses.replace(photo, rgb=photo.rgb // 2) for photo in photos]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,6 +28,7 @@ from maximir.cli.options import (
     model_of,
 )
 from maximir.errors import UsageError
+from maximir.restoring.options import Options
 
 if TYPE_CHECKING:
     from maximir.restoring.batch import Outcome, Planned
@@ -55,11 +57,11 @@ def restore(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help=RESUME)] = False,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help=REPORT)] = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
+    device: Device = Options.device,
+    precision: Precision = Options.precision,
     max_memory: MaxMemory = None,
     scratch: Scratch = None,
-    view: View = "auto",
+    view: View = Options.view,
     stages: Stages = None,
     ensemble: Ensemble = False,
     shard: Annotated[str | None, typer.Option(metavar="i/n", help=SHARD)] = None,
@@ -101,18 +103,12 @@ def restore(
     jobs: Sequence[Planned] = there if shared else here
     from maximir.restoring.restorer import Restorer
 
-    if shared and precision == "auto":
-        precision = "fp32"  # the machines that do a part each must agree
-    options: dict[str, Any] = {
-        "precision": precision,
-        "max_memory": max_memory,
-        "scratch": scratch,
-        "ensemble": ensemble,
-        "view": view,
-        "stages": stages,
-    }
+    options = Options(device, precision, max_memory, scratch, ensemble, view, stages)
+    if shared:
+        options = options.shared()
     # With --ray too: what is wrong with the options is told at once.
-    restorer = Restorer(chosen.path, device="cpu" if ray is not None else device, **options)
+    here_too = options if ray is None else dataclasses.replace(options, device="cpu")
+    restorer = Restorer.with_options(chosen.path, here_too)
     settings = settings_digest(
         weights=file_digest(chosen.path),
         precision=restorer.precision,  # of "auto", what it means on this machine
@@ -139,13 +135,12 @@ def restore(
         store.check_writable()
     else:
         batch.check_writable(folder.parent if to_file else folder)
-    sizes = stored.weights(there) if shared else extent.weights([job.source for job in here])
+    sizes = stored.weights(there) if shared else extent.estimate_work([job.source for job in here])
     work = dict(zip(jobs, sizes, strict=True))
     failed, known, clock = 0, 0, time.monotonic()
-    precisions: set[str] = set() if store is None else {precision}
+    precisions: set[str] = set() if store is None else {options.precision}
     try:
         with WorkProgress(len(jobs), sum(work.values())) as progress, ExitStack() as stack:
-            restorer.progress = progress.part
 
             def started(job: Planned) -> None:
                 progress.begin(job.source.name, work[job])
@@ -161,11 +156,21 @@ def restore(
             outcomes: Generator[Outcome, None, None]
             if store is None or records is None:
                 outcomes = batch.restore_files(
-                    restorer, here, overwrite=overwrite, journal=journal, started=started
+                    restorer,
+                    here,
+                    overwrite=overwrite,
+                    journal=journal,
+                    started=started,
+                    progress=progress.part,
                 )
             elif ray is None:
                 outcomes = stored.restore_files(
-                    restorer, there, overwrite=overwrite, records=records, started=started
+                    restorer,
+                    there,
+                    overwrite=overwrite,
+                    records=records,
+                    started=started,
+                    progress=progress.part,
                 )
             else:
                 from maximir.restoring import actors as ray_actors
@@ -175,7 +180,7 @@ def restore(
                     store,
                     settings,
                     chosen.path,
-                    {"device": device, **options},
+                    options,
                     address=ray,
                     overwrite=overwrite,
                     actors=actors,

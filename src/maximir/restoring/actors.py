@@ -18,9 +18,9 @@ from typing import Any
 
 from maximir.errors import MaximirError, UsageError
 from maximir.restoring.batch import Outcome
+from maximir.restoring.options import Options
 from maximir.restoring.records import Records
 from maximir.restoring.stored import Job, restore_files, size_of
-from maximir.sizes import parse_size
 from maximir.stores import Address, Item, Store
 
 GROUP_FILES = 32
@@ -55,7 +55,7 @@ class Restoring:
         settings: str,
         overwrite: bool,
         ledger: Any,
-        options: dict[str, Any],
+        options: Options,
     ) -> None:
         import ray
 
@@ -64,7 +64,7 @@ class Restoring:
         with tempfile.TemporaryDirectory() as folder:  # nodes need not have the file of weights
             path = Path(folder) / name
             path.write_bytes(ray.get(weights))
-            self.restorer = Restorer(path, **options)
+            self.restorer = Restorer.with_options(path, options)
         self.output, self.settings, self.overwrite = Store(output), settings, overwrite
         self.ledger, self.stores = ledger, {output: self.output}
 
@@ -121,7 +121,7 @@ def restore(
     output: Store,
     settings: str,
     weights: Path,
-    options: dict[str, Any],
+    options: Options,
     *,
     address: str,
     overwrite: bool = False,
@@ -164,8 +164,8 @@ def restore(
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         ledger = ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=here).remote()
         share = {} if gpus == 0 else {"num_gpus": gpus}
-        if options.get("max_memory") is not None:
-            share["memory"] = parse_size(options["max_memory"])
+        if options.max_bytes is not None:
+            share["memory"] = options.max_bytes
         room = int(min(
             ray.cluster_resources().get("CPU", 1) // cpus if cpus else len(numbers),
             ray.cluster_resources().get("GPU", 0) // gpus if gpus else len(numbers),

@@ -18,6 +18,7 @@ from maximir.errors import MaximirError, UsageError
 from maximir.files import JsonLines, reason, walk
 from maximir.restoring import pipeline
 from maximir.restoring.journal import Entry, Journal
+from maximir.restoring.options import Progress, silent
 from maximir.restoring.pipeline import Work
 
 if TYPE_CHECKING:  # torch takes a second to import: what is wrong with a request is told before
@@ -233,6 +234,7 @@ def restore_files(
     overwrite: bool,
     journal: Journal | None = None,
     started: Callable[[Job], None] = lambda job: None,
+    progress: Progress = silent,
 ) -> Generator[Outcome, None, None]:
     """Do the jobs; each yields its outcome, good or bad, in their order: see `pipeline.run`.
 
@@ -240,12 +242,12 @@ def restore_files(
         overwrite: replace targets that exist.
         journal: where to enter the results; those that are in it and still fit are not computed again.
         started: called with each job whose photograph could be read, when computing begins.
+        progress: called with the part that is computed of what began last.
     """
-    restorer.reserve = pipeline.reserve(jobs)
     return pipeline.run(
         jobs,
         functools.partial(read, overwrite=overwrite, journal=journal),
-        restorer.restore_photos,
+        functools.partial(restorer.restore_photos, progress=progress, reserve=pipeline.reserve(jobs)),
         functools.partial(finish, restorer, overwrite=overwrite, journal=journal),
         batch_size=restorer.batch_size,
         started=started,

@@ -20,6 +20,7 @@ from maximir import images
 from maximir.errors import MaximirError, UsageError
 from maximir.restoring import extent, pipeline
 from maximir.restoring.batch import Outcome, files_below, hidden, result_name
+from maximir.restoring.options import Progress, silent
 from maximir.restoring.pipeline import Work
 from maximir.restoring.records import Record, Records, md5
 from maximir.stores import Address, Store, is_address, shown
@@ -134,7 +135,7 @@ def shard_number(path: str, count: int) -> int:
 def weights(jobs: Sequence[Job]) -> list[int]:
     """How much work the jobs are: by pixels on a disk, by bytes in a store, which need not be read for it."""
     if paths := [job.source for job in jobs if isinstance(job.source, Path)]:
-        of_path = dict(zip(paths, extent.weights(paths), strict=True))
+        of_path = dict(zip(paths, extent.estimate_work(paths), strict=True))
     return [
         of_path[job.source] if isinstance(job.source, Path) else max(1, size_of(job.source)) for job in jobs
     ]
@@ -157,6 +158,7 @@ def restore_files(
     overwrite: bool,
     records: Records,
     started: Callable[[Job], None] = lambda job: None,
+    progress: Progress = silent,
 ) -> Generator[Outcome, None, None]:
     """Do the jobs; each yields its outcome, good or bad, in their order: see `pipeline.run`.
 
@@ -164,12 +166,12 @@ def restore_files(
         overwrite: replace objects that exist.
         records: where to enter the results; those that are in them and still fit are not computed again.
         started: called with each job whose picture could be read, when computing begins.
+        progress: called with the part that is computed of what began last.
     """
-    restorer.reserve = pipeline.reserve(jobs)
     return pipeline.run(
         jobs,
         functools.partial(read, overwrite=overwrite, records=records),
-        restorer.restore_photos,
+        functools.partial(restorer.restore_photos, progress=progress, reserve=pipeline.reserve(jobs)),
         functools.partial(finish, overwrite=overwrite, records=records),
         batch_size=pipeline.alone,
         finishers=WRITERS,
