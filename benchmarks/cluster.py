@@ -24,12 +24,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch, as the command does
 
 import numpy as np
+from maximir.restoring.pipeline import Work
 
 from maximir import Restorer, images
+from maximir.cluster import Cluster, Kind, simulate
 from maximir.images import Photo
 from maximir.restoring import pipeline
-from maximir.restoring.cluster import Cluster, Kind, simulate
-from maximir.restoring.pipeline import Work
 
 KEEP = {"start": 0.0, "losses": 0.0, "listing": 1e9}
 CASES = {

@@ -22,11 +22,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+from maximir.restoring.journal import NAME
 
 from maximir import images
 from maximir.errors import MaximirError
 from maximir.files import PART
-from maximir.restoring.journal import NAME
 
 SUFFIXES = ("png", "jpg", "webp", "tif", "avif")
 

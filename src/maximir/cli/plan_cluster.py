@@ -12,7 +12,7 @@ from maximir.cli.options import Device, Model, Precision, Stages, Task, View, We
 from maximir.errors import UsageError
 
 if TYPE_CHECKING:
-    from maximir.restoring.cluster import Cluster, Kind, Outcome
+    from maximir.cluster import Cluster, Kind, Outcome
 
 WORKERS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
 WIDTH = 100  # of the table, also where there is no terminal
@@ -77,8 +77,8 @@ def plan_cluster(
     stages: Stages = None,
 ) -> None:
     """Foresee hours and cost on a cluster: which number of workers, and what is in the way of more."""
+    from maximir import cluster as clusters
     from maximir import sizes
-    from maximir.restoring import cluster as clusters
 
     if listing <= 0:
         raise UsageError("--listing must be more than 0 names a second")
@@ -157,8 +157,8 @@ def print_plan(
     from rich.console import Console
     from rich.table import Table
 
+    from maximir import cluster as clusters
     from maximir.progress import in_words
-    from maximir.restoring import cluster as clusters
 
     console = Console(highlight=False)
     console.width = max(console.width, WIDTH)

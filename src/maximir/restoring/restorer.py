@@ -23,7 +23,7 @@ from maximir.models.checkpoint import load
 from maximir.network.model import Maxim
 from maximir.pixels import from_unit, to_unit
 from maximir.restoring import VIEWS, edges, views
-from maximir.restoring.padding import Window, pad, padded_size, reflected
+from maximir.restoring.padding import Window, pad, reflected
 from maximir.sizes import parse_size
 
 if TYPE_CHECKING:  # training restores arrays, and must not need libvips
@@ -43,7 +43,6 @@ POSES = tuple(
     (turns, mirrored) for mirrored in (False, True) for turns in range(4)
 )  # of an ensemble; as it is, first
 PRECISIONS = ("auto", "fp32", "bf16")
-BATCH_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 21}  # padded; what is faster, measured on CPU only
 
 
 @torch.inference_mode()
@@ -117,7 +116,7 @@ class Restorer:
             raise UsageError(f'precision must be "auto", "fp32" or "bf16", not {precision!r}')
         if view not in VIEWS:
             raise UsageError(f'view must be "auto" or "exact", not {view!r}')
-        self.view = view
+        self.path_or_name, self.view, self.stages, self.ensemble = path_or_name, view, stages, ensemble
         self.max_memory = None if max_memory is None else parse_size(max_memory)
         self.scratch = None if scratch is None else scratch_folder(scratch)
         self.poses = POSES if ensemble else POSES[:1]
@@ -157,21 +156,41 @@ class Restorer:
             return self._restore_array(image)
         raise MaximirError(f"images are PIL.Image or numpy.ndarray, not {type(image).__name__}")
 
-    def restore_photo(self, photo: Photo) -> Photo:
-        """Restore a decoded file: alpha and metadata stay; a grey picture stays grey, in any file."""
-        return self.restore_photos([photo])[0]
+    def restore_file(
+        self, source: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False
+    ) -> tuple[str, ...]:
+        """Restore one image file as `maximir restore` does: 16 bits, profiles and metadata are kept.
+
+        The format is that of the suffix of `target`, which appears whole or not at all.
+
+        Returns:
+            Facts worth telling, such as what the format could not hold.
+
+        Raises:
+            MaximirError: `source` cannot be read or restored, or `target` exists or cannot be written.
+        """
+        from maximir import images
+
+        source, target = Path(source), Path(target)
+        if not overwrite and os.path.lexists(target):
+            raise MaximirError(f"{target} exists; give overwrite=True to replace it")
+        try:
+            photo = images.read(source)
+            images.check_fits(photo, target)
+            restored = self.restore_photo(photo)
+        except MaximirError as error:
+            raise MaximirError(f"{source}: {error}") from error
+        try:
+            return restored.notes + images.write(restored, target)
+        except MaximirError as error:
+            raise MaximirError(f"{target}: {error}") from error
 
     @unaffected
-    def restore_photos(self, photos: Sequence[Photo]) -> list[Photo]:
-        """Restore photographs of one size together."""
-        restored = self.restore_arrays(
-            [photo.rgb for photo in photos], grey=[photo.grey or is_grey(photo.rgb) for photo in photos]
-        )
-        said = (views.NOTE,) if self.in_views(*photos[0].rgb.shape[:2]) else ()
-        return [
-            dataclasses.replace(photo, rgb=rgb, notes=photo.notes + said)
-            for photo, rgb in zip(photos, restored, strict=True)
-        ]
+    def restore_photo(self, photo: Photo) -> Photo:
+        """Restore a decoded file: alpha and metadata stay; a grey picture stays grey, in any file."""
+        (rgb,) = self.restore_arrays([photo.rgb], grey=[photo.grey or is_grey(photo.rgb)])
+        notes = photo.notes + ((views.NOTE,) if self.in_views(*photo.rgb.shape[:2]) else ())
+        return dataclasses.replace(photo, rgb=rgb, notes=notes)
 
     def in_views(self, height: int, width: int) -> bool:
         """Whether an image of this size is restored in views (`maximir.restoring.views`), not whole."""
@@ -191,10 +210,6 @@ class Restorer:
     def features_for(self, dtype: DTypeLike) -> torch.dtype:
         """The type of their feature maps."""
         return torch.bfloat16 if self.precision_for(dtype) == "bf16" else torch.float32
-
-    def batch_size(self, height: int, width: int) -> int:
-        """How many images of this size are best restored together."""
-        return max(1, BATCH_PIXELS.get(self.device.type, 0) // (padded_size(height) * padded_size(width)))
 
     def restore_arrays(
         self, images: Sequence[np.ndarray], grey: Sequence[bool] | None = None

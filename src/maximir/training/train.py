@@ -28,9 +28,8 @@ from torch.utils.data import DataLoader
 from maximir.errors import MaximirError, UsageError
 from maximir.files import reason, write_atomically
 from maximir.models import checkpoint
-from maximir.training.data import Scene, check_pairs, find_pairs, find_scenes, split
+from maximir.training.data import Place, Scene, check_pairs, find_pairs, find_scenes, split
 from maximir.training.distributed import join
-from maximir.training.places import Place
 from maximir.training.recipe import EVEN, PAIRS, Recipe
 from maximir.training.run import DEFAULT, Execution, Run, locked, schedule
 from maximir.training.samples import (

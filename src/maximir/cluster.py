@@ -19,9 +19,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from maximir.batch.pipeline import WAITING_BYTES, WAITING_PHOTOS
 from maximir.errors import UsageError
 from maximir.files import reason
-from maximir.restoring.pipeline import WAITING_BYTES, WAITING_PHOTOS
 
 PORTIONS = 20_000  # at least, in which the work is simulated
 PORTIONS_EACH = 200  # at least, of each worker: its last one is half a hundredth of its work

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from maximir.stores import Store
 
 from helpers.command import maximir
 from maximir import images
-from maximir.stores import Store
 
 pytest.importorskip("s3fs")
 server = pytest.importorskip("moto.server", exc_type=ImportError)

@@ -5,11 +5,11 @@ import types
 
 import fsspec
 import pytest
+from maximir.stores import Address, Item, Store
 from test_journal import Inverter
 from test_stored import fill, memory, png  # noqa: F401  (a fixture)
 
 from maximir.restoring import actors, stored
-from maximir.stores import Address, Item, Store
 
 
 class Actor(actors.Restoring):

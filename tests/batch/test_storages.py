@@ -12,14 +12,14 @@ import fsspec
 import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from maximir.restoring.records import FOLDER, Records
+from maximir.stores import Store
 from test_journal import Inverter
 
 from helpers.command import maximir
 from maximir import images, stores
 from maximir.errors import UsageError
 from maximir.restoring import stored
-from maximir.restoring.records import FOLDER, Records
-from maximir.stores import Store
 
 
 class Killed(BaseException):

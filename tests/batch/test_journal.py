@@ -12,12 +12,12 @@ import time
 
 import numpy as np
 import pytest
+from maximir.restoring.batch import plan, restore_files
+from maximir.restoring.journal import NAME, Journal, remove_parts, settings_digest
 
 from maximir import images
 from maximir.errors import UsageError
 from maximir.files import PART
-from maximir.restoring.batch import plan, restore_files
-from maximir.restoring.journal import NAME, Journal, remove_parts, settings_digest
 
 
 class Inverter:

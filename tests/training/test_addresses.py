@@ -6,13 +6,13 @@ import tarfile
 import numpy as np
 import pytest
 import torch
+from maximir.training.places import Address, Unreachable, place_of
 from PIL import Image
 
 from helpers.command import maximir
 from maximir.errors import MaximirError, UsageError
 from maximir.training import places
 from maximir.training.data import check_pairs, find_pairs, find_scenes, list_images
-from maximir.training.places import Address, Unreachable, place_of
 from maximir.training.samples import Samples, Views, views
 
 fsspec = pytest.importorskip("fsspec")
