@@ -42,7 +42,8 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
     """The content of a regular file. Not mapped: a mapped file that shrinks meanwhile kills the process.
 
     Raises:
-        MaximirError: the reason, without the path: it cannot be read, or has more bytes than `limit`.
+        OSError: it cannot be read.
+        MaximirError: it is no regular file, or has more bytes than `limit`. Says so without the path.
     """
     try:
         info = path.stat()
@@ -52,8 +53,6 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
             raise MaximirError("is not a regular file")
         check_size(info.st_size, limit)
         return path.read_bytes()
-    except OSError as error:
-        raise MaximirError(reason(error)) from error
     except MemoryError as error:
         raise TooLarge("not enough memory to read the file") from error
     except ValueError as error:  # such as a zero byte in its name

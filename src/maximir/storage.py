@@ -220,8 +220,8 @@ class Storage(ABC):
             limit: the most bytes that a file may have.
 
         Raises:
-            Missing: there is no such file in remote storage.
-            MaximirError: it cannot be read, or is larger than `limit`.
+            Missing: there is no such file.
+            MaximirError: it cannot be read, or is larger than `limit`. On a disk, without the path.
         """
 
     @abstractmethod
@@ -301,7 +301,11 @@ class Folder(Storage):
         return os.path.lexists(self.root / path)
 
     def read(self, path: str, begin: int = 0, end: int | None = None, limit: int | None = None) -> bytes:
-        return read_file(self.root / path, limit)[begin:end]
+        try:
+            return read_file(self.root / path, limit)[begin:end]
+        except OSError as error:
+            kind = Missing if isinstance(error, FileNotFoundError | NotADirectoryError) else MaximirError
+            raise kind(reason(error)) from error
 
     def open(self, path: str, mode: str = "rb") -> BinaryIO:
         return cast(BinaryIO, (self.root / path).open(mode))
@@ -529,7 +533,7 @@ def repeated(action: Callable[[], Answer]) -> Answer:
 
     attempts = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(ATTEMPTS),
-        wait=tenacity.wait_exponential_jitter(FIRST_WAIT, jitter=FIRST_WAIT),
+        wait=tenacity.wait_exponential(FIRST_WAIT) + tenacity.wait_random(0, FIRST_WAIT),
         retry=tenacity.retry_if_exception(may_pass),
         reraise=True,
     )
