@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from maximir.restoring.records import FOLDER
 
 from maximir import images
+from maximir.batch.journal import FOLDER
 from maximir.errors import MaximirError
 from maximir.models.checkpoint import save_model
 from maximir.network.config import MaximConfig

@@ -33,7 +33,7 @@ class Inverter:
     def precision_for(self, dtype):
         return "fp32"
 
-    def restore_photo(self, photo):
+    def restore_photo(self, photo, **call):
         self.before(photo)
         self.seen.append(number(photo))
         restored = dataclasses.replace(photo, rgb=255 - photo.rgb)
@@ -327,7 +327,7 @@ def test_a_generator_that_is_forgotten_does_not_keep_the_process(make_jobs, tmp_
         "import sys; from maximir.batch import journal, pipeline, plan, restore\n"
         "class Same:\n"
         "    def precision_for(self, dtype): return 'fp32'\n"
-        "    def restore_photo(self, photo): return photo\n"
+        "    def restore_photo(self, photo, **call): return photo\n"
         "pipeline.WAITING_PHOTOS = 2\n"
         "jobs = plan.plan(['in'], 'out').jobs\n"
         "outcomes = restore.restore_jobs(jobs, Same(), journal.Journal('a'))\n"

@@ -84,7 +84,7 @@ class Weather(MemoryFileSystem):
 
 
 class Dimmer(Inverter):
-    def restore_photo(self, photo):
+    def restore_photo(self, photo, **call):
         return dataclasses.replace(photo, rgb=photo.rgb // 2)
 
 

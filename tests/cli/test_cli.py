@@ -263,7 +263,7 @@ def test_a_file_that_its_format_cannot_hold_fails_before_the_work(
     tiny_weights, tmp_path, capsys, monkeypatch
 ):
     Image.new("RGBA", (5, 5)).save(tmp_path / "a.png")
-    monkeypatch.setattr("maximir.restoring.restorer.Restorer.restore_photo", None)
+    monkeypatch.setattr("maximir.restoring.restorer.Restorer.restore_arrays", None)
     maximir("restore", tmp_path / "a.png", "-o", tmp_path / "b.jpg", "--weights", tiny_weights, expect=1)
     assert "JPEG cannot hold transparency" in capsys.readouterr().err
 

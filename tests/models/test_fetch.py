@@ -20,7 +20,7 @@ from helpers.web import serve
 from maximir import Maxim, MaximConfig, MaximirError, UsageError, load_model
 from maximir.cli.app import app
 from maximir.cli.models import wanted
-from maximir.models import authors, catalogue, checkpoint, choice, download, fetch, listing, store, tfjs
+from maximir.models import authors, catalogue, checkpoint, choice, download, fetch, store, tfjs
 
 CONFIG = MaximConfig(features=8, stages=2, groups=1, bottlenecks=1)
 
@@ -328,13 +328,14 @@ def test_names_that_are_not_here(name, sentence):
 
 def test_listing(bucket, model, own_home):
     fetch.fetch(model)
-    by_name = {entry.name: entry for entry in listing.entries()}
+    by_name = choice.known()
     assert set(by_name) == {m.name for m in catalogue.MODELS} | {model.name}
     assert by_name[model.name].where == str(own_home / "derain-rain13k.safetensors")
-    assert by_name[model.name].stages == 2 and by_name[model.name].parameters > 1e5
+    assert by_name[model.name].header.stages == 2 and by_name[model.name].header.parameters > 1e5
     assert by_name["denoise-box"].where == "in the box"
     (own_home / "broken.safetensors").write_bytes(b"nothing")
-    assert {entry.name for entry in listing.here()} == set(by_name)
+    broken = choice.available()["broken"]
+    assert broken.facts()["where"] == str(own_home / "broken.safetensors") and broken.header.bytes is None
 
 
 # --- the commands ---------------------------------------------------------------------------------------

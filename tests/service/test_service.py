@@ -29,7 +29,7 @@ def service(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def restorer():
-    return Restorer("denoise")
+    return Restorer("denoise", precision="fp32")
 
 
 def noise(height=16, width=20, seed=0):

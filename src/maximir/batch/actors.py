@@ -23,7 +23,7 @@ from maximir.batch.outcome import Outcome
 from maximir.batch.plan import Job, Plan, file_size
 from maximir.batch.restore import restore_jobs
 from maximir.errors import MaximirError, UsageError
-from maximir.sizes import parse_size
+from maximir.restoring.options import Options
 from maximir.storage import Address, Item, open_storage
 
 GROUP_FILES = 32
@@ -58,7 +58,7 @@ class Restoring:
         weights: Any,
         name: str,
         precision: str,
-        options: dict[str, Any],
+        options: Options,
         output: str,
         settings: str,
         overwrite: bool,
@@ -71,7 +71,7 @@ class Restoring:
         with tempfile.TemporaryDirectory() as folder:  # nodes need not have the file of weights
             path = Path(folder) / name
             path.write_bytes(ray.get(weights))
-            self.restorer = Restorer(path, **options)
+            self.restorer = Restorer.with_options(path, options)
         self.same_precision = self.restorer.precision == precision
         self.output, self.settings, self.overwrite = open_storage(output), settings, overwrite
         self.ledger = ledger
@@ -121,7 +121,7 @@ class Restoring:
 def restore(
     planned: Plan,
     weights: Path,
-    options: dict[str, Any],
+    options: Options,
     *,
     address: str,
     overwrite: bool = False,
@@ -151,8 +151,8 @@ def restore(
     if weights.is_dir():
         raise UsageError(f"{weights}: is a folder; `maximir convert` makes the one file that --ray needs")
     # What is wrong with the options is told at once; and what "auto" means here is what it must mean there.
-    device = {} if gpus and torch.cuda.is_available() else {"device": "cpu"}
-    here = Restorer(weights, **options | device)
+    device = options.device if gpus and torch.cuda.is_available() else "cpu"
+    here = Restorer.with_options(weights, dataclasses.replace(options, device=device))
     planned.output.check_writable()
     return generate(
         planned, weights, options, here.precision, settings_of(here), address, overwrite, actors, cpus, gpus
@@ -162,7 +162,7 @@ def restore(
 def generate(
     planned: Plan,
     weights: Path,
-    options: dict[str, Any],
+    options: Options,
     precision: str,
     settings: str,
     address: str,
@@ -190,8 +190,8 @@ def generate(
         driver = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         ledger = ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=driver).remote()
         share = {} if gpus == 0 else {"num_gpus": gpus}
-        if options.get("max_memory") is not None:
-            share["memory"] = parse_size(options["max_memory"])
+        if options.max_bytes is not None:
+            share["memory"] = options.max_bytes
         room = int(min(
             ray.cluster_resources().get("CPU", 1) // cpus if cpus else len(numbers),
             ray.cluster_resources().get("GPU", 0) // gpus if gpus else len(numbers),

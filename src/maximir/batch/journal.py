@@ -264,12 +264,13 @@ def settings_of(restorer: Restorer) -> str:
     """One digest for all that decides the pixels of a restorer's results."""
     from maximir.models import choice
 
-    stages = {} if restorer.stages is None else {"stages": restorer.stages}
+    options = restorer.options
+    stages = {} if options.stages is None else {"stages": options.stages}
     return settings_digest(
         weights=file_digest(choice.resolve(restorer.path_or_name)),
         precision=restorer.precision,  # for "auto", what it means on this machine
-        ensemble=restorer.ensemble,
-        view=restorer.view,
+        ensemble=options.ensemble,
+        view=options.view,
         version=__version__,
         **stages,
     )

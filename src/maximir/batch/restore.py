@@ -19,6 +19,7 @@ from maximir.batch.outcome import Outcome
 from maximir.batch.pipeline import Work
 from maximir.batch.plan import Job, Plan, plan
 from maximir.errors import MaximirError
+from maximir.restoring.options import Progress, silent
 from maximir.storage import Address
 
 if TYPE_CHECKING:  # torch takes a second to import: what is wrong with a request is told before
@@ -72,11 +73,13 @@ def restore(
     resume: bool = False,
     overwrite: bool = False,
     started: Callable[[Job], None] = lambda job: None,
+    progress: Progress = silent,
 ) -> Generator[Outcome, None, None]:
     """Do what is planned; each job yields its outcome, good or bad, in their order.
 
     Args:
         started: called with each job whose image could be read, when computing begins.
+        progress: called with the part of that image that is done, 0 … 1.
 
     Raises:
         UsageError: nothing can be written at the output, or another run writes there.
@@ -87,7 +90,9 @@ def restore(
 
     def outcomes() -> Generator[Outcome, None, None]:
         with planned.open_journal(settings, resume=resume) as journal:
-            yield from restore_jobs(planned.jobs, restorer, journal, overwrite=overwrite, started=started)
+            yield from restore_jobs(
+                planned.jobs, restorer, journal, overwrite=overwrite, started=started, progress=progress
+            )
 
     return outcomes()
 
@@ -99,13 +104,13 @@ def restore_jobs(
     *,
     overwrite: bool = False,
     started: Callable[[Job], None] = lambda job: None,
+    progress: Progress = silent,
 ) -> Generator[Outcome, None, None]:
     """Do jobs of one output with its open journal: see `restore` and `pipeline.run`."""
-    restorer.reserve = pipeline.reserve(jobs)
     return pipeline.run(
         jobs,
         functools.partial(read, journal=journal, overwrite=overwrite),
-        restorer.restore_photo,
+        functools.partial(restorer.restore_photo, progress=progress, reserve=pipeline.reserve(jobs)),
         functools.partial(finish, restorer, journal=journal, overwrite=overwrite),
         finishers=max((job.target.storage.writers for job in jobs), default=1),
         started=started,

@@ -10,6 +10,7 @@ import typer
 
 from maximir.cli.options import Device, Model, Precision, Stages, Task, View, Weights, model_of
 from maximir.errors import UsageError
+from maximir.restoring.options import Options
 
 if TYPE_CHECKING:
     from maximir.cluster import Cluster, Kind, Outcome
@@ -71,9 +72,9 @@ def plan_cluster(
     losses: Annotated[float, typer.Option(min=0, help="Of workers, for each and hour.")] = 0.01,
     back: Annotated[float, typer.Option(min=0, help="Seconds until a lost one is replaced.")] = 60.0,
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn: sizes and losses.")] = 0,
-    device: Device = "auto",
-    precision: Precision = "fp32",
-    view: View = "auto",
+    device: Device = Options.device,
+    precision: Precision = Options.precision,
+    view: View = Options.view,
     stages: Stages = None,
 ) -> None:
     """Foresee hours and cost on a cluster: which number of workers, and what is in the way of more."""
@@ -124,12 +125,15 @@ def plan_cluster(
             from maximir.restoring.restorer import Restorer
 
             chosen = model_of(task, model, weights)
-            restorer = Restorer(chosen.path, device=device, precision=precision, view=view, stages=stages)
+            options = Options(device, precision, view=view, stages=stages)
+            restorer = Restorer.with_options(chosen.path, options)
             kinds = [
                 clusters.Kind(h * w, share, foresight.foresee(restorer, h, w).seconds)
                 for h, w, share in parsed
             ]
-            told = f"{chosen.name}, {precision}, timed on this machine ({restorer.device})"
+            told = (
+                f"{chosen.name}, {restorer.precision_for('uint8')}, timed on this machine ({restorer.device})"
+            )
     print_plan(kinds, images, cluster, workers or WORKERS, told, price, price_per_gb, within, seed)
 
 

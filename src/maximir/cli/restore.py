@@ -6,7 +6,7 @@ import sys
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,7 @@ from maximir.cli.options import (
     model_of,
 )
 from maximir.errors import UsageError
+from maximir.restoring.options import Options
 
 if TYPE_CHECKING:
     from maximir.batch.plan import Job, Plan
@@ -54,11 +55,11 @@ def restore(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help=RESUME)] = False,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help=REPORT)] = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
+    device: Device = Options.device,
+    precision: Precision = Options.precision,
     max_memory: MaxMemory = None,
     scratch: Scratch = None,
-    view: View = "auto",
+    view: View = Options.view,
     stages: Stages = None,
     ensemble: Ensemble = False,
     shard: Annotated[str | None, typer.Option(metavar="i/n", help=SHARD)] = None,
@@ -82,20 +83,12 @@ def restore(
     planned = plan(inputs, output, shard=shard, shared=ray is not None)
     if planned.to_file and (resume or left):
         raise UsageError("--resume goes on in a folder; give one as --output")
-    options: dict[str, Any] = {
-        "device": device,
-        "precision": precision,
-        "max_memory": max_memory,
-        "scratch": scratch,
-        "ensemble": ensemble,
-        "view": view,
-        "stages": stages,
-    }
+    options = Options(device, precision, max_memory, scratch, ensemble, view, stages)
     restorer: Restorer | None = None
     if ray is None:
         from maximir.restoring.restorer import Restorer
 
-        restorer = Restorer(chosen.path, **options)
+        restorer = Restorer.with_options(chosen.path, options)
         if left:
             list_unfinished(planned, restorer)
         if shard is not None and precision == "auto":
@@ -112,13 +105,13 @@ def restore(
                 progress.begin(job.source.name, work[job])
 
             if restorer is not None:
-                restorer.progress = progress.part
                 outcomes = restore_planned(
                     planned,
                     restorer,
                     resume=resume or shard is not None,
                     overwrite=overwrite,
                     started=started,
+                    progress=progress.part,
                 )
             else:
                 from maximir.batch import actors as ray_actors

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ from maximir.engine.streaming import STRIP_BYTES, UNIT, Streaming
 from maximir.errors import NotEnoughMemory
 from maximir.network.config import SIZE_MULTIPLE, MaximConfig
 from maximir.network.model import Maxim
+from maximir.restoring.options import Progress
 from maximir.restoring.padding import padded_size
 from maximir.sizes import in_words
 
@@ -63,8 +63,8 @@ class Plan(NamedTuple):
 def needs(config: MaximConfig, features: torch.dtype) -> Needs:
     """What networks of this shape take for each pixel, with feature maps of this type."""
     with torch.device("meta"):
-        model = Maxim(config).eval()
-        image = torch.empty(1, 3, SIZE_MULTIPLE, SIZE_MULTIPLE)
+        model = Maxim(config).float().eval()  # whatever the caller's default dtype is
+        image = torch.empty(1, 3, SIZE_MULTIPLE, SIZE_MULTIPLE, dtype=torch.float32)
     pixels = SIZE_MULTIPLE**2
     flops: list[float] = []
     counter = FlopCounterMode(display=False)
@@ -172,7 +172,7 @@ class Shares:
     Call it after each strip, as `Streaming.strip_done`; it calls `report` with the part that is done.
     """
 
-    def __init__(self, config: MaximConfig, features: torch.dtype, report: Callable[[float], None]) -> None:
+    def __init__(self, config: MaximConfig, features: torch.dtype, report: Progress) -> None:
         self.flops, self.report = needs(config, features).flops, report
         self.total = sum(self.flops)
         self.sweep, self.strip, self.done = 0, 0, 0.0

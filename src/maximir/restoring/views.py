@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from maximir.pixels import UINT8, from_unit, to_unit
+from maximir.restoring.options import Progress
 
 GLOBAL_TASKS = (
     "dehaze",
@@ -58,7 +59,7 @@ def pieces(height: int, width: int) -> int:
     return len(tiles(height)) * len(tiles(width))
 
 
-def restore_in_views(image: np.ndarray, restore: Restore, report: Callable[[float], None]) -> np.ndarray:
+def restore_in_views(image: np.ndarray, restore: Restore, report: Progress) -> np.ndarray:
     """A large photograph, restored; holds two results, one row of tiles and the small view.
 
     Args:
