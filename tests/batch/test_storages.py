@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import hashlib
 import json
 import random
 import threading
@@ -20,7 +21,7 @@ from maximir.batch.journal import FOLDER
 from maximir.batch.plan import plan, select_shard, shard_number
 from maximir.batch.restore import restore_jobs
 from maximir.errors import UsageError
-from maximir.storage import Address, open_storage
+from maximir.storage import Address, Unreachable, open_storage
 
 
 class Killed(BaseException):
@@ -282,6 +283,85 @@ def test_credentials_are_never_shown():
         "zip://a::ftp://u:hidden@h/z",
     ):
         assert "hidden" not in storage.redact(url) and "***" in storage.redact(url)
+
+
+class ClientError(Exception):
+    def __init__(self, status):
+        self.status = status
+        super().__init__(f"HTTP {status}")
+
+
+class NoCredentialsError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        (PermissionError("Access Denied"), 1),
+        (FileNotFoundError("gone"), 1),
+        (NoCredentialsError("Unable to locate credentials"), 1),
+        (ClientError(401), 1),
+        (ClientError(404), 1),
+        (ClientError(429), storage.ATTEMPTS),
+        (ClientError(503), storage.ATTEMPTS),
+        (OSError(errno.EBUSY, "SlowDown"), storage.ATTEMPTS),
+        (TimeoutError("no answer"), storage.ATTEMPTS),
+    ],
+)
+def test_what_cannot_pass_is_not_tried_again(weather, monkeypatch, error, attempts):
+    asked = []
+
+    def fail(self, path, *rest, **more):
+        asked.append(path)
+        raise error
+
+    monkeypatch.setattr(Weather, "cat_file", fail)
+    address = open_storage("weather://in")
+    with pytest.raises(Unreachable, match=r"^weather://in/a\.png: cannot be read") as caught:
+        address.read("a.png")
+    assert len(asked) == attempts
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
+
+
+def test_an_error_of_the_storage_shows_no_secret(weather, monkeypatch):
+    def fail(self, path, *rest, **more):
+        raise PermissionError("me with hidden at weather://me:hidden@in/a.png?token=secret was refused")
+
+    monkeypatch.setattr(Weather, "cat_file", fail)
+    with pytest.raises(Unreachable) as caught:
+        open_storage("weather://me:hidden@in").read("a.png")
+    assert "hidden" not in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_entries_are_those_of_earlier_versions(memory, tmp_path):
+    """Byte for byte, so that old runs go on."""
+    fill("memory://in", 1)
+    go("memory://in", "memory://out")
+    record = (
+        '{"target": "00.png", "source": "%s", "settings": "a", "result": "%s", "height": 4, "width": 5, '
+        '"source_md5": "%s", "result_md5": "%s"}\n'
+    )
+    source, result = memory["/in/00.png"].getvalue(), memory["/out/00.png"].getvalue()
+    digests = [hashlib.new(kind, data).hexdigest() for kind in ("sha256", "md5") for data in (source, result)]
+    assert memory["/out/.maximir/00.png.json"].getvalue().decode() == record % tuple(digests)
+    (tmp_path / "00.png").write_bytes(source)
+    planned = plan([tmp_path / "00.png"], tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    with planned.open_journal("a", resume=False) as journal:
+        assert [outcome.error for outcome in restore_jobs(planned.jobs, Inverter(), journal)] == [None]
+    line = record.partition(', "source_md5"')[0] % tuple(digests[:2]) + "}\n"
+    assert (tmp_path / "out" / ".maximir.jsonl").read_text() == line
+
+
+def test_an_image_given_twice_is_one(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(png(1))
+    for inputs in (
+        [tmp_path / "in", tmp_path / "in" / "a.png"],
+        [tmp_path / "in" / "a.png", tmp_path / "in"],
+    ):
+        assert len(plan(inputs, tmp_path / "out").jobs) == 1
 
 
 def test_names_that_would_be_one(memory):

@@ -141,7 +141,7 @@ class Task(Work[Job]):
     Attributes:
         earlier: the entry of the result that an earlier run left.
         done: that result would be the same again.
-        source_md5: of the source's content.
+        source_md5: of the source's content, if it came from a store, which may tell it again.
     """
 
     earlier: Entry | None = None
@@ -161,7 +161,8 @@ def read(job: Job, *, journal: Journal, overwrite: bool) -> Task:
     data = job.source.read(limit=images.MAX_BYTES)
     photo = dataclasses.replace(images.decode(data), digest=hashlib.sha256(data).hexdigest())
     images.check_fits(photo, Path(job.target.name))
-    return Task(job, photo, earlier=earlier, source_md5=md5(data))
+    source_md5 = md5(data) if job.source.local is None else ""
+    return Task(job, photo, earlier=earlier, source_md5=source_md5)
 
 
 def finish(restorer: Restorer, work: Work[Job], *, journal: Journal, overwrite: bool) -> Outcome:

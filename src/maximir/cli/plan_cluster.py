@@ -116,21 +116,15 @@ def plan_cluster(
                 raise UsageError("give a model to be timed here or --seconds-per-megapixel, not both")
             if seconds_per_megapixel <= 0:
                 raise UsageError("--seconds-per-megapixel must be more than 0")
-            kinds = [
-                clusters.Kind(h * w, share, h * w / 1e6 * seconds_per_megapixel) for h, w, share in parsed
-            ]
+            kinds = clusters.stated_kinds(parsed, seconds_per_megapixel)
             told = "as stated"
         else:
-            from maximir.restoring import foresight
             from maximir.restoring.restorer import Restorer
 
             chosen = model_of(task, model, weights)
             options = Options(device, precision, view=view, stages=stages)
             restorer = Restorer.with_options(chosen.path, options)
-            kinds = [
-                clusters.Kind(h * w, share, foresight.foresee(restorer, h, w).seconds)
-                for h, w, share in parsed
-            ]
+            kinds = clusters.timed_kinds(parsed, restorer)
             told = (
                 f"{chosen.name}, {restorer.precision_for('uint8')}, timed on this machine ({restorer.device})"
             )
@@ -167,10 +161,10 @@ def print_plan(
     console = Console(highlight=False)
     console.width = max(console.width, WIDTH)
     megapixels, seconds = clusters.means(kinds)
-    moved = images * megapixels * (cluster.read + cluster.written) / 1e9
+    moved = clusters.gigabytes_moved(kinds, images, cluster)
 
     def cost(outcome: Outcome) -> float:
-        return outcome.worker_seconds / 3600 * price + moved * price_per_gb
+        return outcome.cost(price, moved, price_per_gb)
 
     print(
         f"{images:,} photographs of {megapixels:.3g} megapixels, {seconds:.3g} s each ({told}): "
@@ -195,8 +189,7 @@ def print_plan(
         f"best: {best.workers:,} workers, {in_words(best.seconds)}: the fastest for at most a tenth more "
         "worker-hours than the least"
     )
-    wasted = next((outcome for outcome in outcomes if outcome.busy < 0.5 * outcomes[0].busy), None)
-    if wasted is not None:
+    if (wasted := clusters.first_wasteful(outcomes)) is not None:
         print(f"from {wasted.workers:,} workers on, half of what they cost is waiting, for {wasted.limit}")
     if within is not None:
         enough = clusters.fewest(kinds, images, within * 3600, cluster, seed)
