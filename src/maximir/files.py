@@ -51,7 +51,7 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
             raise MaximirError("is a folder, not a file")
         if not stat.S_ISREG(info.st_mode):  # a pipe would block for ever
             raise MaximirError("is not a regular file")
-        check_size(info.st_size, limit)
+        check_file_size(info.st_size, limit)
         return path.read_bytes()
     except MemoryError as error:
         raise TooLarge("not enough memory to read the file") from error
@@ -59,7 +59,7 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
         raise MaximirError(f"the file cannot be read ({error})") from error
 
 
-def check_size(size: int, limit: int | None) -> None:
+def check_file_size(size: int, limit: int | None) -> None:
     """Raise TooLarge for more bytes than `limit`."""
     if limit is not None and size > limit:
         raise TooLarge(f"the file has {size:,} bytes; the limit is {limit:,}")

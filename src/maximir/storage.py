@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, ClassVar, TypeVar, cast
 
 from maximir.errors import MaximirError, UsageError
-from maximir.files import PART, check_size, file_digest, read_file, reason, walk, write_atomically
+from maximir.files import PART, check_file_size, file_digest, read_file, reason, walk, write_atomically
 
 SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+(://|::)")  # two letters at least: C:// is a drive
 SECRETS = re.compile(r"(://)[^/@\s]*@|(\?)[^\s'\"]*")  # user:password@, and the query of a signed address
@@ -132,7 +132,7 @@ class Address:
     def read(self, begin: int = 0, end: int | None = None, *, limit: int | None = None) -> bytes:
         """The file's bytes from `begin` to `end`. See `Storage.read`."""
         if self.item is not None:  # its size is known without a request
-            check_size(self.item.size, limit)
+            check_file_size(self.item.size, limit)
             limit = None
         return self.storage.read(self.path, begin, end, limit)
 
@@ -431,7 +431,7 @@ class Remote(Storage):
             return found
 
         if limit is not None and (item := self.item(path)) is not None:
-            check_size(item.size, limit)
+            check_file_size(item.size, limit)
         return self._try("read", path, ask)
 
     def open(self, path: str, mode: str = "rb") -> BinaryIO:

@@ -10,7 +10,7 @@ from helpers.malformed import originals, pillow, tiff_pieces
 from helpers.watched import watch
 from maximir import images
 from maximir.errors import DamagedImage, TooLarge, UnsupportedImage
-from maximir.images.png import chunk
+from maximir.images.codecs.png import chunk
 
 SECONDS, BYTES = 0.5, 100e6
 

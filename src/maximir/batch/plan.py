@@ -194,10 +194,10 @@ def shard_number(path: str, count: int) -> int:
     return int.from_bytes(hashlib.sha256(os.fsencode(path)).digest()[:8]) % count + 1
 
 
-def estimate_work(jobs: Sequence[Job]) -> dict[Job, int]:
+def estimate_jobs(jobs: Sequence[Job]) -> dict[Job, int]:
     """How much work each job is: by pixels on a disk; by bytes elsewhere, where no header is read for it."""
     paths = [path for job in jobs if (path := job.source.local) is not None]
-    pixels = dict(zip(paths, extent.weights(paths), strict=True)) if paths else {}
+    pixels = dict(zip(paths, extent.estimate_work(paths), strict=True)) if paths else {}
     return {job: pixels[path] if (path := job.source.local) else max(1, file_size(job)) for job in jobs}
 
 

@@ -117,9 +117,9 @@ def watch(evaluation: Evaluation, book: Book | None, *, save: bool = False) -> N
     from maximir.progress import WorkProgress
     from maximir.restoring import extent
 
-    weights = extent.weights([(case.input or case.target).path for case in evaluation.cases])
-    work = {case.name: weight for case, weight in zip(evaluation.cases, weights, strict=True)}
-    with WorkProgress(len(work), sum(weights)) as progress, ExitStack() as stack:
+    pixels = extent.estimate_work([(case.input or case.target).path for case in evaluation.cases])
+    work = {case.name: each for case, each in zip(evaluation.cases, pixels, strict=True)}
+    with WorkProgress(len(work), sum(pixels)) as progress, ExitStack() as stack:
         for what, why in evaluation.left_out:
             progress.warn(f"{what}: left out, {why}")
         for what, why in evaluation.beside:

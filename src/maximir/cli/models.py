@@ -17,7 +17,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, with all that is known.")] = False,
 ) -> None:
     """List all models: in the box, the authors', and yours."""
-    from maximir.models import authors, choice, store
+    from maximir.models import authors, choice, user_models
 
     cards = choice.known().values()
     if as_json:
@@ -45,7 +45,7 @@ def models(
     console.print(
         "box: comes with maximir. get: `maximir get NAME` fetches it. here: in", soft_wrap=True, end=" "
     )
-    console.print(str(store.folder()), soft_wrap=True)
+    console.print(str(user_models.folder()), soft_wrap=True)
     console.print(f"Licence: {authors.LICENCE}, but for those of yours.", soft_wrap=True)
 
 
@@ -59,7 +59,7 @@ def get(
     force: Annotated[bool, typer.Option("--force", help="Fetch again what is here.")] = False,
 ) -> None:
     """Fetch models of MAXIM's authors: from their bucket, else from npm by your npm client; each verified."""
-    from maximir.models import authors, store
+    from maximir.models import authors, user_models
 
     if (everything and names) or not (everything or names or source):
         raise UsageError("give names of models, or --all")
@@ -71,8 +71,8 @@ def get(
         chosen = [wanted(name) for name in names or ()] or [recognised(source or "")]
     failed = 0
     for model in dict.fromkeys(chosen):
-        if model.name in store.stored() and not force:
-            print(f"{model.name}: is here, {store.path_of(model.name)}")
+        if model.name in user_models.stored() and not force:
+            print(f"{model.name}: is here, {user_models.path_of(model.name)}")
             continue
         try:
             print(f"{model.name}: {bring(model, source)}")

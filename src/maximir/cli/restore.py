@@ -73,7 +73,7 @@ def restore(
 ) -> None:
     """Restore photographs. Results keep name, format, bit depth, metadata and place in the folder."""
     from maximir.batch.outcome import Report
-    from maximir.batch.plan import estimate_work, plan
+    from maximir.batch.plan import estimate_jobs, plan
     from maximir.batch.restore import restore as restore_planned
     from maximir.progress import WorkProgress, in_words
 
@@ -95,7 +95,7 @@ def restore(
             means = "bf16 for images of 8 bits" if restorer.precision == "auto" else restorer.precision
             note = "if the shards run on machines of different kinds, give --precision fp32 or bf16"
             print(f"maximir: --precision auto means {means} here; {note}", file=sys.stderr)
-    work = estimate_work(planned.jobs)
+    work = estimate_jobs(planned.jobs)
     failed, known, clock = 0, 0, time.monotonic()
     precisions: set[str] = set()
     try:

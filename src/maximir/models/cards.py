@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from maximir.errors import MaximirError
-from maximir.models import store
+from maximir.models import user_models
 
 RESULTS = Path(__file__).parent / "box" / "results.json"  # by scripts/results.py
 Origin = Literal["box", "authors", "yours"]
@@ -34,7 +34,7 @@ class ModelCard:
     Attributes:
         name: what `--model` takes.
         task: what it is for; "": its file does not say.
-        file: its weights; None: in the user's folder (`store`), once they are there.
+        file: its weights; None: in the user's folder (`user_models`), once they are there.
         description: what it is for, in words.
         trained_on: the data.
         training: for how long, and where.
@@ -58,7 +58,7 @@ class ModelCard:
 
     @property
     def path(self) -> Path:
-        return self.file or store.path_of(self.name)
+        return self.file or user_models.path_of(self.name)
 
     @property
     def where(self) -> str:
@@ -97,7 +97,7 @@ class ModelCard:
 @functools.lru_cache(maxsize=256)
 def read_header(path: Path, changed: int) -> Header:
     try:
-        header = store.header(path)
+        header = user_models.header(path)
         metadata = header.pop("__metadata__", {})
         parameters = sum(math.prod(entry["shape"]) for entry in header.values())
         stages = json.loads(metadata["config"])["stages"]

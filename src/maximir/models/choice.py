@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from maximir.errors import UsageError
-from maximir.models import authors, catalogue, hub, store
+from maximir.models import authors, catalogue, hub, user_models
 from maximir.models.cards import ModelCard
 
 # Where an author's model comes before the box, if it was fetched: where it is the better one on people's
@@ -18,7 +18,7 @@ BEFORE_THE_BOX = ("deblur-gopro", "retouch-fivek")
 def known() -> dict[str, ModelCard]:
     """All models by name: the box, the authors' (here or not), then the user's own."""
     cards: dict[str, ModelCard] = {model.name: model for model in (*catalogue.MODELS, *authors.MODELS)}
-    for name in store.stored():
+    for name in user_models.stored():
         task = name.partition("-")[0]
         task = task if task in catalogue.TASKS else ""
         cards.setdefault(name, ModelCard(name, task, "yours", None, "a model of yours", licence="yours"))

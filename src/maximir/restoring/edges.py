@@ -64,7 +64,7 @@ def place(result: np.ndarray, restored: np.ndarray, rows: slice, columns: slice)
         result[rows, columns] = restored
         return
     height, width = result.shape[:2]
-    down, across = weights(rows, height), weights(columns, width)
+    down, across = blend_weights(rows, height), blend_weights(columns, width)
     top, left = int(np.argmax(down > 0)), int(np.argmax(across > 0))
     weight = (down[top:, None] * across[None, left:])[..., None]
     old = result[rows.start + top : rows.stop, columns.start + left : columns.stop]
@@ -73,8 +73,8 @@ def place(result: np.ndarray, restored: np.ndarray, rows: slice, columns: slice)
     old[...] = np.where(weight < 1, from_unit(mixed, result.dtype), new)
 
 
-def weights(window: slice, length: int) -> np.ndarray:
-    """How much a window counts on its axis, `[n]` float32: a strip from a little before its own part on."""
+def blend_weights(window: slice, length: int) -> np.ndarray:
+    """Share of a window in the result along its axis, `[n]` float32: rising from 0 before its own part."""
     count = np.ones(window.stop - window.start, np.float32)
     if window.start > 0:
         begins = len(count) - length % SIZE_MULTIPLE  # where no other window is

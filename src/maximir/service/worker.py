@@ -79,7 +79,7 @@ class Worker:
 
     def __init__(self, settings: wire.Message, replies: BinaryIO) -> None:
         from maximir import images
-        from maximir.images import decoders
+        from maximir.images.codecs import decoders
         from maximir.restoring import restorer
 
         self.decoders, self.images = decoders, images

@@ -124,7 +124,7 @@ class ImageFile:
     def _not_the_picture(self) -> str | None:
         """Why a TIFF's first picture is not the one that is meant, where there is what can tell."""
         try:
-            from maximir.images import raw, tiff
+            from maximir.images.codecs import raw, tiff
         except (ImportError, OSError):  # libvips is not there
             return None
         data = self.read()
@@ -211,11 +211,6 @@ def refuse(image: Image.Image) -> None:
 def fit_depth(depth: np.ndarray, height: int, width: int) -> np.ndarray:
     """A depth map [h, w] at the size of its image: [height, width]."""
     return np.asarray(Image.fromarray(depth).resize((width, height), Image.Resampling.BILINEAR))
-
-
-def load_rgb(path: Path) -> np.ndarray:
-    """An image file as uint8 [H, W, 3]; see `ImageFile.load`."""
-    return ImageFile(path).load()
 
 
 def list_images(place: Place) -> list[tuple[str, ImageFile]]:

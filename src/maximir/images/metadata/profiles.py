@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maximir.images.decoded import Metadata
+from maximir.images.metadata.fields import Metadata
 
 Primaries = tuple[tuple[float, float], ...]  # xy chromaticities of red, green, blue and white
 

@@ -13,9 +13,11 @@ import numpy as np
 import pyvips
 
 from maximir.errors import DamagedImage, MaximirError, TooLarge, UnsupportedImage
-from maximir.images import exif, gif, heif, jpeg, png, profiles, tiff, webp, xmp
-from maximir.images.decoded import CheckSize, Decoded, Metadata
-from maximir.images.decoders import packed, unpacked
+from maximir.images.codecs import gif, heif, jpeg, png, tiff, webp
+from maximir.images.codecs.decoded import CheckSize, Decoded
+from maximir.images.codecs.decoders import packed, unpacked
+from maximir.images.metadata import exif, profiles, xmp
+from maximir.images.metadata.fields import Metadata
 
 # libvips marks the loaders that are fuzzed; no other may see a file from a stranger.
 pyvips.block_untrusted_set(True)

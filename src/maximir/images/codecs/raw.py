@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import struct
 
-from maximir.images import ifd, tiff
+from maximir.images.codecs import tiff
+from maximir.images.metadata import ifd
 
 # How files begin that are no TIFFs, or nearly.
 STARTS = {

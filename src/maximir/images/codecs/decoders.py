@@ -14,8 +14,10 @@ import numpy as np
 from PIL import AvifImagePlugin, BmpImagePlugin, ImageFile, ImageOps
 
 from maximir.errors import DamagedImage, MaximirError, UnsupportedImage
-from maximir.images import exif, ifd, jxl, profiles, xmp
-from maximir.images.decoded import CheckSize, Decoded, Metadata
+from maximir.images.codecs import jxl
+from maximir.images.codecs.decoded import CheckSize, Decoded
+from maximir.images.metadata import exif, ifd, profiles, xmp
+from maximir.images.metadata.fields import Metadata
 
 HEIF_BRANDS = (
     b"heic",

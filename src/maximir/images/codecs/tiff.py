@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maximir.images import exif, ifd, iptc
-from maximir.images.decoded import Metadata
+from maximir.images.metadata import exif, ifd, iptc
+from maximir.images.metadata.fields import Metadata
 
 XMP, IPTC, PHOTOSHOP = 700, 33723, 34377
 PHOTOMETRIC, YCBCR = 262, 6

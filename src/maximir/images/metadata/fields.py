@@ -1,14 +1,8 @@
-"""What the decoders of image files give.
-
-Shapes: H height, W width, C channels: grey or RGB, and alpha behind them.
-"""
+"""The metadata of an image, whatever file it comes from or goes to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, TypedDict
-
-import numpy as np
+from typing import TypedDict
 
 Metadata = TypedDict(
     "Metadata",
@@ -31,14 +25,3 @@ Metadata = TypedDict(
     },
     total=False,
 )
-
-CheckSize = Callable[[int, int], None]  # width, height; raises TooLarge
-
-
-class Decoded(NamedTuple):
-    """An upright image."""
-
-    pixels: np.ndarray  # [H, W, C] uint8 or uint16
-    metadata: Metadata
-    notes: tuple[str, ...]
-    turned: bool = False  # is upright now, but was not stored so

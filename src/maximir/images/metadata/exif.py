@@ -9,8 +9,8 @@ from __future__ import annotations
 import bisect
 import struct
 
-from maximir.images import ifd
-from maximir.images.decoded import Metadata
+from maximir.images.metadata import ifd
+from maximir.images.metadata.fields import Metadata
 
 PREFIX = b"Exif\0\0"  # where a block stands in a JPEG, and in some other files
 EXIF, GPS, INTEROP = 0x8769, 0x8825, 0xA005  # pointers to further directories

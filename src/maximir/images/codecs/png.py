@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from maximir.images import exif, profiles
-from maximir.images.decoded import Metadata
+from maximir.images.metadata import exif, profiles
+from maximir.images.metadata.fields import Metadata
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_END = 33  # of the signature and IHDR: where chunks may be put in

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from maximir.images.decoded import Metadata
+from maximir.images.metadata.fields import Metadata
 
 EXTENSION, IMAGE, COMMENT, APPLICATION = 0x21, 0x2C, 0xFE, 0xFF
 XMP, XMP_TAIL = (

@@ -7,8 +7,9 @@ import re
 import struct
 from collections.abc import Iterator
 
-from maximir.images import exif, ifd, iptc, tiff, xmp
-from maximir.images.decoded import Metadata
+from maximir.images.codecs import tiff
+from maximir.images.metadata import exif, ifd, iptc, xmp
+from maximir.images.metadata.fields import Metadata
 
 END_OF_IMAGE = b"\xff\xd9"
 START_OF_SCAN = 0xDA
