@@ -14,12 +14,12 @@ from PIL import Image
 from helpers.command import files, maximir
 from helpers.reference import write_checkpoint
 from maximir import __version__, images
+from maximir.batch.plan import plan
 from maximir.engine import precision
 from maximir.files import PART, file_digest
 from maximir.models import catalogue
 from maximir.models.official import table
 from maximir.network.config import MaximConfig
-from maximir.restoring import batch
 
 
 @pytest.fixture
@@ -321,7 +321,7 @@ def test_a_folder_that_cannot_be_read_is_named(photos, tiny_weights, tmp_path, c
 
 def test_names_of_results():
     def targets(*inputs, output="out"):
-        return [str(job.target) for job in batch.plan([Path(name) for name in inputs], Path(output))]
+        return [str(job.target) for job in plan(inputs, output).jobs]
 
     assert targets("x/a.JPG", "y/b.tiff") == ["out/a.JPG", "out/b.tiff"]
     assert targets("a.gif", "scan", "b.heic") == ["out/a.gif.png", "out/scan.png", "out/b.heic.png"]
@@ -357,10 +357,10 @@ def test_info_lists_models(capsys):
 
 
 def test_interrupt(photos, tiny_weights, tmp_path, monkeypatch, capsys):
-    def interrupt(path):
+    def interrupt(data):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(images, "read", interrupt)
+    monkeypatch.setattr(images, "decode", interrupt)
     maximir("restore", photos, "-o", tmp_path / "out", "--weights", tiny_weights, expect=130)
     assert not files(tmp_path / "out")
     assert "Traceback" not in capsys.readouterr().err

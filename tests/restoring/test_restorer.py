@@ -131,7 +131,7 @@ def test_palette_with_transparency(echo):
 def test_grey_stays_grey(restorer):
     grey = np.random.default_rng(0).integers(0, 256, (20, 30, 1), np.uint8).repeat(3, axis=2)
     for is_grey in (True, False):  # a grey file, and a grey picture in a colour file
-        restored = restorer.restore_photos([Photo(grey, grey=is_grey)])[0]
+        restored = restorer.restore_photo(Photo(grey, grey=is_grey))
         assert restored.grey == is_grey
         assert (restored.rgb == restored.rgb[..., :1]).all()
 

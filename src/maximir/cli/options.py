@@ -86,6 +86,6 @@ def model_of(task: str | None, model: str | None, weights: str | None) -> ModelC
 
 def command_line() -> str:
     """What was typed, for reports; without the credentials that addresses may hold."""
-    from maximir.stores import shown
+    from maximir.storage import redact
 
-    return shlex.join(["maximir", *map(shown, sys.argv[1:])])
+    return shlex.join(["maximir", *map(redact, sys.argv[1:])])

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import os
 import platform
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from maximir import __version__, images
+from maximir.batch import pipeline
+from maximir.batch.pipeline import Work
 from maximir.errors import MaximirError, UsageError
 from maximir.evaluation.datasets import Case, find_cases, match_restored
 from maximir.evaluation.layouts import CLEAN
@@ -32,9 +34,7 @@ from maximir.files import file_digest, reason, write_atomically
 from maximir.images import Photo
 from maximir.models import choice
 from maximir.pixels import UINT8, from_unit, to_unit
-from maximir.restoring import pipeline
 from maximir.restoring.options import Options, Progress, silent
-from maximir.restoring.pipeline import Work
 
 if TYPE_CHECKING:
     from maximir.restoring.restorer import Restorer
@@ -227,18 +227,12 @@ def run(
     finish = functools.partial(
         score, protocol=evaluation.protocol, out=None if book is None else book.out, save=save
     )
-    restore: pipeline.Restore = list  # as they are
-    batch_size = pipeline.alone
-    if evaluation.restorer is not None:
-        reserve = pipeline.reserve(evaluation.cases)
-        restore = functools.partial(restore_floats, evaluation.restorer, progress=progress, reserve=reserve)
-        batch_size = evaluation.restorer.batch_size
+    reserve = pipeline.reserve(evaluation.cases)
     outcomes = pipeline.run(
         evaluation.cases,
         read,
-        restore,
+        functools.partial(restore_floats, evaluation.restorer, progress=progress, reserve=reserve),
         finish,
-        batch_size=batch_size,
         finishers=max(1, min(4, os.cpu_count() or 1)),
         started=started,
     )
@@ -253,13 +247,15 @@ def run(
             yield outcome
 
 
-def restore_floats(
-    restorer: Restorer, photos: Sequence[Photo], *, progress: Progress, reserve: int
-) -> list[Photo]:
-    """As in the official script: the results stay floats, are not clipped, nor made grey again."""
-    arrays = [photo.rgb for photo in photos]
-    restored = restorer.restore_arrays(arrays, progress=progress, reserve=reserve)
-    return [replace(photo, rgb=rgb) for photo, rgb in zip(photos, restored, strict=True)]
+def restore_floats(restorer: Restorer | None, photo: Photo, *, progress: Progress, reserve: int) -> Photo:
+    """As in the official script: the result stays in floats, and is not clipped, nor made grey again.
+
+    Without a restorer, the image is a restored one.
+    """
+    if restorer is None:
+        return photo
+    (rgb,) = restorer.restore_arrays([photo.rgb], progress=progress, reserve=reserve)
+    return replace(photo, rgb=rgb)
 
 
 def read_case(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import stat
 from pathlib import Path
 
 import numpy as np
 
 from maximir.errors import DamagedImage, MaximirError, TooLarge, UnsupportedImage
-from maximir.files import reason
+from maximir.files import check_file_size, read_file, reason
 from maximir.images.codecs import decoders, raw, vips
 from maximir.images.codecs.decoded import CheckSize, Decoded
 from maximir.images.metadata import exif, xmp
@@ -26,13 +25,9 @@ def read(path: Path) -> Photo:
     Raises MaximirError with the reason, without the path.
     """
     try:
-        data = _bytes(Path(path))
+        data = read_file(Path(path), MAX_BYTES)
     except OSError as e:
         raise MaximirError(reason(e)) from e
-    except MemoryError as e:
-        raise TooLarge("not enough memory to read the file") from e
-    except ValueError as e:
-        raise MaximirError(f"the file cannot be read ({e})") from e
     return dataclasses.replace(decode(data), digest=hashlib.sha256(data).hexdigest())
 
 
@@ -49,8 +44,7 @@ def decode(data: bytes, admit: CheckSize = lambda width, height: None) -> Photo:
     """
     if not data:
         raise DamagedImage("the file is empty")
-    if len(data) > MAX_BYTES:
-        raise TooLarge(f"the file has {len(data):,} bytes; the limit is {MAX_BYTES:,}")
+    check_file_size(len(data), MAX_BYTES)
 
     def check_size(width: int, height: int) -> None:
         _check_size(width, height)
@@ -60,18 +54,6 @@ def decode(data: bytes, admit: CheckSize = lambda width, height: None) -> Photo:
         return _photo(_decoded(data, check_size))
     except MemoryError as e:
         raise TooLarge("not enough memory to decode the image") from e
-
-
-def _bytes(path: Path) -> bytes:
-    """The file's content. Read, not mapped: a mapped file that shrinks meanwhile kills the process."""
-    info = path.stat()
-    if stat.S_ISDIR(info.st_mode):
-        raise MaximirError("is a folder, not a file")
-    if not stat.S_ISREG(info.st_mode):  # a pipe would block for ever
-        raise MaximirError("is not a regular file")
-    if info.st_size > MAX_BYTES:
-        raise TooLarge(f"the file has {info.st_size:,} bytes; the limit is {MAX_BYTES:,}")
-    return path.read_bytes()
 
 
 def _decoded(data: bytes, check_size: CheckSize) -> Decoded:

@@ -5,7 +5,6 @@ The command, the service, evaluation and Ray's actors all make `Options`. Nothin
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -72,7 +71,3 @@ class Options:
     def max_bytes(self) -> int | None:
         """`max_memory` in bytes."""
         return None if self.max_memory is None else parse_size(self.max_memory)
-
-    def shared(self) -> Options:
-        """The same for several machines that restore a part each: where bf16 is faster, they may differ."""
-        return dataclasses.replace(self, precision="fp32") if self.precision == "auto" else self

@@ -24,7 +24,7 @@ from maximir.network.model import Maxim
 from maximir.pixels import from_unit, to_unit
 from maximir.restoring import edges, views
 from maximir.restoring.options import Options, Progress, share_progress, silent
-from maximir.restoring.padding import Window, pad, padded_size, reflected
+from maximir.restoring.padding import Window, pad, reflected
 
 if TYPE_CHECKING:  # training restores arrays, and must not need libvips
     from numpy.typing import DTypeLike
@@ -40,7 +40,6 @@ LONGEST_REASON = 200  # characters of what torch says
 POSES = tuple(
     (turns, mirrored) for mirrored in (False, True) for turns in range(4)
 )  # of an ensemble; as it is, first
-BATCH_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 21}  # padded; what is faster, measured on CPU only
 
 
 @torch.inference_mode()
@@ -116,6 +115,7 @@ class Restorer:
         view: str = Options.view,
         stages: int | None = Options.stages,
     ) -> None:
+        self.path_or_name = path_or_name
         self.options = Options(device, precision, max_memory, scratch, ensemble, view, stages)
         self.scratch = None if scratch is None else scratch_folder(scratch)
         self.poses = POSES if ensemble else POSES[:1]
@@ -156,24 +156,43 @@ class Restorer:
             return self._restore_array(image, progress)
         raise MaximirError(f"images are PIL.Image or numpy.ndarray, not {type(image).__name__}")
 
-    def restore_photos(
-        self,
-        photos: Sequence[Photo],
-        *,
-        progress: Progress = silent,
-        reserve: int = 0,
-        view: str | None = None,
-    ) -> list[Photo]:
-        """Restore decoded files of one size together: alpha and metadata stay; grey images stay grey."""
-        grey = [photo.grey or is_grey(photo.rgb) for photo in photos]
-        arrays = [photo.rgb for photo in photos]
-        restored = self.restore_arrays(arrays, grey, progress=progress, reserve=reserve, view=view)
-        height, width = arrays[0].shape[:2]
-        notes = (views.NOTE,) if self.way(height, width, view) == "views" else ()
-        return [
-            dataclasses.replace(photo, rgb=rgb, notes=photo.notes + notes)
-            for photo, rgb in zip(photos, restored, strict=True)
-        ]
+    def restore_file(
+        self, source: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False
+    ) -> tuple[str, ...]:
+        """Restore one image file as `maximir restore` does: 16 bits, profiles and metadata are kept.
+
+        The format is that of the suffix of `target`, which appears whole or not at all.
+
+        Returns:
+            Facts worth telling, such as what the format could not hold.
+
+        Raises:
+            MaximirError: `source` cannot be read or restored, or `target` exists or cannot be written.
+        """
+        from maximir import images
+
+        source, target = Path(source), Path(target)
+        if not overwrite and os.path.lexists(target):
+            raise MaximirError(f"{target} exists; give overwrite=True to replace it")
+        try:
+            photo = images.read(source)
+            images.check_fits(photo, target)
+            restored = self.restore_photo(photo)
+        except MaximirError as error:
+            raise MaximirError(f"{source}: {error}") from error
+        try:
+            return restored.notes + images.write(restored, target)
+        except MaximirError as error:
+            raise MaximirError(f"{target}: {error}") from error
+
+    def restore_photo(
+        self, photo: Photo, *, progress: Progress = silent, reserve: int = 0, view: str | None = None
+    ) -> Photo:
+        """Restore a decoded file: alpha and metadata stay; a grey image stays grey, in any file."""
+        grey = [photo.grey or is_grey(photo.rgb)]
+        (rgb,) = self.restore_arrays([photo.rgb], grey, progress=progress, reserve=reserve, view=view)
+        notes = (views.NOTE,) if self.way(photo.rgb.shape[0], photo.rgb.shape[1], view) == "views" else ()
+        return dataclasses.replace(photo, rgb=rgb, notes=photo.notes + notes)
 
     def way(self, height: int, width: int, view: str | None = None) -> Literal["whole", "views", "strips"]:
         """How an image of this size is restored: whole, in `views`, or in windows and strips (`edges`)."""
@@ -192,10 +211,6 @@ class Restorer:
     def features_for(self, dtype: DTypeLike) -> torch.dtype:
         """The type of their feature maps."""
         return torch.bfloat16 if self.precision_for(dtype) == "bf16" else torch.float32
-
-    def batch_size(self, height: int, width: int) -> int:
-        """How many images of this size are best restored together."""
-        return max(1, BATCH_PIXELS.get(self.device.type, 0) // (padded_size(height) * padded_size(width)))
 
     @unaffected()
     def restore_arrays(

@@ -177,8 +177,8 @@ class Worker:
         assert order.photo is not None
         start = time.perf_counter()
         try:
-            (order.photo,) = restorer.restore_photos(
-                [order.photo],
+            order.photo = restorer.restore_photo(
+                order.photo,
                 progress=functools.partial(self.progress, order),
                 reserve=3 * SMALL_BYTES,  # one being decoded, one waiting, one being encoded
                 view=order.view,

@@ -15,8 +15,7 @@ from maximir.metrics import psnr
 from maximir.network.model import Maxim
 from maximir.pixels import UINT8, from_unit, to_unit
 from maximir.restoring.restorer import restore_batch
-from maximir.training.data import Scene, find_scenes
-from maximir.training.places import Place
+from maximir.training.data import Place, Scene, find_scenes
 from maximir.training.recipe import AS_IS, EVEN, PAIRS, Recipe
 from maximir.training.samples import to_tensor
 

@@ -6,18 +6,21 @@ import types
 import fsspec
 import pytest
 from test_journal import Inverter
-from test_stored import fill, memory, png  # noqa: F401  (a fixture)
+from test_storages import fill, memory, png  # noqa: F401  (a fixture)
 
-from maximir.restoring import actors, stored
-from maximir.stores import Address, Item, Store
+from maximir.batch import actors
+from maximir.batch.outcome import Outcome
+from maximir.batch.plan import Job, plan
+from maximir.storage import Address, Item, open_storage
 
 
 class Actor(actors.Restoring):
     """One that asks its ledger directly, and may be killed by a picture."""
 
     def __init__(self, ledger):
-        self.restorer, self.output = Inverter(), Store("memory://out")
-        self.settings, self.overwrite, self.stores = "a", False, {}
+        self.restorer, self.output = Inverter(), open_storage("memory://out")
+        self.settings, self.overwrite, self.storages = "a", False, {}
+        self.same_precision = True
         self.counts = ledger
         self.ledger = types.SimpleNamespace(end=types.SimpleNamespace(remote=ledger.end))
         self.deadly = None
@@ -28,12 +31,12 @@ class Actor(actors.Restoring):
     def job(self, *row):
         job = super().job(*row)
         if job.source.name == self.deadly:
-            object.__setattr__(job, "source", Deadly(job.source.store, job.source.path, job.source.item))
+            object.__setattr__(job, "source", Deadly(job.source.storage, job.source.path, job.source.item))
         return job
 
 
 class Deadly(Address):
-    def read(self):
+    def read(self, *rest, **options):
         raise Died
 
 
@@ -42,16 +45,15 @@ class Died(BaseException):
 
 
 def rows():
-    jobs = stored.plan(["memory://in"], Store("memory://out"))
+    jobs = plan(["memory://in"], "memory://out").jobs
     return jobs, list(actors.groups(jobs, range(len(jobs))))
 
 
 def test_small_ones_go_together_and_large_ones_alone():
-    store, out = Store("memory://in"), Store("memory://out")
+    store, out = open_storage("memory://in"), open_storage("memory://out")
     sizes = [10] * 40 + [9 * 2**20] + [10] * 3
     jobs = [
-        stored.Job(Address(store, f"{k}.png", Item(size)), Address(out, f"{k}.png"))
-        for k, size in enumerate(sizes)
+        Job(Address(store, f"{k}.png", Item(size)), Address(out, f"{k}.png")) for k, size in enumerate(sizes)
     ]
     found = [[row[0] for row in json.loads(text)] for text in actors.groups(jobs, range(len(jobs)))]
     assert found == [list(range(32)), list(range(32, 40)), [40], [41, 42, 43]]
@@ -88,4 +90,19 @@ def test_a_group_that_goes_to_another_actor_is_not_done_twice(memory):  # noqa: 
     [text] = second({"group": [row]})["outcomes"]
     assert [outcome[1] for outcome in json.loads(text)] == [None] * 5
     known = sum(outcome[4] for outcome in json.loads(text))  # what the first one had time for
-    assert sum(map(len, second.restorer.batches)) == 5 - known
+    assert len(second.restorer.seen) == 5 - known
+
+
+def test_another_meaning_of_auto_is_told_before_work(memory):  # noqa: F811
+    fill("memory://in", 2)
+    _, [row] = rows()
+    actor = Actor(actors.Ledger())
+    actor.same_precision = False
+    assert actor({"group": [row]})["outcomes"] == ["null"] and not actor.restorer.seen
+
+
+def test_outcomes_travel_as_json(memory):  # noqa: F811
+    fill("memory://in", 1)
+    [job], _ = rows()
+    outcome = Outcome(job, None, ("a note",), 1.5, False, (4, 5), "digest", "bf16")
+    assert actors.outcome_from(job, *json.loads(json.dumps(actors.fields_of(outcome)))) == outcome

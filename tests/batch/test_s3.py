@@ -5,7 +5,7 @@ import pytest
 
 from helpers.command import maximir
 from maximir import images
-from maximir.stores import Store
+from maximir.storage import open_storage
 
 pytest.importorskip("s3fs")
 server = pytest.importorskip("moto.server", exc_type=ImportError)
@@ -23,7 +23,7 @@ def s3(monkeypatch):
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing-secret")
-    fs = Store("s3://pictures").fs
+    fs = open_storage("s3://pictures").fs
     if not fs.exists("pictures"):  # moto keeps its buckets as long as the process lives
         fs.mkdir("pictures")
     yield fs
@@ -45,8 +45,8 @@ def test_from_bucket_to_bucket_as_on_a_disk(s3, tmp_path, capsys, gentle_weights
     maximir("restore", "s3://pictures/in", "-o", "s3://pictures/out", *also, "--resume")
     assert "3 done before, 0 restored" in capsys.readouterr().out
     # A store that tells MD5s is not read again to know what is done.
-    [(_, item)] = [found for found in Store("s3://pictures/out").list() if found[0] == "1.png"]
-    assert len(item.md5) == 32
+    [address] = [found for found, _ in open_storage("s3://pictures/out").files() if found.path == "1.png"]
+    assert len(address.item.md5) == 32
 
 
 def test_what_is_wrong_is_one_sentence_before_work(s3, tmp_path, capsys, monkeypatch, gentle_weights):

@@ -5,9 +5,9 @@ import math
 
 import pytest
 
+from maximir import cluster as clusters
+from maximir.cluster import Cluster, Kind, best, fewest, read_sample, simulate
 from maximir.errors import UsageError
-from maximir.restoring import cluster as clusters
-from maximir.restoring.cluster import Cluster, Kind, best, fewest, read_sample, simulate
 
 FREE = Cluster(  # nothing but computing takes time
     bandwidth=1e15, link=1e15, latency=0, listing=1e12, handing=0, start=0, losses=0

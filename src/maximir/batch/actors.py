@@ -1,27 +1,30 @@
-"""Pictures through many restorers on a Ray cluster, by Ray Data.
+"""Images through many restorers on a Ray cluster, by Ray Data.
 
-A row is a group of pictures: small ones together, a large one alone. Actors, each with a model, read and
-write the stores themselves, so only names and outcomes travel. When an actor or its node dies, Ray gives its
-rows to another, which finds by the records what is done. A group that saw its actor die is done one by one,
-and a picture that kills its actor MOST_DEATHS times is set aside.
+A row is a group of images: small ones together, a large one alone. Actors, each with a model, read and
+write the storage themselves, so only addresses and outcomes travel. When an actor or its node dies, Ray gives
+its rows to another, which finds in the journal what is done. A group that saw its actor die is done one by
+one, and an image that kills its actor MOST_DEATHS times is set aside.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import tempfile
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from maximir.batch.journal import ObjectJournal, settings_of
+from maximir.batch.outcome import Outcome
+from maximir.batch.plan import Job, Plan, file_size
+from maximir.batch.restore import restore_jobs
 from maximir.errors import MaximirError, UsageError
-from maximir.restoring.batch import Outcome
 from maximir.restoring.options import Options
-from maximir.restoring.records import Records
-from maximir.restoring.stored import Job, restore_files, size_of
-from maximir.stores import Address, Item, Store
+from maximir.storage import Address, Item, open_storage
 
 GROUP_FILES = 32
 GROUP_BYTES = 8 * 2**20  # of files: a photograph of some 10 megapixels goes alone
@@ -30,7 +33,7 @@ MOST_BLOCKS = 10_000
 
 
 class Ledger:
-    """Who began what and has not ended it: so it is known who died of what. An actor beside the driver."""
+    """Counts jobs that started and never finished, to find the image that kills actors. Beside the driver."""
 
     def __init__(self) -> None:
         self.begun: Counter[str] = Counter()
@@ -45,17 +48,21 @@ class Ledger:
 
 
 class Restoring:
-    """What an actor does with a batch of one row: {"group": [JSON]} → {"outcomes": [JSON]}."""
+    """What an actor does with a batch of one row: {"group": [JSON]} → {"outcomes": [JSON]}.
+
+    null: "auto" has another precision on this node than where the run was started, so nothing was done.
+    """
 
     def __init__(
         self,
         weights: Any,
         name: str,
+        precision: str,
+        options: Options,
         output: str,
         settings: str,
         overwrite: bool,
         ledger: Any,
-        options: Options,
     ) -> None:
         import ray
 
@@ -65,14 +72,18 @@ class Restoring:
             path = Path(folder) / name
             path.write_bytes(ray.get(weights))
             self.restorer = Restorer.with_options(path, options)
-        self.output, self.settings, self.overwrite = Store(output), settings, overwrite
-        self.ledger, self.stores = ledger, {output: self.output}
+        self.same_precision = self.restorer.precision == precision
+        self.output, self.settings, self.overwrite = open_storage(output), settings, overwrite
+        self.ledger = ledger
+        self.storages = {output: self.output}
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        if not self.same_precision:
+            return {"outcomes": [json.dumps(None)] * len(batch["group"])}
         return {"outcomes": [json.dumps(list(self.restore(json.loads(row)))) for row in batch["group"]]}
 
     def restore(self, rows: list[list[Any]]) -> Iterator[list[Any]]:
-        """[number, error, notes, seconds, known, size, digest] of each."""
+        """[number, the fields of its outcome but the job] for each."""
         jobs = {number: self.job(*rest) for number, *rest in rows}
         group = f"group {rows[0][0]}"
         if self.begin(group) == 0:
@@ -81,7 +92,7 @@ class Restoring:
             for number, job in jobs.items():
                 if self.begin(str(number)) >= MOST_DEATHS:
                     why = f"killed its process {MOST_DEATHS} times: set aside"
-                    yield [number, why, [], 0.0, False, None, None]
+                    yield [number, *fields_of(Outcome(job, why))]
                 else:
                     yield from self.outcomes({number: job})
                     self.ledger.end.remote(str(number))
@@ -94,32 +105,21 @@ class Restoring:
 
     def outcomes(self, jobs: dict[int, Job]) -> Iterator[list[Any]]:
         todo = list(jobs.values())
-        records = Records(self.output, self.settings, resume=True, order=[job.target for job in todo])
-        done = restore_files(self.restorer, todo, overwrite=self.overwrite, records=records)
+        targets = [job.target for job in todo]
+        journal = ObjectJournal(self.output, self.settings, resume=True, targets=targets)
+        done = restore_jobs(todo, self.restorer, journal, overwrite=self.overwrite)
         for number, outcome in zip(jobs, done, strict=True):
-            yield [
-                number,
-                outcome.error,
-                outcome.notes,
-                outcome.seconds,
-                outcome.known,
-                outcome.size,
-                outcome.digest,
-            ]
+            yield [number, *fields_of(outcome)]
 
-    def job(self, url: str | None, path: str, size: int, md5: str, target: str) -> Job:
-        source: Path | Address = Path(path)
-        if url is not None:
-            if url not in self.stores:
-                self.stores[url] = Store(url)
-            source = Address(self.stores[url], path, Item(size, md5))
-        return Job(source, Address(self.output, target))
+    def job(self, url: str, path: str, size: int, md5: str, target: str) -> Job:
+        if url not in self.storages:
+            self.storages[url] = open_storage(url)
+        item = Item(size, md5) if md5 or self.storages[url].local("") is None else None
+        return Job(Address(self.storages[url], path, item), Address(self.output, target))
 
 
 def restore(
-    jobs: Sequence[Job],
-    output: Store,
-    settings: str,
+    planned: Plan,
     weights: Path,
     options: Options,
     *,
@@ -129,7 +129,7 @@ def restore(
     cpus: float = 1,
     gpus: float = 0,
 ) -> Generator[Outcome, None, None]:
-    """Do the jobs on a cluster; each yields its outcome, as they come.
+    """Do what is planned on a cluster; each job yields its outcome, as they come.
 
     Args:
         weights: a file; the nodes get its content.
@@ -139,20 +139,46 @@ def restore(
         cpus, gpus: what each takes of a node; fractions share it.
 
     Raises:
-        UsageError: Ray is missing, or no cluster is there.
+        UsageError: Ray is missing, no cluster is there, or nothing can be written at the output.
         MaximirError: the cluster fails.
     """
-    try:
-        import ray
-        import ray.data
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-    except ImportError as error:
-        raise UsageError("--ray needs Ray: pip install 'maximir[ray]'") from error
+    if find_spec("ray") is None:
+        raise UsageError("--ray needs Ray: pip install 'maximir[ray]'")
+    import torch
+
+    from maximir.restoring.restorer import Restorer
+
     if weights.is_dir():
         raise UsageError(f"{weights}: is a folder; `maximir convert` makes the one file that --ray needs")
+    # What is wrong with the options is told at once; and what "auto" means here is what it must mean there.
+    device = options.device if gpus and torch.cuda.is_available() else "cpu"
+    here = Restorer.with_options(weights, dataclasses.replace(options, device=device))
+    planned.output.check_writable()
+    return generate(
+        planned, weights, options, here.precision, settings_of(here), address, overwrite, actors, cpus, gpus
+    )
+
+
+def generate(
+    planned: Plan,
+    weights: Path,
+    options: Options,
+    precision: str,
+    settings: str,
+    address: str,
+    overwrite: bool,
+    actors: int | None,
+    cpus: float,
+    gpus: float,
+) -> Generator[Outcome, None, None]:
+    import ray
+    import ray.data
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    jobs = planned.jobs
     for job in jobs:
         if job.problem is not None:
-            yield Outcome(job, job.problem, (), 0.0)
+            yield Outcome(job, job.problem)
     numbers = [number for number, job in enumerate(jobs) if job.problem is None]
     if not numbers:
         return
@@ -161,8 +187,8 @@ def restore(
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        ledger = ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=here).remote()
+        driver = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        ledger = ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=driver).remote()
         share = {} if gpus == 0 else {"num_gpus": gpus}
         if options.max_bytes is not None:
             share["memory"] = options.max_bytes
@@ -177,11 +203,12 @@ def restore(
             fn_constructor_args=(
                 ray.put(weights.read_bytes()),
                 weights.name,
-                output.url,
+                precision,
+                options,
+                planned.output.url,
                 settings,
                 overwrite,
                 ledger,
-                options,
             ),
             batch_size=1,
             concurrency=(1, most),
@@ -189,14 +216,26 @@ def restore(
             **share,
         )
         for row in outcomes.iter_rows():
-            for number, problem, notes, seconds, known, size, digest in json.loads(row["outcomes"]):
-                yield Outcome(
-                    jobs[number], problem, tuple(notes), seconds, known, tuple(size) if size else None, digest
+            if (found := json.loads(row["outcomes"])) is None:
+                raise UsageError(
+                    "--precision auto means something else on a node than here; give --precision fp32 or bf16"
                 )
+            for number, *fields in found:
+                yield outcome_from(jobs[number], *fields)
     except ray.exceptions.RayError as error:
         raise MaximirError(f"Ray: {first_line(error)}; --ray again goes on where this ended") from error
     finally:
         ray.shutdown()
+
+
+def fields_of(outcome: Outcome) -> list[Any]:
+    return [getattr(outcome, field.name) for field in dataclasses.fields(Outcome)[1:]]
+
+
+def outcome_from(job: Job, *fields: Any) -> Outcome:
+    """The inverse of `fields_of`, after JSON, which has lists instead of tuples."""
+    values: list[Any] = [tuple(value) if isinstance(value, list) else value for value in fields]
+    return Outcome(job, *values)
 
 
 def connect(ray: Any, address: str) -> None:
@@ -212,20 +251,18 @@ def connect(ray: Any, address: str) -> None:
 
 
 def groups(jobs: Sequence[Job], numbers: Sequence[int]) -> Iterator[str]:
-    """As JSON: [number, the source's store or none, its path, size and MD5, the target's path] of each."""
+    """As JSON: [number, URL of the source's storage, its path, size and MD5, the target's path] of each."""
     group: list[list[Any]] = []
     held = 0
     for number in numbers:
-        job, size = jobs[number], size_of(jobs[number].source)
+        job, size = jobs[number], file_size(jobs[number])
         if group and (len(group) == GROUP_FILES or held + size > GROUP_BYTES):
             yield json.dumps(group)
             group, held = [], 0
         held += size
-        if isinstance(job.source, Path):
-            group.append([number, None, str(job.source.absolute()), size, "", job.target.path])
-        else:
-            md5 = job.source.item.md5 if job.source.item is not None else ""
-            group.append([number, job.source.store.url, job.source.path, size, md5, job.target.path])
+        source = job.source
+        md5 = source.item.md5 if source.item is not None else ""
+        group.append([number, source.storage.url, source.path, size, md5, job.target.path])
     if group:
         yield json.dumps(group)
 

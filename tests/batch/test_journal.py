@@ -13,28 +13,27 @@ import time
 import numpy as np
 import pytest
 
-from maximir import images
+from maximir import images, storage
+from maximir.batch.journal import FILE, Entry, FileJournal, settings_digest
+from maximir.batch.plan import plan
+from maximir.batch.restore import restore_jobs
 from maximir.errors import UsageError
 from maximir.files import PART
-from maximir.restoring.batch import plan, restore_files
-from maximir.restoring.journal import NAME, Journal, remove_parts, settings_digest
+from maximir.storage import Address, Folder
 
 
 class Inverter:
-    """A restorer as `restore_files` needs it, that says what it was given."""
+    """A restorer as `restore_jobs` needs it, that says what it was given."""
 
-    def __init__(self, most=1):
-        self.most, self.batches = most, []
-
-    def batch_size(self, height, width):
-        return self.most
+    def __init__(self):
+        self.seen = []
 
     def precision_for(self, dtype):
         return "fp32"
 
-    def restore_photos(self, photos, **call):
-        self.batches.append([int(photo.rgb[0, 0, 0]) for photo in photos])
-        return [dataclasses.replace(photo, rgb=255 - photo.rgb) for photo in photos]
+    def restore_photo(self, photo, **call):
+        self.seen.append(int(photo.rgb[0, 0, 0]))
+        return dataclasses.replace(photo, rgb=255 - photo.rgb)
 
 
 @pytest.fixture
@@ -48,19 +47,23 @@ def folders(tmp_path):
 
 
 def go(folders, *, restorer=None, settings="a", resume=True, overwrite=False, stop_after=None):
-    """Restore the folder; what became of each image, and which were computed together."""
+    """Restore the folder; what became of each image, and which were computed."""
     restorer = restorer or Inverter()
     folders[1].mkdir(exist_ok=True)
-    jobs = plan([folders[0]], folders[1])
-    with Journal(folders[1], settings, resume=resume) as journal:
-        outcomes = restore_files(restorer, jobs, overwrite=overwrite, journal=journal)
+    planned = plan([folders[0]], folders[1])
+    with planned.open_journal(settings, resume=resume) as journal:
+        outcomes = restore_jobs(planned.jobs, restorer, journal, overwrite=overwrite)
         done = []
         for outcome in outcomes:
             done.append(outcome)
             if len(done) == stop_after:
                 outcomes.close()
                 break
-    return {outcome.job.source.name[:2]: outcome.facts()["status"] for outcome in done}, restorer.batches
+    return {outcome.job.source.name[:2]: outcome.facts()["status"] for outcome in done}, restorer.seen
+
+
+def entry(name):
+    return Entry(name, "source", "a", "result", 1, 2)
 
 
 def files(folder):
@@ -71,15 +74,15 @@ def files(folder):
 def test_what_is_done_stays(folders):
     assert set(go(folders, stop_after=4)[0].values()) == {"restored"}
     first = files(folders[1])
-    del first[NAME]
+    del first[FILE]
     times = {name: os.stat(folders[1] / name).st_mtime_ns for name in first}
-    status, batches = go(folders)
+    status, seen = go(folders)
     assert 4 <= list(status.values()).count("known") == len(first) < 12
-    assert len(batches) == 12 - len(first)
+    assert len(seen) == 12 - len(first)
     assert len(files(folders[1])) == 12 + 1
     assert {name: os.stat(folders[1] / name).st_mtime_ns for name in first} == times
-    status, batches = go(folders)
-    assert set(status.values()) == {"known"} and not batches
+    status, seen = go(folders)
+    assert set(status.values()) == {"known"} and not seen
 
 
 def test_content_decides_not_names_or_times(folders):
@@ -89,8 +92,8 @@ def test_content_decides_not_names_or_times(folders):
     os.utime(source / "01.png", (1, 1))  # the same, of another time
     (target / "02.png").unlink()  # a result that is gone
     (target / "03.png").write_bytes(b"somebody else's")
-    status, batches = go(folders)
-    assert sorted(batches) == [[2], [100]]
+    status, seen = go(folders)
+    assert seen == [100, 2]
     assert [status[k] for k in ("00", "01", "02", "03")] == ["restored", "known", "restored", "failed"]
     assert (target / "03.png").read_bytes() == b"somebody else's"
     assert images.read(target / "00.png").rgb[0, 0, 0] == 155
@@ -106,23 +109,23 @@ def test_what_could_not_be_replaced_is_still_ours(folders, monkeypatch):
 
     images.write(images.Photo(np.full((4, 5, 3), 100, np.uint8)), folders[0] / "00.png")
     with monkeypatch.context() as patch:
-        patch.setattr(images, "write_atomically", full)
+        patch.setattr(storage, "write_atomically", full)
         status, _ = go(folders)
     assert status.pop("00") == "failed" and set(status.values()) == {"known"}
     assert files(folders[1]) == before
-    status, batches = go(folders)
-    assert status["00"] == "restored" and batches == [[100]]
+    status, seen = go(folders)
+    assert status["00"] == "restored" and seen == [100]
 
 
 def test_what_others_changed_is_named(folders):
     go(folders)
     (folders[1] / "03.png").write_bytes(b"somebody else's")
-    with Journal(folders[1], "a", resume=True) as journal:
-        jobs = plan([folders[0] / "03.png"], folders[1])
-        (outcome,) = restore_files(Inverter(), jobs, overwrite=False, journal=journal)
+    planned = plan([folders[0] / "03.png"], folders[1])
+    with planned.open_journal("a", resume=True) as journal:
+        (outcome,) = restore_jobs(planned.jobs, Inverter(), journal)
         why = "exists, and is not what maximir made of it; use --overwrite to replace it"
         assert outcome.error == f"{folders[1] / '03.png'} {why}"
-        (outcome,) = restore_files(Inverter(), jobs, overwrite=True, journal=journal)
+        (outcome,) = restore_jobs(planned.jobs, Inverter(), journal, overwrite=True)
         assert outcome.error is None
 
 
@@ -140,21 +143,9 @@ def test_without_resume_the_journal_counts_for_nothing(folders):
     assert set(go(folders)[0].values()) == {"known"}  # written all the same
 
 
-def test_neighbours_are_computed_again_for_the_same_bits(folders):
-    """Another batch can give other bits: one that is not whole is computed whole."""
-    go(folders, restorer=Inverter(4))
-    (folders[1] / "below" / "09.png").unlink()
-    before = os.stat(folders[1] / "below" / "08.png").st_mtime_ns
-    status, batches = go(folders, restorer=Inverter(4))
-    # The folder's order: 00 to 05, then below/06 to below/11.
-    assert batches == [[8, 9, 10, 11]]
-    assert list(status.values()).count("known") == 11
-    assert os.stat(folders[1] / "below" / "08.png").st_mtime_ns == before
-
-
 def test_a_journal_that_was_cut_off(folders):
     go(folders)
-    path = folders[1] / NAME
+    path = folders[1] / FILE
     path.write_bytes(path.read_bytes()[:-20])
     assert b"\n" not in path.read_bytes()[-20:]
     status, _ = go(folders)
@@ -167,28 +158,28 @@ def test_a_journal_that_was_cut_off(folders):
 @pytest.mark.parametrize("rubbish", [b"\xff\xfe\n", b"[]\n", b'{"target": "x"}\n', b"1" * 100_000])
 def test_rubbish_in_a_journal(folders, rubbish):
     go(folders)
-    path = folders[1] / NAME
+    path = folders[1] / FILE
     path.write_bytes(rubbish + b"\n" + path.read_bytes())
     assert set(go(folders)[0].values()) == {"known"}
 
 
 def test_two_runs_in_a_folder(tmp_path):
     with (
-        Journal(tmp_path, "a"),
-        Journal(tmp_path, "b"),  # side by side is fine
+        FileJournal(tmp_path, "a"),
+        FileJournal(tmp_path, "b"),  # side by side is fine
         pytest.raises(UsageError, match="another maximir writes there"),
     ):
-        Journal(tmp_path, "a", resume=True)
-    Journal(tmp_path, "a", resume=True).__exit__(None, None, None)
+        FileJournal(tmp_path, "a", resume=True)
+    FileJournal(tmp_path, "a", resume=True).close()
 
 
 def test_a_journal_ends_in_order(folders):
     """One line a result, by name, however the run went; results that are gone are forgotten."""
     go(folders, stop_after=4)
     go(folders, settings="b")
-    path, undisturbed = folders[1] / NAME, folders[1].with_name("undisturbed")
+    path, undisturbed = folders[1] / FILE, folders[1].with_name("undisturbed")
     go((folders[0], undisturbed), settings="b", resume=False)
-    assert path.read_bytes() == (undisturbed / NAME).read_bytes()
+    assert path.read_bytes() == (undisturbed / FILE).read_bytes()
     targets = [json.loads(line)["target"] for line in path.read_text().splitlines()]
     assert targets == sorted(set(targets)) and len(targets) == 12
     (folders[1] / "03.png").unlink()
@@ -200,35 +191,35 @@ def test_a_journal_ends_in_order(folders):
 
 
 def test_a_journal_is_not_put_in_order_under_another_run(tmp_path):
-    with Journal(tmp_path, "a") as other:
-        with Journal(tmp_path, "a"):
+    with FileJournal(tmp_path, "a") as other:
+        with FileJournal(tmp_path, "a"):
             pass
         (tmp_path / "photo.png").write_bytes(b"")
-        other.add(tmp_path / "photo.png", "source", "result", 1, 2)
-    with Journal(tmp_path, "a", resume=True) as journal:
-        assert journal.targets == {"photo.png"}
+        other.add(entry("photo.png"))
+    with FileJournal(tmp_path, "a", resume=True) as journal:
+        assert journal.known == {"photo.png"}
 
 
 def test_drives_without_locks(folders, monkeypatch):
     def flock(file, how):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr("maximir.restoring.journal.fcntl.flock", flock)
+    monkeypatch.setattr("maximir.batch.journal.fcntl.flock", flock)
     assert set(go(folders)[0].values()) == {"restored"}
     assert set(go(folders)[0].values()) == {"known"}
-    with Journal(folders[1], "a") as other:  # nobody knows of it: nothing is put in order
+    with FileJournal(folders[1], "a") as other:  # nobody knows of it: nothing is put in order
         go(folders)
-        other.add(folders[1] / "new.png", "source", "result", 1, 2)
-    with Journal(folders[1], "a", resume=True) as journal:
-        assert "new.png" in journal.targets
+        other.add(entry("new.png"))
+    with FileJournal(folders[1], "a", resume=True) as journal:
+        assert "new.png" in journal.known
 
 
 def test_half_written_files_are_removed(tmp_path):
     (tmp_path / f"{PART}0123456789ab.png").write_bytes(b"half")
-    (tmp_path / NAME).write_bytes(b"")
+    (tmp_path / FILE).write_bytes(b"")
     (tmp_path / "photo.png").write_bytes(b"whole")
-    remove_parts([tmp_path])
-    assert sorted(os.listdir(tmp_path)) == [NAME, "photo.png"]
+    FileJournal(tmp_path, "a", resume=True, targets=[Address(Folder(tmp_path), "photo.png")]).close()
+    assert sorted(os.listdir(tmp_path)) == [FILE, "photo.png"]
 
 
 def test_settings_have_one_name():
@@ -263,7 +254,7 @@ def test_killed_and_resumed(tmp_path, gentle_weights):
             env=environment,
         )
         # Past the start, which takes most of the time: wait for the journal to grow.
-        journal = tmp_path / "out" / NAME
+        journal = tmp_path / "out" / FILE
         size, patience = journal.stat().st_size if journal.exists() else 0, time.monotonic() + 60
         while run.poll() is None and time.monotonic() < patience:
             if journal.exists() and journal.stat().st_size > size:

@@ -15,13 +15,16 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
+from maximir.batch.pipeline import WAITING_BYTES, WAITING_PHOTOS
 from maximir.errors import UsageError
 from maximir.files import reason
-from maximir.restoring.pipeline import WAITING_BYTES, WAITING_PHOTOS
+
+if TYPE_CHECKING:
+    from maximir.restoring.restorer import Restorer
 
 PORTIONS = 20_000  # at least, in which the work is simulated
 PORTIONS_EACH = 200  # at least, of each worker: its last one is half a hundredth of its work
@@ -98,6 +101,10 @@ class Outcome(NamedTuple):
     again: int
     limit: str
 
+    def cost(self, price: float, gigabytes: float, price_per_gigabyte: float) -> float:
+        """At a price for an hour of a worker, and for each GB that is moved."""
+        return self.worker_seconds / HOUR * price + gigabytes * price_per_gigabyte
+
 
 class Portion(NamedTuple):
     """Some photographs that are simulated as one: bytes to read and to write, seconds of computing."""
@@ -173,6 +180,11 @@ def best(outcomes: Sequence[Outcome]) -> Outcome:
     return min(cheap, key=lambda outcome: outcome.seconds)
 
 
+def first_wasteful(outcomes: Sequence[Outcome]) -> Outcome | None:
+    """The first one in which workers compute less than half as much of their time as in the first of all."""
+    return next((outcome for outcome in outcomes if outcome.busy < 0.5 * outcomes[0].busy), None)
+
+
 def fewest(
     kinds: Sequence[Kind], images: int, seconds: float, cluster: Cluster = Cluster(), seed: int = 0
 ) -> Outcome | None:
@@ -210,6 +222,22 @@ def means(kinds: Sequence[Kind]) -> tuple[float, float]:
         for values in ([kind.pixels for kind in kinds], [kind.seconds for kind in kinds])
     )
     return pixels / MEGA, seconds
+
+
+def gigabytes_moved(kinds: Sequence[Kind], images: int, cluster: Cluster) -> float:
+    return images * means(kinds)[0] * (cluster.read + cluster.written) / 1e9
+
+
+def stated_kinds(sizes: Sequence[tuple[int, int, float]], seconds_per_megapixel: float) -> list[Kind]:
+    """From heights, widths and shares."""
+    return [Kind(h * w, share, h * w / MEGA * seconds_per_megapixel) for h, w, share in sizes]
+
+
+def timed_kinds(sizes: Sequence[tuple[int, int, float]], restorer: Restorer) -> list[Kind]:
+    """From heights, widths and shares: computing is timed on this machine."""
+    from maximir.restoring.foresight import foresee
+
+    return [Kind(h * w, share, foresee(restorer, h, w).seconds) for h, w, share in sizes]
 
 
 def read_sample(report: Path) -> list[Kind]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import hashlib
 import json
 import random
 import threading
@@ -15,11 +16,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 from test_journal import Inverter
 
 from helpers.command import maximir
-from maximir import images, stores
+from maximir import images, storage
+from maximir.batch.journal import FOLDER
+from maximir.batch.plan import plan, select_shard, shard_number
+from maximir.batch.restore import restore_jobs
 from maximir.errors import UsageError
-from maximir.restoring import stored
-from maximir.restoring.records import FOLDER, Records
-from maximir.stores import Store
+from maximir.storage import Address, Unreachable, open_storage
 
 
 class Killed(BaseException):
@@ -83,13 +85,13 @@ class Weather(MemoryFileSystem):
 
 
 class Dimmer(Inverter):
-    def restore_photos(self, photos, **call):
-        return [dataclasses.replace(photo, rgb=photo.rgb // 2) for photo in photos]
+    def restore_photo(self, photo, **call):
+        return dataclasses.replace(photo, rgb=photo.rgb // 2)
 
 
 @pytest.fixture
 def weather(monkeypatch):
-    monkeypatch.setattr(stores, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(storage, "FIRST_WAIT", 0.0)
     fsspec.register_implementation("weather", Weather, clobber=True)
     Weather.calm()
     Weather.store.clear()
@@ -114,12 +116,10 @@ def fill(url, count=10):
 
 
 def go(source, target, *, resume=True, settings="a", overwrite=False, shard=None, restorer=None):
-    store = Store(str(target))
-    jobs = stored.plan([str(source)], store)
-    jobs = jobs if shard is None else stored.shard_of(jobs, shard)
-    records = Records(store, settings, resume=resume, order=[job.target for job in jobs])
-    outcomes = stored.restore_files(restorer or Inverter(), jobs, overwrite=overwrite, records=records)
-    return {outcome.job.target.path: outcome for outcome in outcomes}
+    planned = plan([str(source)], str(target), shard=shard, shared=True)
+    with planned.open_journal(settings, resume=resume) as journal:
+        outcomes = restore_jobs(planned.jobs, restorer or Inverter(), journal, overwrite=overwrite)
+        return {outcome.job.target.path: outcome for outcome in outcomes}
 
 
 def statuses(outcomes):
@@ -161,7 +161,7 @@ def test_a_replacement_that_was_killed_leaves_the_old_result_ours(memory, monkey
     fill("memory://in", 1)
     go("memory://in", "memory://out")
     with monkeypatch.context() as patch:
-        patch.setattr(stores.Address, "write", lambda self, data: (_ for _ in ()).throw(Killed))
+        patch.setattr(Address, "write", lambda self, data: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             go("memory://in", "memory://out", settings="b", restorer=Dimmer())
     assert statuses(go("memory://in", "memory://out")) == {"00.png": "known"}
@@ -195,7 +195,7 @@ def test_kills_and_a_store_with_bad_days(weather, seed):
     found, expected = contents("weather://out"), contents("weather://undisturbed")
     assert kills >= 4
     assert {name: found[name] for name in expected} == expected
-    assert all(stores.PART in name for name in found.keys() - expected.keys())
+    assert all(storage.PART in name for name in found.keys() - expected.keys())
 
 
 def test_a_late_listing_loses_nothing(weather):
@@ -236,22 +236,18 @@ def test_two_at_once_write_the_same(memory):
 
 def test_shards_do_all_and_nothing_twice(memory, tmp_path):
     fill("memory://in")
-    whole = [job.target.path for job in stored.plan(["memory://in"], Store("memory://out"))]
+    whole = [job.target.path for job in plan(["memory://in"], "memory://out").jobs]
     parts = [
-        [
-            job.target.path
-            for job in stored.shard_of(stored.plan(["memory://in"], Store(str(tmp_path))), f"{i}/3")
-        ]
-        for i in (1, 2, 3)
+        [job.target.path for job in plan(["memory://in"], tmp_path, shard=f"{i}/3").jobs] for i in (1, 2, 3)
     ]
     assert sorted(parts[0] + parts[1] + parts[2]) == sorted(whole) and all(parts)
-    assert [stored.shard_number(name, 7) for name in ("a.png", "below/é.jpg", "z")] == [2, 7, 5]  # everywhere
+    assert [shard_number(name, 7) for name in ("a.png", "below/é.jpg", "z")] == [2, 7, 5]  # everywhere
     for i in (1, 2, 3):
         go("memory://in", tmp_path, shard=f"{i}/3")
     assert set(statuses(go("memory://in", tmp_path)).values()) == {"known"}
     for wrong in ("0/3", "4/3", "3", "a/b", "1/0"):
         with pytest.raises(UsageError, match="--shard is i/n"):
-            stored.shard_of([], wrong)
+            select_shard([], wrong)
 
 
 def test_a_zip_is_read_but_not_written(tmp_path):
@@ -261,7 +257,7 @@ def test_a_zip_is_read_but_not_written(tmp_path):
     outcomes = go(f"zip://::{tmp_path}/pictures.zip", tmp_path / "out")
     assert statuses(outcomes) == {"a/one.png": "restored", "two.png": "restored"}
     with pytest.raises(UsageError, match="cannot be written object by object"):
-        Store(f"zip://::{tmp_path}/pictures.zip").check_writable()
+        open_storage(f"zip://::{tmp_path}/pictures.zip").check_writable()
 
 
 @pytest.mark.parametrize(
@@ -286,7 +282,86 @@ def test_credentials_are_never_shown():
         "https://host/a.png?token=hidden&x=1",
         "zip://a::ftp://u:hidden@h/z",
     ):
-        assert "hidden" not in stores.shown(url) and "***" in stores.shown(url)
+        assert "hidden" not in storage.redact(url) and "***" in storage.redact(url)
+
+
+class ClientError(Exception):
+    def __init__(self, status):
+        self.status = status
+        super().__init__(f"HTTP {status}")
+
+
+class NoCredentialsError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        (PermissionError("Access Denied"), 1),
+        (FileNotFoundError("gone"), 1),
+        (NoCredentialsError("Unable to locate credentials"), 1),
+        (ClientError(401), 1),
+        (ClientError(404), 1),
+        (ClientError(429), storage.ATTEMPTS),
+        (ClientError(503), storage.ATTEMPTS),
+        (OSError(errno.EBUSY, "SlowDown"), storage.ATTEMPTS),
+        (TimeoutError("no answer"), storage.ATTEMPTS),
+    ],
+)
+def test_what_cannot_pass_is_not_tried_again(weather, monkeypatch, error, attempts):
+    asked = []
+
+    def fail(self, path, *rest, **more):
+        asked.append(path)
+        raise error
+
+    monkeypatch.setattr(Weather, "cat_file", fail)
+    address = open_storage("weather://in")
+    with pytest.raises(Unreachable, match=r"^weather://in/a\.png: cannot be read") as caught:
+        address.read("a.png")
+    assert len(asked) == attempts
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
+
+
+def test_an_error_of_the_storage_shows_no_secret(weather, monkeypatch):
+    def fail(self, path, *rest, **more):
+        raise PermissionError("me with hidden at weather://me:hidden@in/a.png?token=secret was refused")
+
+    monkeypatch.setattr(Weather, "cat_file", fail)
+    with pytest.raises(Unreachable) as caught:
+        open_storage("weather://me:hidden@in").read("a.png")
+    assert "hidden" not in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_entries_are_those_of_earlier_versions(memory, tmp_path):
+    """Byte for byte, so that old runs go on."""
+    fill("memory://in", 1)
+    go("memory://in", "memory://out")
+    record = (
+        '{"target": "00.png", "source": "%s", "settings": "a", "result": "%s", "height": 4, "width": 5, '
+        '"source_md5": "%s", "result_md5": "%s"}\n'
+    )
+    source, result = memory["/in/00.png"].getvalue(), memory["/out/00.png"].getvalue()
+    digests = [hashlib.new(kind, data).hexdigest() for kind in ("sha256", "md5") for data in (source, result)]
+    assert memory["/out/.maximir/00.png.json"].getvalue().decode() == record % tuple(digests)
+    (tmp_path / "00.png").write_bytes(source)
+    planned = plan([tmp_path / "00.png"], tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    with planned.open_journal("a", resume=False) as journal:
+        assert [outcome.error for outcome in restore_jobs(planned.jobs, Inverter(), journal)] == [None]
+    line = record.partition(', "source_md5"')[0] % tuple(digests[:2]) + "}\n"
+    assert (tmp_path / "out" / ".maximir.jsonl").read_text() == line
+
+
+def test_an_image_given_twice_is_one(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(png(1))
+    for inputs in (
+        [tmp_path / "in", tmp_path / "in" / "a.png"],
+        [tmp_path / "in" / "a.png", tmp_path / "in"],
+    ):
+        assert len(plan(inputs, tmp_path / "out").jobs) == 1
 
 
 def test_names_that_would_be_one(memory):
@@ -295,12 +370,12 @@ def test_names_that_would_be_one(memory):
     fs.pipe_file("/in/a.gif.png", png(1))
     outcomes = go("memory://in", "memory://out")
     assert len(outcomes) == 1
-    jobs = stored.plan(["memory://in"], Store("memory://out"))
+    jobs = plan(["memory://in"], "memory://out").jobs
     assert [job.problem for job in jobs if job.problem] == [
         "would become memory://out/a.gif.png, as a.gif.png does"
     ]
     with pytest.raises(UsageError, match="same folder"):
-        stored.plan(["memory://in"], Store("memory://in"))
+        plan(["memory://in"], "memory://in")
 
 
 def test_the_command(memory, tmp_path, capsys, gentle_weights):
