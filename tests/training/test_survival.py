@@ -71,7 +71,7 @@ def losses(place, run):
 
 
 def test_killed_while_it_trains_it_ends_bit_identical(place, capsys):
-    """The command with its loader's processes, killed after its first state; test_train has the other cases."""
+    """The command, with loader processes, killed after its first state."""
     more = ("--save-every", "2", "--workers", "2")
     states = place / "killed" / "states"
     process = subprocess.Popen(
@@ -121,7 +121,7 @@ KINDS = ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)]  # FSDP2 takes it
 
 @pytest.fixture(scope="module", params=KINDS)
 def pair(request, place):
-    """Two processes' run, and in NAME-resumed the same, gone on with after its first state; the runs' name."""
+    """The name of a run by two processes; NAME-resumed is the same, resumed from its first state."""
     kind = request.param
     shard = ("--shard",) if kind == "fsdp2" else ()
     first, again = (
