@@ -18,6 +18,9 @@ LONGEST_FIRST = {"test_survival", "test_export", "test_page", "test_train", "tes
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in LONGEST_FIRST)
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
 
 
 TINY = MaximConfig(features=8, stages=1, groups=1, bottlenecks=1)
