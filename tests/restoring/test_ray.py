@@ -24,5 +24,3 @@ def test_a_cluster_does_what_one_process_does(tmp_path, gentle_weights, capfd):
     assert files(tmp_path / "one") == names
     for name in names:
         assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
-    maximir("restore", tmp_path / "in", "-o", tmp_path / "ray", *how, "--ray", "local", expect=1)
-    assert "4 done before" in capfd.readouterr().out
