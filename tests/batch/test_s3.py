@@ -36,7 +36,7 @@ def test_from_bucket_to_bucket_as_on_a_disk(s3, tmp_path, capsys, gentle_weights
         data, _ = images.encode(images.Photo(np.full((4, 5 + k, 3), 40 * k, np.uint8)), "png")
         s3.pipe_file(f"pictures/in/{k}.png", data)
         (tmp_path / "in" / f"{k}.png").write_bytes(data)
-    also = ("--weights", gentle_weights)
+    also = ("--weights", gentle_weights, "--precision", "fp32")  # addresses take fp32 for auto
     maximir("restore", tmp_path / "in", "-o", tmp_path / "out", *also)
     maximir("restore", "s3://pictures/in", "-o", "s3://pictures/out", *also)
     for k in range(3):
