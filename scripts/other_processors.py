@@ -1,6 +1,6 @@
 """Do the native kernels compute the same for processors that are not this one? Correctness only, no timing.
 
-python scripts/other_processors.py          (Debian: g++-aarch64-linux-gnu qemu-user clang libomp-dev)
+python scripts/other_processors.py          (Debian: g++-aarch64-linux-gnu qemu-user clang)
 
 Builds other_processors.cpp for each target with `build_kernels.FLAGS`, runs it (under qemu where the
 processor is another one) and compares the results of all sweeps with the reference's: g++ for the

@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -247,6 +248,39 @@ def test_tensors_of_transforms_are_torchs(transform):
 def test_kernels_were_built():
     """Else a broken build would only skip the tests above."""
     assert kernels.library() is not None
+
+
+@NEEDS_KERNELS
+def test_a_team_computes_what_one_thread_does(monkeypatch):
+    x, weight, bias = torch.randn(1, 64, 64, 32), torch.randn(32, 32, 3, 3), torch.randn(32)
+    results = []
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        results.append((kernels.gelu(x), kernels.convolve(x, weight, bias, True, True, False)))
+    assert all(torch.equal(*both) for both in zip(*results, strict=True))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted by Linux's /proc")
+@NEEDS_KERNELS
+def test_threads_are_torchs():
+    """A second OpenMP runtime would fight torch's for the processors."""
+    script = (
+        "import os, torch; from pathlib import Path; from maximir.ops import kernels\n"
+        "torch.set_num_threads(3); x = torch.randn(1 << 20)\n"
+        "def threads(): return len(os.listdir('/proc/self/task'))\n"
+        "alone = threads(); torch.nn.functional.gelu(x)\n"
+        "before = threads(); kernels.gelu(x); after = threads()\n"
+        "maps = [line.split()[-1] for line in Path('/proc/self/maps').read_text().splitlines()]\n"
+        "runtimes = {name for name in maps if any(n in name for n in ('libgomp', 'libomp', 'libiomp'))}\n"
+        "assert before >= alone + 2 and after == before, (alone, before, after)\n"
+        "assert len(runtimes) == 1, runtimes"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_no_kernels_without_torchs_openmp(monkeypatch):
+    monkeypatch.setattr(kernels, "OPENMP", "nothing.so")
+    assert kernels.library.__wrapped__() is None
 
 
 def test_without_a_library_the_result_is_the_same(tmp_path):

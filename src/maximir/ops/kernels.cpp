@@ -27,13 +27,15 @@
 #include <utility>
 #include <vector>
 
-#include <omp.h>
-
 #ifdef __AVX__
 #include <immintrin.h>
 #endif
 
+#ifdef _WIN32
+#define EXPORT extern "C" __declspec(dllexport)
+#else
 #define EXPORT extern "C" __attribute__((visibility("default")))
+#endif
 #define ALWAYS_INLINE __attribute__((always_inline))  // also of lambdas: a tile must stay in registers
 #define INLINE inline ALWAYS_INLINE
 #define UNROLL _Pragma("GCC unroll 16")
@@ -82,6 +84,18 @@ struct Convolution {
     int32_t replicate;                             // what pads: the outermost pixels; otherwise zeros
     int32_t threads;                               // with the caller's
     float negative_slope;                          // of a leaky ReLU that follows; 1: none
+};
+
+// Entry points of the OpenMP runtime that torch has loaded.
+struct OpenMP {
+#ifdef _WIN32  // Intel's, and LLVM's
+    int32_t (*global_thread_num)(const void* location);
+    void (*push_num_threads)(const void* location, int32_t thread, int32_t threads);
+    void (*fork_call)(const void* location, int32_t arguments,
+                      void (*member)(int32_t*, int32_t*, void (*)(void*), void*), ...);
+#else  // GCC's; LLVM's and Intel's have it too
+    void (*parallel)(void (*body)(void*), void* data, unsigned threads, unsigned flags);
+#endif
 };
 
 enum Status { OK = 0, BAD_ARGUMENT = 1, NO_MEMORY = 2 };
@@ -274,19 +288,40 @@ class Arena {
     std::vector<void*> blocks;
 };
 
+// Torch's threads wait for more work in a busy loop, and threads of our own or of another OpenMP runtime would
+// have to fight them for the processors. So none is linked: kernels.py passes the entry points of torch's.
+OpenMP openmp;
+
+// body(data) on every thread of a team.
+void run_team(int threads, void (*body)(void*), void* data) {
+#ifdef _WIN32
+    static const struct {
+        int32_t reserved, flags, reserved2, reserved3;
+        const char* source;
+    } location{0, 2, 0, 0, ";unknown;unknown;0;0;;"};  // LLVM's ident_t
+    openmp.push_num_threads(&location, openmp.global_thread_num(&location), threads);
+    auto member = [](int32_t*, int32_t*, void (*body)(void*), void* data) { body(data); };
+    openmp.fork_call(&location, 2, member, body, data);
+#else
+    openmp.parallel(body, data, unsigned(threads), 0);
+#endif
+}
+
 // work(thread, i) for every i in [first, last), in runs of `run` that threads take as they get free.
 template <class Work>
 void parallel(int threads, int64_t first, int64_t last, int64_t run, const Work& work) {
     std::atomic<int64_t> next{first};
-    auto loop = [&](int thread) {
+    std::atomic<int> members{0};
+    auto member = [&] {
+        const int thread = members++;
         for (int64_t start; (start = next.fetch_add(run)) < last;)
             for (int64_t i = start; i < std::min(start + run, last); ++i) work(thread, i);
     };
     int useful = int(std::min<int64_t>(threads, (last - first + run - 1) / run));
-    // OpenMP, because torch's threads are OpenMP's too: after its own work they wait in a busy loop for a while,
-    // and threads of our own would have to fight them for the processors.
-#pragma omp parallel num_threads(useful) if (useful > 1)
-    loop(omp_get_thread_num());
+    if (useful > 1)
+        run_team(useful, [](void* data) { (*static_cast<decltype(member)*>(data))(); }, &member);
+    else
+        member();
 }
 
 // ---- Products ---------------------------------------------------------------------------------------------
@@ -871,6 +906,9 @@ int guarded(bool arguments, const Call& call) {
 #define SOURCE_DIGEST "unknown"
 #endif
 EXPORT const char* source_digest(void) { return SOURCE_DIGEST; }
+
+// Where the threads come from; to be called before any kernel that gets more than one.
+EXPORT void use_openmp(const OpenMP* entry_points) { openmp = *entry_points; }
 
 // Whether this processor has the instructions that this build is made of.
 EXPORT int supported(void) {

@@ -13,6 +13,7 @@ import ctypes
 import functools
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from ctypes import Structure, c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
@@ -26,6 +27,13 @@ SWITCH = "MAXIMIR_KERNELS"  # environment variable: the library to use, by its n
 OFF = "off"
 SOURCE = Path(__file__).with_name("kernels.cpp")  # a library of another version would misread its arguments
 LIBRARIES = ("avx512bf16", "avx512", "avx2", "baseline")  # the best first
+# Torch's OpenMP runtime: the library in torch/lib that is it or links it, and the functions that kernels.cpp calls.
+OPENMP = {"win32": "libiomp5md.dll", "darwin": "libtorch_cpu.dylib"}.get(sys.platform, "libtorch_cpu.so")
+ENTRY_POINTS = (
+    ("__kmpc_global_thread_num", "__kmpc_push_num_threads", "__kmpc_fork_call")
+    if sys.platform == "win32"
+    else ("GOMP_parallel",)
+)
 CHANNELS = 16  # the kernels take multiples of this
 CONV_OUTPUTS = 32  # convolutions make multiples of this
 EPSILON = 1e-6  # of LayerNorm, a constant in kernels.cpp
@@ -51,6 +59,9 @@ def library() -> ctypes.CDLL | None:
     chosen = os.environ.get(SWITCH)
     if chosen not in (None, OFF, *LIBRARIES):
         raise UsageError(f"{SWITCH}={chosen}: must be {OFF} or one of {', '.join(LIBRARIES)}")
+    openmp = openmp_entry_points()
+    if openmp is None:
+        return None
     digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
     for name in LIBRARIES:
         path = Path(__file__).with_name(f"kernels-{name}.so")
@@ -60,11 +71,22 @@ def library() -> ctypes.CDLL | None:
             loaded = ctypes.CDLL(str(path))
             loaded.source_digest.restype = ctypes.c_char_p
             current = loaded.source_digest().decode() == digest
-        except (OSError, AttributeError):  # of another system or version, or without its OpenMP library
+        except (OSError, AttributeError):  # of another system or version
             continue
         if current and loaded.supported():
+            loaded.use_openmp(openmp)
             return loaded
     return None
+
+
+def openmp_entry_points() -> ctypes.Array[c_void_p] | None:
+    """Addresses of the functions by which the kernels run on torch's threads; None if torch has no OpenMP."""
+    try:
+        runtime = ctypes.CDLL(str(Path(torch.__file__).with_name("lib") / OPENMP))
+        functions = [ctypes.cast(getattr(runtime, name), c_void_p) for name in ENTRY_POINTS]
+    except (OSError, AttributeError):
+        return None
+    return (c_void_p * len(functions))(*functions)
 
 
 @contextlib.contextmanager
