@@ -27,7 +27,7 @@ SWITCH = "MAXIMIR_KERNELS"  # environment variable: the library to use, by its n
 OFF = "off"
 SOURCE = Path(__file__).with_name("kernels.cpp")  # a library of another version would misread its arguments
 LIBRARIES = ("avx512bf16", "avx512", "avx2", "baseline")  # the best first
-# Torch's OpenMP runtime: the library in torch/lib that is it or links it, and the functions that kernels.cpp calls.
+# The library in torch/lib that is or links torch's OpenMP runtime, and the functions that kernels.cpp calls.
 OPENMP = {"win32": "libiomp5md.dll", "darwin": "libtorch_cpu.dylib"}.get(sys.platform, "libtorch_cpu.so")
 ENTRY_POINTS = (
     ("__kmpc_global_thread_num", "__kmpc_push_num_threads", "__kmpc_fork_call")
