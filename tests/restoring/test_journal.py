@@ -106,7 +106,7 @@ def test_what_could_not_be_replaced_is_still_ours(folders, monkeypatch):
 
     images.write(images.Photo(np.full((4, 5, 3), 100, np.uint8)), folders[0] / "00.png")
     with monkeypatch.context() as patch:
-        patch.setattr(images, "write_atomically", full)
+        patch.setattr("maximir.images.writing.write_atomically", full)
         status, _ = go(folders)
     assert status.pop("00") == "failed" and set(status.values()) == {"known"}
     assert files(folders[1]) == before
