@@ -912,6 +912,9 @@ EXPORT void use_openmp(const OpenMP* entry_points) { openmp = *entry_points; }
 
 // Whether this processor has the instructions that this build is made of.
 EXPORT int supported(void) {
+#ifdef __AVX2__
+    __builtin_cpu_init();  // on Windows nothing has called it yet
+#endif
 #if defined(__AVX512BF16__)
     return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw");
 #elif defined(__AVX512F__)
