@@ -137,7 +137,7 @@ def test_resume(photos, tiny_weights, tmp_path, capsys):
     assert "4 done before, 0 restored" in capsys.readouterr().out
     one = ("restore", photos / "a.png", "-o", tmp_path / "one.png", "--weights", tiny_weights, "--resume")
     maximir(*one, expect=2)
-    assert "--resume goes on in a folder" in capsys.readouterr().err
+    assert "--resume needs a folder" in capsys.readouterr().err
     assert not (tmp_path / "one.png").exists()
 
 

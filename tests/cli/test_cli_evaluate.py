@@ -152,11 +152,11 @@ def test_nothing_scored_is_still_a_report(data, no_network, tmp_path, capsys):
         ("--data {data} --weights nothing", "unknown model 'nothing'"),
         (
             "--data {data} --restored {good} --protocol papers",
-            "unknown protocol 'papers': choose of official,",
+            "unknown protocol 'papers': choose from official,",
         ),
-        ("--data {data} --restored {good} --pixels floored", "unknown pixels 'floored': choose of float,"),
+        ("--data {data} --restored {good} --pixels floored", "unknown pixels 'floored': choose from float,"),
         ("--data {data} --restored {good} --layout tidy", "--layout tidy: there is no such layout"),
-        ("--data {data} --restored {good} --degrade sepia", "--degrade sepia: unknown; choose of gaussian:"),
+        ("--data {data} --restored {good} --degrade sepia", "--degrade sepia: unknown; choose from gaussian:"),
         ("--data {data} --restored {good} --degrade gaussian:x", "--degrade gaussian:x: must be gaussian:"),
         ("--data {data} --restored {good} --save", "--save and --overwrite need --out FOLDER"),
         ("--data {data} --restored {good} --overwrite", "--save and --overwrite need --out FOLDER"),
@@ -277,7 +277,7 @@ def test_models_and_folders_are_measured_first(runs, data, no_network, tmp_path,
     maximir(
         "compare", no_network, "denoise", "--data", data / "target", "--degrade", "rain", "--only", "[abc]"
     )
-    assert "no difference that is certain" in capsys.readouterr().out
+    assert "no significant difference" in capsys.readouterr().out
 
 
 def test_images_that_only_one_has(runs, tmp_path, data, capsys):
@@ -307,7 +307,7 @@ def test_what_cannot_be_compared(runs, data, no_network, tmp_path, capsys, monke
             2,
             "by different conventions: RGB",
         ),
-        ((runs / "bad", runs / "clean"), 1, "the two have no image in common"),
+        ((runs / "bad", runs / "clean"), 1, "the two evaluations have no image in common"),
         (
             (runs / "bad", tmp_path / "good"),
             2,
@@ -320,7 +320,7 @@ def test_what_cannot_be_compared(runs, data, no_network, tmp_path, capsys, monke
         assert reason in streams.err and streams.err.count("\n") == 1 and not streams.out
     (runs / "y" / "run.json").write_text("{")
     maximir("compare", runs / "y", runs / "bad", expect=1)
-    assert "holds no whole evaluation" in capsys.readouterr().err
+    assert "holds no complete evaluation" in capsys.readouterr().err
 
 
 def test_without_scipy_nothing_is_measured(data, no_network, tmp_path, capsys, monkeypatch):

@@ -532,7 +532,7 @@ def test_only(tmp_path):
         found = find_cases(tmp_path, only=patterns)
         assert [case.name for case in found.cases] == expected
         assert found.left_out == (("haze/1402_a_input.png", "no target"),) and not found.ignored
-    with pytest.raises(MaximirError, match="nothing in it is called 15\\* or 1402"):
+    with pytest.raises(MaximirError, match="no image matches is called 15\\* or 1402"):
         find_cases(tmp_path, only=["15*", "1402"])
 
 
@@ -549,7 +549,7 @@ def test_only_does_not_depend_on_what_is_above(place, tmp_path):
     assert case.name.endswith("input/1")
     scene = {".": "test/Rain100H/2", "test": "Rain100H/2", "test/Rain100H": "2"}[place]
     assert len(find_cases(tmp_path / place, only=[scene]).cases) == 1
-    with pytest.raises(MaximirError, match="nothing in it"):
+    with pytest.raises(MaximirError, match="no image matches"):
         find_cases(tmp_path / place, only=[f"*{tmp_path.name}*"])
 
 
@@ -590,7 +590,7 @@ def test_what_realblurs_list_names_must_be_there(tmp_path):
     found = find_cases(tmp_path)
     assert [case.name for case in found.cases] == ["RealBlur-J_x/scene1/blur/blur_1"]
     assert found.left_out == tuple(
-        (f"RealBlur-J_x/scene{s}/blur/blur_{n}.png", "named in the list of test images, but not there")
+        (f"RealBlur-J_x/scene{s}/blur/blur_{n}.png", "in the list of test images, but missing")
         for s, n in ((1, 2), (3, 1))
     )
 
@@ -640,7 +640,7 @@ def test_restored_blocks_of_sidd(tmp_path):
     restored, missing, beside = match_restored(found, folder)
     assert restored["ValidationNoisyBlocksSrgb/0002_01"] == folder / "0002_01.png" and len(restored) == 4
     assert len(missing) == 2 and beside == [
-        ("Idenoised.mat", "is no image: save its blocks as images, NNNN_NN.png")
+        ("Idenoised.mat", "is not an image: save its blocks as images, NNNN_NN.png")
     ]
 
 

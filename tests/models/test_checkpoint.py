@@ -292,7 +292,7 @@ def test_a_parameter_twice(arrays, tmp_path):
         name = archive.namelist()[0]
         with pytest.warns(UserWarning, match="Duplicate"):
             archive.writestr(name, archive.read(name))
-    with pytest.raises(MaximirError, match="is there twice"):
+    with pytest.raises(MaximirError, match="occurs twice"):
         load_model(path)
 
 

@@ -163,10 +163,10 @@ def test_metrics(service):
         (400, "task is missing", [("image", "a", b"x")]),
         (
             400,
-            "must be a file's content",
+            "must be the file itself",
             [("image", None, b"http://127.0.0.1/a.png"), ("task", None, b"denoise")],
         ),
-        (400, "must be a file's content", [("image", None, b"/etc/passwd"), ("task", None, b"denoise")]),
+        (400, "must be the file itself", [("image", None, b"/etc/passwd"), ("task", None, b"denoise")]),
         (400, "image was sent twice", [("image", "a", b"x"), ("image", "b", b"y")]),
         (400, "sent twice", [("image", "a", b"x"), ("task", None, b"denoise"), ("task", None, b"derain")]),
         (400, "unknown field 'path'", [("image", "a", b"x"), ("path", None, b"/etc/passwd")]),
@@ -196,7 +196,7 @@ def test_metrics(service):
         ),
         (422, "an id has 8", [("image", "a", b"x"), ("task", None, b"denoise"), ("id", None, b"../../../a")]),
         (422, "an id has 8", [("image", "a", b"x"), ("task", None, b"denoise"), ("id", None, b"12345678\n")]),
-        (413, "too many bytes", [("image", "a", b"x" * (MAX_BYTES + 1)), ("task", None, b"denoise")]),
+        (413, "image is too large", [("image", "a", b"x" * (MAX_BYTES + 1)), ("task", None, b"denoise")]),
     ],
 )
 def test_forms_that_make_no_sense(status, words, parts, service):

@@ -12,15 +12,15 @@ RESULTS = BOX / "results.json"
 
 @dataclass(frozen=True)
 class EmbeddedModel:
-    """A model in the box, one for a task. Its card, `box/TASK.md`, says more.
+    """A model in the box, one per task. Its card `box/TASK.md` has the details.
 
     Attributes:
-        summary: what it is for.
-        data: what it was trained on.
-        hours: for how long, on what.
-        shown: of what it was measured on (scripts/results.py), what tells most.
+        summary: damage that it removes.
+        data: training data.
+        hours: training time and hardware.
+        shown: the most informative test sets among its results (scripts/results.py).
         licence: of the weights.
-        limits: what it cannot do, in sentences for users.
+        limits: known failures, in sentences for users.
     """
 
     task: str
@@ -37,7 +37,7 @@ class EmbeddedModel:
 
     @property
     def results(self) -> str:
-        """Input → output PSNR (dB) on images that it was not trained on."""
+        """Input → output PSNR (dB) on images not used for training."""
         rows = {row["set"]: row for row in json.loads(RESULTS.read_text("utf-8")).get(self.task, [])}
         return "; ".join(
             f"{name}: {rows[name]['input_psnr']:.2f} → {rows[name]['psnr']:.2f}"
@@ -61,7 +61,7 @@ MODELS = (
         "545 photographs, synthetic noise; 40 pairs of PolyU",
         "1.8 h, 2 CPU cores; 2.1 h, 1 core",
         ("McMaster, Gaussian 25", "PolyU, held out"),
-        limits="Of strong noise from phones at night the colour goes, but some grain stays. "
+        limits="Strong noise from phones at night loses its colour, but some grain stays. "
         "Fine regular texture may be smoothed away.",
     ),
     EmbeddedModel(
@@ -70,7 +70,7 @@ MODELS = (
         "GoPro (the authors' first stage), then 545 photographs with synthetic motion",
         "the authors', then 0.7 h on 1 CPU core",
         ("McMaster 1–6, straight motion, synthetic", "McMaster 1–6, motion blur, synthetic"),
-        limits="Long or crooked motion is only sharpened a little.",
+        limits="Long or curved motion is only sharpened a little.",
     ),
     EmbeddedModel(
         "derain",
@@ -79,7 +79,7 @@ MODELS = (
         "7 pairs of RainTrainL",
         "the authors', then 0.6 h on 1 CPU core",
         ("Rain100L 1–20", "McMaster 1–6, rain, synthetic"),
-        limits="Drops on a lens or a window stay. Where heavy rain hides everything, the result is soft.",
+        limits="Drops on a lens or window stay. The result is soft where heavy rain hides the scene.",
     ),
     EmbeddedModel(
         "dehaze",
@@ -88,7 +88,7 @@ MODELS = (
         "20 indoor scenes of RESIDE",
         "the authors', then 0.7 h on 1 CPU core",
         ("SOTS indoor, held out", "McMaster 1–6, haze, synthetic"),
-        limits="Strong haze does not go away wholly. Colours may come out a little too strong.",
+        limits="Some of a strong haze remains. Colours may be slightly too strong.",
     ),
     EmbeddedModel(
         "enhance",
@@ -96,8 +96,8 @@ MODELS = (
         "LOL (the authors' first stage), then 49 pairs of ELIEI and LOL; 545 photographs, synthetic darkness",
         "the authors', then 0.4 h on 1 CPU core",
         ("ELIEI, held out", "LOL, held out"),
-        limits="How bright the scene was is a guess. "
-        "In the darkest pictures fine detail and colour are invented or lost.",
+        limits="The brightness of the scene is an estimate. "
+        "In very dark pictures, fine detail and colour may be lost or invented.",
     ),
     EmbeddedModel(
         "retouch",
@@ -105,7 +105,7 @@ MODELS = (
         "FiveK (the authors' first stage), then 39 photographs as the authors' whole model retouches them",
         "the authors', then 0.2 h on 1 CPU core",
         (),
-        limits="The taste is that of one retoucher, and of the whole model it has the first of two stages.",
+        limits="Has the style of one retoucher, and only the first of the authors' two stages.",
     ),
 )
 BY_TASK = {model.task: model for model in MODELS}

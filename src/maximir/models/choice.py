@@ -1,4 +1,4 @@
-"""Which model a name or a task means on this machine."""
+"""Select a model on this machine by name or task."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 from maximir.errors import UsageError
 from maximir.models import authors, catalogue, hub, store
 
-# Where an author's model comes before the box, if it was fetched: where it is the better one on people's
-# photographs as well (docs/models.md). Elsewhere it takes --model to have it.
+# Models of the authors that precede the box if they were fetched, because they are also better on ordinary
+# photographs (docs/models.md). All others need --model.
 BEFORE_THE_BOX = ("deblur-gopro", "retouch-fivek")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A model that can be used here and now.
+    """A model on this machine.
 
     Attributes:
-        name: what `--model` takes.
-        task: what it is for; "": its file does not say.
+        name: accepted by `--model`.
+        task: its task; "" if its file does not say.
         origin: "box", "authors" or "yours".
     """
 
@@ -32,7 +32,7 @@ class Choice:
 
 
 def available() -> dict[str, Choice]:
-    """All models that are here, by name: the box, then what the user has."""
+    """Return all models on this machine by name: the box, then the user's."""
     found = {model.name: Choice(model.name, model.task, "box", model.path) for model in catalogue.MODELS}
     for name, path in store.stored().items():
         known = authors.BY_NAME.get(name)
@@ -45,10 +45,10 @@ def available() -> dict[str, Choice]:
 
 
 def for_task(task: str) -> Choice:
-    """The model that a task uses: `BEFORE_THE_BOX`, then the box, then whatever else is there for it.
+    """Return a task's default model: from `BEFORE_THE_BOX`, then from the box, then any other.
 
     Raises:
-        UsageError: unknown task, or no model for it is here.
+        UsageError: unknown task, or no model for it on this machine.
     """
     if task not in catalogue.TASKS:
         raise UsageError(f"unknown task {task!r}: choose one of {', '.join(catalogue.TASKS)}")
@@ -68,10 +68,10 @@ def for_task(task: str) -> Choice:
 
 
 def named(name: str) -> Choice:
-    """The model of this name.
+    """Return the model of this name.
 
     Raises:
-        UsageError: there is none here; says how to get it.
+        UsageError: it is not on this machine; the message says how to get it.
     """
     here = available()
     if name in here:
@@ -84,11 +84,11 @@ def named(name: str) -> Choice:
 
 
 def choose(path_or_name: str | os.PathLike[str]) -> Choice:
-    """What a path, a model's name, a task or an address on the Hub (`hf://owner/repo/file`) means.
+    """Return the model for a path, a model's name, a task or an address on the Hub (`hf://owner/repo/file`).
 
     Raises:
-        UsageError: none of these.
-        MaximirError: the Hub does not give the file.
+        UsageError: none of these matches.
+        MaximirError: the file cannot be fetched from the Hub.
     """
     text = os.fspath(path_or_name)
     if isinstance(path_or_name, str):
@@ -105,5 +105,5 @@ def choose(path_or_name: str | os.PathLike[str]) -> Choice:
 
 
 def resolve(path_or_name: str | os.PathLike[str]) -> Path:
-    """The weights that a path, a model's name or a task means. Raises as `choose`."""
+    """Return the weights for a path, a model's name or a task. Raises as `choose`."""
     return choose(path_or_name).path

@@ -1,4 +1,4 @@
-"""What there is to choose from: the box, the authors' checkpoints, and what the user has."""
+"""List models: the box, the authors' checkpoints, and the user's."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Entry(NamedTuple):
     """A line of `maximir models`.
 
     Attributes:
-        where: "in the box", a path, or how to get it.
-        measured, published: PSNR (dB), by set.
-        bytes, parameters: None where it is not here.
+        where: "in the box", a path, or the command that fetches it.
+        measured, published: PSNR (dB) by dataset.
+        bytes, parameters: None if the model is not on this machine.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Entry(NamedTuple):
 
 
 def entries() -> list[Entry]:
-    """All models: the box, the authors', then the user's own."""
+    """Return all models: the box, the authors', then the user's own."""
     found = choice.available()
     lines = [of_box(model) for model in catalogue.MODELS]
     lines += [of_authors(model, found.get(model.name)) for model in authors.MODELS]
@@ -47,7 +47,7 @@ def entries() -> list[Entry]:
 
 
 def here() -> list[Entry]:
-    """Those that can be used now."""
+    """Return the models on this machine."""
     return [entry for entry in entries() if entry.bytes is not None]
 
 
@@ -78,7 +78,7 @@ def of_user(mine: choice.Choice) -> Entry:
 
 
 def facts_of(path: Path) -> tuple[int | None, int | None, int | None, str]:
-    """Bytes, parameters, stages and training set of a `.safetensors`, from its header; None if it is none."""
+    """Read bytes, parameters, stages and dataset from the header of a `.safetensors`; None if unreadable."""
     with contextlib.suppress(OSError):
         return read_facts(path, path.stat().st_mtime_ns)
     return None, None, None, ""
