@@ -3,7 +3,7 @@
     restorer = maximir.Restorer("denoise")
     restored = restorer(image)          # PIL.Image or array, any size
 
-Names are imported when they are first used, so that `import maximir` does not load torch.
+Names are imported on first use, so that `import maximir` does not load torch.
 """
 
 from __future__ import annotations

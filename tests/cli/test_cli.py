@@ -70,7 +70,7 @@ def test_a_file_that_begins_with_a_dash_gets_a_hint(tmp_path):
             cwd=tmp_path,
         )
         assert done.returncode == 2
-        assert ("-dash.png is a file, but begins as options do: write ./-dash.png" in done.stderr) == hinted
+        assert ("-dash.png is a file, but starts like an option: write ./-dash.png" in done.stderr) == hinted
 
 
 def test_folder(photos, tiny_weights, tmp_path, capsys):

@@ -156,7 +156,7 @@ def test_nothing_scored_is_still_a_report(data, no_network, tmp_path, capsys):
         ),
         ("--data {data} --restored {good} --pixels floored", "unknown pixels 'floored': choose from float,"),
         ("--data {data} --restored {good} --layout tidy", "--layout tidy: there is no such layout"),
-        ("--data {data} --restored {good} --degrade sepia", "--degrade sepia: unknown; choose from gaussian:"),
+        ("--data {data} --restored {good} --degrade sepia", "--degrade sepia: unknown; choose from"),
         ("--data {data} --restored {good} --degrade gaussian:x", "--degrade gaussian:x: must be gaussian:"),
         ("--data {data} --restored {good} --save", "--save and --overwrite need --out FOLDER"),
         ("--data {data} --restored {good} --overwrite", "--save and --overwrite need --out FOLDER"),
@@ -209,7 +209,8 @@ def test_interrupted_and_gone_on(data, no_network, tmp_path, capsys, monkeypatch
         patch.setattr(stand_in.Restorer, "restore_arrays", interrupt)
         maximir(*command, expect=130)
     assert (
-        capsys.readouterr().err.splitlines()[-1] == "maximir: interrupted; the same command goes on from here"
+        capsys.readouterr().err.splitlines()[-1]
+        == "maximir: interrupted; run the same command again to continue"
     )
     known = [score.name for score in read_scores(tmp_path / "out")]
     assert known == ["input/a", "input/b"][: len(known)] and not (tmp_path / "out" / "report.html").exists()
