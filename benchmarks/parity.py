@@ -1,4 +1,4 @@
-"""Largest difference from the official code's outputs, for every golden, stage and scale.
+"""Print the largest difference from the official code's outputs, for every golden, stage and scale.
 
 python benchmarks/parity.py
 """
