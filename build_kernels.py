@@ -1,4 +1,4 @@
-"""Compiles src/maximir/engine/kernels.cpp for this machine's architecture, once for each instruction set.
+"""Compile src/maximir/engine/kernels.cpp for this machine's architecture, once per instruction set.
 
 Part of building the package (a hatchling hook); in a checkout: python build_kernels.py
 Without a C++ compiler the package is pure Python: the same results, slower.
@@ -38,10 +38,10 @@ INSTRUCTION_SETS = (
 
 
 def build() -> list[Path]:
-    """The compiled libraries; empty if there is no compiler that can."""
+    """Compile the libraries and return their paths; none if there is no working compiler."""
     compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++", "c++")), None)
     if compiler is None or sys.platform == "win32":
-        print("maximir: no C++ compiler, going on without native kernels", file=sys.stderr)
+        print("maximir: no C++ compiler, building without native kernels", file=sys.stderr)
         return []
     digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]  # `kernels.library` asks for it
     built = []

@@ -177,7 +177,7 @@ def post(port: int, image: bytes, task: str) -> tuple[int, dict[str, str], bytes
 
 
 def is_close(a: np.ndarray, b: np.ndarray) -> bool:
-    """True for the same picture: values differ by at most one level of rounding."""
+    """Return True for the same picture: values differ by at most one level of rounding."""
     return a.shape == b.shape and int(np.abs(a.astype(int) - b).max()) <= 1
 
 

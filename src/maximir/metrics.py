@@ -68,7 +68,7 @@ def ssim(
 
 
 def has_ssim(image: np.ndarray, mask: np.ndarray | None = None) -> bool:
-    """True if the window of `ssim` fits into the image with its centre in the mask."""
+    """Return True if the window of `ssim` fits into the image with its centre in the mask."""
     inner = _inner(mask)
     return min(image.shape[:2]) >= len(WINDOW) and (inner is None or bool(inner.any()))
 

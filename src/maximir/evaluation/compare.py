@@ -91,7 +91,7 @@ def compare(a: Sequence[Score], b: Sequence[Score]) -> Comparison:
 
 
 def differ(a: float | None, b: float | None) -> bool:
-    """True if two inputs measured in the same way cannot be the same; None: there was no input."""
+    """Return True if two inputs measured in the same way cannot be the same; None: there was no input."""
     return a is not None and b is not None and not math.isclose(a, b, abs_tol=SAME)
 
 

@@ -35,7 +35,7 @@ def install() -> None:
 
 
 def recognises(state: Mapping[str, Any]) -> bool:
-    """True for the tensors of a network of ours."""
+    """Return True for the tensors of a network of ours."""
     return all(name in state for name in TELLING)
 
 

@@ -64,7 +64,7 @@ KINDS = {
 
 
 def is_package(path: str | os.PathLike[str]) -> bool:
-    """True for a folder with a `model.json`, or for a file with the name and first bytes of a tarball."""
+    """Return True for a folder with a `model.json`, or a file with a tarball's name and first bytes."""
     path = Path(path)
     try:
         if path.is_dir():
@@ -148,7 +148,7 @@ class Constant(NamedTuple):
 
     @property
     def is_parameter(self) -> bool:
-        """True for parameters: they are floating-point and have more than one value."""
+        """Return True for parameters: they are floating-point and have more than one value."""
         return self.dtype == "float32" and self.numbers > 1
 
 

@@ -179,7 +179,7 @@ class Keeper:
             worker.kill()
 
     def has_room(self, job: Job) -> bool:
-        """True if this worker can take the job now."""
+        """Return True if this worker can take the job now."""
         if not self.ready or len(self.working) >= IN_WORKER:
             return False
         if self.working and (job.alone or any(other.alone for other in self.working.values())):

@@ -119,12 +119,12 @@ def check(scope: Scope, exchange: Exchange, settings: Settings) -> None:
 
 
 def is_open(path: str) -> bool:
-    """True if the path needs no token."""
+    """Return True if the path needs no token."""
     return path in ("/", "/healthz", "/livez") or path.startswith("/static/")
 
 
 def is_monitored(path: str) -> bool:
-    """True for monitoring paths, which are exempt from the connection limit."""
+    """Return True for monitoring paths, which are exempt from the connection limit."""
     return path in ("/healthz", "/livez", "/metrics")
 
 
@@ -138,7 +138,7 @@ def host_name(authority: str) -> str:
 
 
 def same_place(origin: str, host: str, names: tuple[str, ...]) -> bool:
-    """True if the page `origin` comes from this server: from its Host header's host, or a proxy's."""
+    """Return True if the page `origin` comes from this server, by its Host header or a proxy's name."""
     try:
         url = urlsplit(origin)
         port = url.port or DEFAULT_PORTS.get(url.scheme)

@@ -88,7 +88,7 @@ class Settings:
 
 
 def is_loopback(host: str) -> bool:
-    """True if only this machine can reach `host`."""
+    """Return True if only this machine can reach `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
