@@ -155,7 +155,7 @@ def test_nothing_scored_is_still_a_report(data, no_network, tmp_path, capsys):
             "unknown protocol 'papers': choose from official,",
         ),
         ("--data {data} --restored {good} --pixels floored", "unknown pixels 'floored': choose from float,"),
-        ("--data {data} --restored {good} --layout tidy", "--layout tidy: there is no such layout"),
+        ("--data {data} --restored {good} --layout tidy", "--layout tidy: unknown layout"),
         ("--data {data} --restored {good} --degrade sepia", "--degrade sepia: unknown; choose from"),
         ("--data {data} --restored {good} --degrade gaussian:x", "--degrade gaussian:x: must be gaussian:"),
         ("--data {data} --restored {good} --save", "--save and --overwrite need --out FOLDER"),
@@ -184,7 +184,7 @@ def test_senseless_requests_do_nothing(arguments, reason, data, no_network, tmp_
     ("change", "reason"),
     [
         (lambda data: shutil.rmtree(data), "no such folder"),
-        (lambda data: [shutil.rmtree(path) for path in data.iterdir()], "no images in it"),
+        (lambda data: [shutil.rmtree(path) for path in data.iterdir()], "contains no images"),
         (lambda data: shutil.rmtree(data / "target"), "looks like an input, but none has a target"),
     ],
 )
@@ -286,7 +286,7 @@ def test_images_that_only_one_has(runs, tmp_path, data, capsys):
     maximir("evaluate", "--data", data, "--restored", tmp_path / "good", "-o", out, "--images", 3)
     maximir("compare", runs / "bad", out, expect=1)
     streams = capsys.readouterr()
-    assert "maximir: not compared: 1 images that only A has, 0 of B" in streams.err
+    assert "maximir: not compared: 1 images only in A, 0 only in B" in streams.err
     assert "B is better" in streams.out
     for folder in ("bad", "good"):
         (tmp_path / folder / "a.png").write_bytes(b"")

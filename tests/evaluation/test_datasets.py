@@ -450,7 +450,7 @@ def test_a_layout_that_does_not_fit_is_one_sentence(tmp_path):
         find_cases(tmp_path, "sots")
     with pytest.raises(MaximirError, match=r"nothing to score by --layout reds: .*val_sharp"):
         find_cases(tmp_path, "reds")
-    with pytest.raises(UsageError, match="--layout snow: there is no such layout; there are rain13k, "):
+    with pytest.raises(UsageError, match="--layout snow: unknown layout; choose one of rain13k, "):
         find_cases(tmp_path, "snow")
 
 
@@ -460,13 +460,13 @@ def test_folders_without_images_and_none_at_all(tmp_path, monkeypatch):
     for name, message in (
         ("notes.txt", "notes.txt: is not a folder$"),
         ("gone", "gone: no such folder$"),
-        ("GoPro", "GoPro: no images in it but those for training; to score these, name their folder$"),
+        ("GoPro", "GoPro: contains no images except training images; to score these, name their folder$"),
     ):
         with pytest.raises(MaximirError, match=message):
             find_cases(tmp_path / name)
     assert len(find_cases(tmp_path / "GoPro" / "train").cases) == 1
     (tmp_path / "GoPro" / "train" / "a.png").unlink()
-    with pytest.raises(MaximirError, match=r"no images in it$"):
+    with pytest.raises(MaximirError, match=r"contains no images$"):
         find_cases(tmp_path)
 
     def refuse(path):
@@ -532,7 +532,7 @@ def test_only(tmp_path):
         found = find_cases(tmp_path, only=patterns)
         assert [case.name for case in found.cases] == expected
         assert found.left_out == (("haze/1402_a_input.png", "no target"),) and not found.ignored
-    with pytest.raises(MaximirError, match="no image matches is called 15\\* or 1402"):
+    with pytest.raises(MaximirError, match="no image matches 15\\* or 1402"):
         find_cases(tmp_path, only=["15*", "1402"])
 
 
@@ -581,7 +581,7 @@ def test_realblur_has_lists_of_what_is_for_testing(tmp_path):
     (tmp_path / "RealBlur" / "RealBlur_R_test_list.txt").unlink()
     found = find_cases(tmp_path)
     assert len(found.cases) == 2 + 4
-    note = "without RealBlur_R_test_list.txt all pairs of RealBlur-R_x count, also those for training"
+    note = "without RealBlur_R_test_list.txt all pairs of RealBlur-R_x count, including those for training"
     assert found.notes == (note,)
 
 

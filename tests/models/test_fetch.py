@@ -207,7 +207,7 @@ def test_not_found(web, model, monkeypatch, npm):
     monkeypatch.setenv(fetch.MIRROR, web.address)
     told = []
     fetch.fetch(model, say=told.append)
-    assert "the server says 404" in told[1]
+    assert "the server replied 404" in told[1]
     assert len(web.requests) == 1, "what is not there is not asked for again"
 
 
@@ -264,7 +264,7 @@ def test_npm_that_fails(model, npm, monkeypatch):
     told = []
     with pytest.raises(MaximirError):
         fetch.fetch(model, say=told.append)
-    assert "npm could not bring @upscalerjs/maxim-deraining@0.1.0 (npm error 404 Not Found)" in told[-1]
+    assert "npm could not fetch @upscalerjs/maxim-deraining@0.1.0 (npm error 404 Not Found)" in told[-1]
 
 
 def test_two_at_once(bucket, model, own_home):

@@ -523,7 +523,7 @@ def test_what_the_service_says_of_bad_files(page):
     for data, status, words in [
         (b"no image at all", 415, "Not an image"),
         (PHOTO[: len(PHOTO) // 2], 422, "The file is truncated or damaged"),
-        (PHOTO + bytes(MOST_BYTES), 413, "The image has too many bytes; this server takes 1,000,000"),
+        (PHOTO + bytes(MOST_BYTES), 413, "The image is too large; this server accepts at most 1,000,000"),
     ]:
         page.watch.statuses.add(status)
         choose(page, upload(data=data))

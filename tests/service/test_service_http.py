@@ -174,7 +174,7 @@ def test_metrics(service):
         (400, "sent twice", [("task", None, b"x")] * 20),
         (400, "sent twice", [("task", None, b"x")] * 3000),
         (400, "sent twice", [("image", "a", b"x")] * 3000),
-        (400, "more than 1,024 bytes", [("task", None, b"x" * 100_000)]),
+        (400, "longer than 1,024 bytes", [("task", None, b"x" * 100_000)]),
         (422, "unknown task 'sharpen'", [("image", "a", b"x"), ("task", None, b"sharpen")]),
         (422, "unknown task", [("image", "a", b"x"), ("task", None, b"../../etc/passwd\0")]),
         (422, "unknown model 'other': choose", [("image", "a", b"x"), ("model", None, b"other")]),
@@ -413,7 +413,7 @@ def test_a_large_body_is_refused_by_its_head(service):
             head(1_000_000_000, b"multipart/form-data; boundary=edge", b"Expect: 100-continue")
         )
         status, text = reply(connection)
-    assert status == 413 and b"this server takes 200,000" in text
+    assert status == 413 and b"accepts at most 200,000" in text
     assert b"100 Continue" not in text
 
 

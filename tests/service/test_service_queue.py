@@ -375,7 +375,7 @@ def test_a_device_has_one_worker(tmp_path):
 
 @pytest.mark.parametrize(
     ("device", "words"),
-    [("none", "device 'none' cannot be used"), ("dead", "status 3"), ("asleep", "does not answer")],
+    [("none", "device 'none' cannot be used"), ("dead", "status 3"), ("asleep", "does not respond")],
 )
 def test_a_worker_that_cannot_start_at_all(device, words, tmp_path):
     service = Service(tmp_path, devices=[device], timeout=1.0, grace=0.5)
