@@ -38,7 +38,7 @@ def files(*patterns: str) -> list[Path]:
     return [path for path in found if not path.relative_to(ROOT).as_posix().startswith(UNREVISED)]
 
 
-PAGES = files("README.md", "CONTRIBUTING.md", "docs/**/*.md", "hosts/**/*.md")
+PAGES = files("README.md", "CONTRIBUTING.md", "docs/**/*.md", "hosts/**/*.md", "src/**/*.md")
 PYTHON = files("*.py", "src/**/*.py", "benchmarks/*.py", "scripts/*.py", "hosts/**/*.py")
 OTHERS = files("src/maximir/service/page/*.[jhc]*", "src/maximir/evaluation/templates/*", "hosts/*/*.y*ml")
 
