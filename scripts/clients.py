@@ -262,7 +262,7 @@ def main() -> None:
             for name in (NAME, QUOTED):
                 Image.effect_noise((64, 64), 60).convert("RGB").save(scratch / name)
             print(f"Of `{NAME}` and of `{QUOTED}`:\n")
-            print("| client | how | status | the result's name, or what is said |\n| --- | --- | --- | --- |")
+            print("| client | how | status | the result's name, or the error |\n| --- | --- | --- | --- |")
             for client, how, command in ways(scratch, args.node):
                 if shutil.which(command[0]) is None:
                     missing.add(command[0])

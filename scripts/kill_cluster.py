@@ -230,11 +230,11 @@ def run(args: argparse.Namespace, chance: random.Random, folder: Path, port: int
             print(f"| {kind} | {kills[kind]} |")
         print(
             f"\n{sum(kills.values())} kills in {rounds} runs over {args.images + 1} pictures, "
-            f"{(time.monotonic() - begun) / 60:.0f} minutes. Results that were not whole after a kill: "
-            f"{halves}; objects that nobody expected: {strays}; pictures told twice by one driver "
-            f"({reports} drivers): {twice}; buckets equal to the undisturbed one, records too: "
+            f"{(time.monotonic() - begun) / 60:.0f} minutes. Incomplete results after a kill: "
+            f"{halves}; unexpected objects: {strays}; pictures reported twice by one driver "
+            f"({reports} drivers): {twice}; buckets equal to the undisturbed one, including records: "
             f"{equal} of {rounds}. A picture "
-            f"that kills whoever opens it, among 40 others: {len(said) - len(aside)} restored, "
+            f"that kills every process that opens it, among 40 others: {len(said) - len(aside)} restored, "
             f"set aside: {aside}"
         )
         if halves or strays or twice or equal < rounds or list(aside) != ["poison.png"]:

@@ -108,8 +108,8 @@ def main() -> None:
                 torn += not are_whole(out)
             equal += contents(out) == expected
     print(
-        f"{kills} kills in {rounds} folders of {args.images + 2} files; half-written files left behind, "
-        f"which the next run removes: {halves}; results that were not whole: {torn}; folders equal to the "
+        f"{kills} kills in {rounds} folders of {args.images + 2} files; incomplete files left behind, "
+        f"which the next run removes: {halves}; incomplete results: {torn}; folders equal to the "
         f"undisturbed run: {equal} of {rounds}"
     )
     if torn or equal < rounds:

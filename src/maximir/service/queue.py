@@ -116,8 +116,8 @@ class Queue:
     def take_place(self) -> None:
         """Reserve a place. Freed places go first to clients whose Retry-After has passed.
 
-        Clients are anonymous, so a promise belongs to whoever comes when it is due. At most half of the
-        places are held back, so that the workers never run out of jobs.
+        Clients are anonymous, so a promise belongs to the client that comes when it is due. At most half of
+        the places are held back, so that the workers never run out of jobs.
 
         Raises:
             Refusal: no place is free.
