@@ -1035,7 +1035,7 @@ def test_a_task_with_two_models_offers_both(page):
     page.route("**/v1/models", lambda route: route.fulfill(json=[theirs, box, alone]))
     page.reload()
     choose(page)
-    how = page.get_by_label("How", exact=True)
+    how = page.get_by_label("Model", exact=True)
     expect(page.locator("[value=denoise]")).to_be_checked()
     expect(how).to_be_hidden()
     page.locator("[value=derain]").check()
@@ -1164,7 +1164,7 @@ def test_photographs_are_let_go(page):
 
 
 def test_nothing_is_stored(page):
-    expect(page.get_by_text("Your photograph goes to this server only, and is not kept.")).to_be_visible()
+    expect(page.get_by_text("Sent to this server only, and not kept.")).to_be_visible()
     compared(page)
     kept = page.evaluate(
         "(async () => [Object.keys(sessionStorage), localStorage.length, document.cookie,"
