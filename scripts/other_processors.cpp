@@ -2,7 +2,7 @@
 // float32, to standard output: first those with float32 feature maps, then those with bfloat16.
 // other_processors.py builds this for several processors and compares the outputs.
 
-#include "../src/maximir/engine/kernels.cpp"
+#include "../src/maximir/ops/kernels.cpp"
 
 #include <cstdio>
 #include <cstdlib>

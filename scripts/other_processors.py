@@ -1,10 +1,10 @@
 """Check that the native kernels compute the same on other processors. Correctness only, no timing.
 
-python scripts/other_processors.py          (Debian: g++-aarch64-linux-gnu qemu-user clang libomp-dev)
+python scripts/other_processors.py          (Debian: g++-aarch64-linux-gnu qemu-user clang)
 
 Builds other_processors.cpp for each target with `build_kernels.FLAGS`, runs it (under qemu for other
 processors) and compares the results of all sweeps with the reference: g++ for the architecture's oldest
-processors, hardly optimised. tests/engine/test_kernels.py compares the kernels with torch on the processor at
+processors, hardly optimised. tests/ops/test_kernels.py compares the kernels with torch on the processor at
 hand.
 """
 

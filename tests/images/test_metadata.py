@@ -18,8 +18,10 @@ from PIL import Image
 from helpers import kept
 from helpers.kept import ELSEWHERE, KINDS, THUMBNAIL, XMP, block, everything, fields, pointed_to
 from helpers.malformed import HEIC, pillow, smooth
-from maximir.images import Photo, decode, encode, exif, heif, ifd, iptc, jpeg, png, tiff, xmp
-from maximir.images.png import chunk, chunks, with_chunks
+from maximir.images import Photo, decode, encode
+from maximir.images.codecs import heif, jpeg, png, tiff
+from maximir.images.codecs.png import chunk, chunks, with_chunks
+from maximir.images.metadata import exif, ifd, iptc, xmp
 
 ALL = sorted(KINDS.values())
 DOCS = Path(__file__).parents[2] / "docs" / "files.md"
