@@ -7,6 +7,7 @@ from PIL import Image
 
 from conftest import TINY
 from maximir import MaximirError, Restorer, UsageError
+from maximir.engine import network as engine
 from maximir.images import Photo
 from maximir.pixels import from_unit, to_unit
 from maximir.restoring.padding import pad, reflected
@@ -232,11 +233,17 @@ def test_progress_of_an_ensemble_never_goes_back(tiny_weights, monkeypatch):
     assert 0 < parts[0] < 1 / 8
 
 
-def test_threads_leave_the_default_dtype_of_the_program_alone(gentle_weights):
+def test_threads_leave_the_default_dtype_of_the_program_alone(gentle_weights, monkeypatch):
     restorer = Restorer(gentle_weights, "cpu", "fp32")
     images = [np.random.default_rng(0).integers(0, 256, (64 + i, 96, 3), np.uint8) for i in range(8)]
     expected, seen = [restorer(image) for image in images], []
-    restorer.model.register_forward_pre_hook(lambda *_: seen.append(torch.get_default_dtype()))
+    run = engine.run
+
+    def watched(*arguments):
+        seen.append(torch.get_default_dtype())
+        return run(*arguments)
+
+    monkeypatch.setattr(engine, "run", watched)
     torch.set_default_dtype(torch.float64)
     try:
         with ThreadPoolExecutor(4) as pool:

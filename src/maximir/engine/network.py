@@ -55,13 +55,12 @@ def run(model: Maxim, image: Tensor, streaming: Streaming | None = None) -> list
     streaming = streaming or Streaming()
     half = streaming.features == torch.bfloat16
     device = "cpu" if image.is_meta else image.device.type
-    dtype = next(model.parameters()).dtype
     with kernels.allow(streaming.kernels), torch.autocast(device, torch.bfloat16, enabled=half):
         # Maps are float32 or a feature type. An empty batch has no strips.
-        if dtype != torch.float32 or len(image) == 0 or not knows(model):
+        if not knows(model) or model.dtype != torch.float32 or len(image) == 0:
             outputs: list[list[Tensor]] = model(image)
             return outputs
-        check_image(image, dtype)
+        check_image(image, model.dtype)
         pass_ = Pass(streaming, image.shape[2] // UNIT)
         with streaming.store.reuse():
             return run_stages(pass_, model, pyramid(image.float()))

@@ -231,6 +231,11 @@ class Maxim(nn.Module):
             if isinstance(module, Conv):
                 module.padding_mode = config.padding_mode
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return next(self.parameters()).dtype
+
     def forward(self, image: Tensor) -> list[list[Tensor]]:
         """Restore images at every stage and scale.
 
@@ -244,7 +249,7 @@ class Maxim(nn.Module):
         Raises:
             MaximirError: wrong shape or type.
         """
-        check_image(image, next(self.parameters()).dtype)
+        check_image(image, self.dtype)
         images = pyramid(image)
         outputs = []
         features = None
