@@ -203,7 +203,7 @@ def main() -> None:
         for workers in [1, 2, 4]:
             if name == "computing" and workers > cores:
                 continue
-            foreseen, measured = [], []
+            estimated, measured = [], []
             for _ in range(args.rounds):
                 cluster = Cluster(read=size / megapixels, written=size / megapixels, **case, **KEEP)
                 before = [time_one(restorer, side) for side in sides]
@@ -215,8 +215,8 @@ def main() -> None:
                 ]
                 cluster = Cluster(read=size / megapixels, written=written / megapixels, **case, **KEEP)
                 outcome = simulate(kinds, count, workers, cluster)
-                foreseen.append(outcome.seconds)
-            a, b = statistics.median(foreseen), statistics.median(measured)
+                estimated.append(outcome.seconds)
+            a, b = statistics.median(estimated), statistics.median(measured)
             differences.append(abs(a / b - 1))
             spread = f"{min(measured):.1f}–{max(measured):.1f}"
             print(

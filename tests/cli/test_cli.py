@@ -421,7 +421,7 @@ def test_plan_cluster(tiny_weights, tmp_path, capsys):
         assert capsys.readouterr().err.startswith("maximir: ")
 
 
-def test_info_foresees_an_image(tiny_weights, capsys):
+def test_info_estimates_an_image(tiny_weights, capsys):
     maximir("info", "--size", "640x480", "--weights", tiny_weights, "--precision", "fp32")
     out = capsys.readouterr().out
     assert "640 x 480 pixels, fp32, cpu" in out

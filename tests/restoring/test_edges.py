@@ -6,7 +6,7 @@ import pytest
 from maximir import Restorer
 from maximir.models import checkpoint
 from maximir.network.config import padded_size
-from maximir.restoring import edges, foresight, memory
+from maximir.restoring import edges, estimate, memory
 
 
 @pytest.mark.parametrize("length", [1, 64, 100, 191, 192, 193, 208, 209, 255, 256, 321, 336, 337, 4016])
@@ -94,8 +94,8 @@ def test_batches_grey_alpha_ensemble_and_progress(restorers):
     assert several(images[0][..., 0]).shape == (200, 193)
 
 
-def test_what_it_takes_is_foreseen(restorers, monkeypatch):
+def test_estimates_of_strips(restorers, monkeypatch):
     monkeypatch.setattr(memory, "resident", lambda: 300 << 20)  # what else there is changes from call to call
-    monkeypatch.setattr(foresight, "SAMPLES", (64, 128))
-    near, padded = (foresight.foresee(restorers("derain"), *size) for size in [(1025, 1024), (1042, 1024)])
+    monkeypatch.setattr(estimate, "SAMPLES", (64, 128))
+    near, padded = (estimate.estimate(restorers("derain"), *size) for size in [(1025, 1024), (1042, 1024)])
     assert near.peak < padded.peak, "the strip is done after the window"

@@ -46,7 +46,7 @@ def info(
     """List models and variants; with --size, estimate memory and time for an image on this machine."""
     if size is not None:
         options = Options(device, precision, max_memory, scratch, ensemble, view, stages)
-        foresee(model_of(task, model, weights), size, options)
+        print_estimate(model_of(task, model, weights), size, options)
     elif task or model or weights or max_memory or scratch or stages or ensemble:
         raise UsageError("give --size WIDTHxHEIGHT to estimate memory and time")
     else:
@@ -89,23 +89,23 @@ def list_models() -> None:
     console.print(f"precision auto, on {device}: {auto}")
 
 
-def foresee(chosen: ModelCard, size: str, options: Options) -> None:
+def print_estimate(chosen: ModelCard, size: str, options: Options) -> None:
     """Print an estimate of what `maximir restore` takes for an image of this size."""
     from maximir import (
         images,  # noqa: F401  as `restore` does: part of the process's memory
         sizes,
     )
     from maximir.progress import in_words
-    from maximir.restoring import foresight
+    from maximir.restoring import estimate
     from maximir.restoring.restorer import Restorer
 
     height, width = sizes.parse_pixels(size)
     restorer = Restorer.with_options(chosen.path, options)
-    foreseen = foresight.foresee(restorer, height, width)
+    needs = estimate.estimate(restorer, height, width)
     precision = restorer.precision_for("uint8")  # as for the estimate
     print(f"{chosen.name}, {width} x {height} pixels, {precision}, {restorer.device}")
-    print(f"memory  {sizes.in_words(foreseen.peak)}", end="")
-    if foreseen.scratch:
-        print(f", and up to {sizes.in_words(foreseen.scratch)} in scratch files", end="")
-    print(f" (at least {sizes.in_words(foreseen.least)})")
-    print(f"time    about {in_words(foreseen.seconds)}, estimated from {foreseen.sample} on this machine")
+    print(f"memory  {sizes.in_words(needs.peak)}", end="")
+    if needs.scratch:
+        print(f", and up to {sizes.in_words(needs.scratch)} in scratch files", end="")
+    print(f" (at least {sizes.in_words(needs.least)})")
+    print(f"time    about {in_words(needs.seconds)}, estimated from {needs.sample} on this machine")

@@ -1,4 +1,4 @@
-"""What this machine has: free memory, also within a container, and folders for scratch files."""
+"""Resources of this machine: free memory, also within a container, and folders for scratch files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def scratch_folder(chosen: Path | None, size: int = 0) -> Path:
-    """The folder for scratch files: `chosen`, or the system's, if that is on a disk.
+    """Return the folder for scratch files: `chosen`, or the system's, if that is on a disk.
 
     Raises:
         MaximirError: it is missing, not writable, in memory itself, or has no room for `size` bytes.
@@ -43,7 +43,7 @@ def scratch_folder(chosen: Path | None, size: int = 0) -> Path:
 
 
 def in_memory(folder: Path) -> bool:
-    """Whether files there are in memory (tmpfs), as in some systems' /tmp."""
+    """Return True if files there are in memory (tmpfs), as in some systems' /tmp."""
     place = folder.resolve()
     mounts = [m for m in psutil.disk_partitions(all=True) if place.is_relative_to(m.mountpoint)]
     return bool(mounts) and max(mounts, key=lambda m: len(m.mountpoint)).fstype in ("tmpfs", "ramfs")
