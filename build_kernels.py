@@ -1,4 +1,4 @@
-"""Compile src/maximir/engine/kernels.cpp for the compiler's target, once for each instruction set.
+"""Compile src/maximir/ops/kernels.cpp for the compiler's target, once for each instruction set.
 
 Part of building the package (a hatchling hook); in a checkout: python build_kernels.py
 CXX chooses the compiler, also one for another machine: CXX=aarch64-linux-gnu-g++ makes a wheel for arm64.
@@ -17,7 +17,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path(__file__).parent / "src" / "maximir" / "engine" / "kernels.cpp"
+SOURCE = Path(__file__).parent / "src" / "maximir" / "ops" / "kernels.cpp"
 FLAGS = [
     "-O3",
     "-std=c++17",
@@ -79,7 +79,7 @@ class KernelsHook(BuildHookInterface):  # type: ignore[misc]
         compiler = find_compiler()
         if self.target_name != "wheel" or not (libraries := build(compiler)):
             return
-        build_data["artifacts"] += [f"/src/maximir/engine/{library.name}" for library in libraries]
+        build_data["artifacts"] += [f"/src/maximir/ops/{library.name}" for library in libraries]
         build_data["pure_python"] = False
         machine, _, system = target(compiler).partition("-")
         own = self.build_config.builder.get_best_matching_tag().split("-")[-1]

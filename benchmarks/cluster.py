@@ -8,7 +8,7 @@ out the work. Four cases: where the workers wait for the store's latency, where 
 they do, where the driver does, and where computing takes the time. There, only as many workers as processors.
 Seconds of computing are measured before and after, by one process alone; other work on the machine that comes
 and goes between shows as a difference. From the moment when all workers are ready; none is lost (what losses
-cost is compared with theory in tests/restoring/test_cluster.py).
+cost is compared with theory in tests/test_cluster.py).
 """
 
 import argparse
@@ -26,10 +26,10 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch, as the command
 import numpy as np
 
 from maximir import Restorer, images
+from maximir.batch import pipeline
+from maximir.batch.pipeline import Work
+from maximir.cluster import Cluster, Kind, simulate
 from maximir.images import Photo
-from maximir.restoring import pipeline
-from maximir.restoring.cluster import Cluster, Kind, simulate
-from maximir.restoring.pipeline import Work
 
 KEEP = {"start": 0.0, "losses": 0.0, "listing": 1e9}
 CASES = {
@@ -122,7 +122,7 @@ class Exchange(BaseHTTPRequestHandler):
 
 def work(port: int, count: int) -> None:
     """One worker: until there is nothing left."""
-    restorer = Restorer(TASK)
+    restorer = Restorer(TASK, precision="fp32")
     for side in (64, 192, 256):
         restorer(np.zeros((side, side, 3), np.uint8))
     lines = [http.client.HTTPConnection("127.0.0.1", port, timeout=600) for _ in range(2)]
@@ -145,7 +145,7 @@ def work(port: int, count: int) -> None:
 
     ask(lines[0], "GET", "/ready")
     jobs: list[list[int]] = [[] for _ in range(count)]
-    for _ in pipeline.run(jobs, read, restorer.restore_photos, finish, batch_size=pipeline.alone):
+    for _ in pipeline.run(jobs, read, restorer.restore_photo, finish):
         pass
 
 
@@ -167,11 +167,11 @@ def measure(pictures: list[bytes], workers: int, cluster: Cluster) -> tuple[floa
 def time_one(restorer: Restorer, side: int) -> float:
     """Seconds that computing takes, of the mean of some."""
     photo = Photo(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8))
-    restorer.restore_photos([photo])
+    restorer.restore_photo(photo)
     times = max(5, 60_000 // side**2)
     clock = time.perf_counter()
     for _ in range(times):
-        restorer.restore_photos([photo])
+        restorer.restore_photo(photo)
     return (time.perf_counter() - clock) / times
 
 
@@ -190,7 +190,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    restorer = Restorer(TASK)
+    restorer = Restorer(TASK, precision="fp32")
     cores = os.cpu_count() or 1
     print("| case | workers | simulated (s) | measured (s) | difference | load average | the limit |")
     print("|" + " --- |" * 7)

@@ -24,35 +24,35 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from maximir.engine import kernels, streaming
-from maximir.engine.streaming import Streaming
+from maximir.engine import network as engine
+from maximir.engine.sweeps import Streaming
 from maximir.network.config import VARIANTS
 from maximir.network.model import Maxim
+from maximir.ops import kernels
 from maximir.restoring.memory import needs
 
 HERE = Path(__file__).parent
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
-WAYS = {  # name: streaming, autocast to bfloat16
-    "plain PyTorch, fp32": (lambda: Streaming(strip_bytes=None), False),
-    "maximir, fp32, no kernels": (lambda: Streaming(kernels=False), False),
-    "maximir, fp32": (Streaming, False),
-    "maximir, bf16": (lambda: Streaming(features=torch.bfloat16), True),
+PLAIN = "plain PyTorch, fp32"  # the modules, without engine and kernels
+WAYS = {
+    PLAIN: Streaming,
+    "maximir, fp32, no kernels": lambda: Streaming(kernels=False),
+    "maximir, fp32": Streaming,
+    "maximir, bf16": lambda: Streaming(features=torch.bfloat16),
 }
 OFFICIAL = "official JAX, fp32"
 
 
 def restore(way: str, model: Maxim, image: torch.Tensor) -> float:
     """Seconds of one forward pass."""
-    make, half = WAYS[way]
-    on_gpu = image.device.type == "cuda"
-    with (
-        torch.inference_mode(),
-        streaming.use(make()),
-        torch.autocast(image.device.type, torch.bfloat16, half),
-    ):
+    streaming = WAYS[way]()
+    with torch.inference_mode(), kernels.allow(way != PLAIN):
         start = time.perf_counter()
-        model(image)
-        if on_gpu:
+        if way == PLAIN:
+            model(image)
+        else:
+            engine.run(model, image, streaming)
+        if image.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
@@ -105,12 +105,12 @@ def table(args: argparse.Namespace) -> None:
         if args.official and args.batch == 1 and args.device == "cpu":
             script = [args.jax_python, HERE / "official_jax.py", args.official, args.variant, size]
             rows[OFFICIAL] = child(script)
-        reference = rows.get(OFFICIAL, rows.get("plain PyTorch, fp32", next(iter(rows.values()))))
+        reference = rows.get(OFFICIAL, rows.get(PLAIN, next(iter(rows.values()))))
         columns = ("", "first s", "warm s", "speed", "GFLOP/s", "of the floor", "peak GB")
         result = Table(*columns, title=f"{size}, batch {args.batch}", title_justify="left")
         for way, row in rows.items():
             rate = flops * width * height * args.batch / row["warm"]
-            half = WAYS[way][1] if way in WAYS else False
+            half = way.endswith("bf16")
             result.add_row(
                 way,
                 f"{row['first']:.2f}",

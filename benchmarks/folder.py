@@ -1,4 +1,4 @@
-"""A folder of small images: its rate in relation to computing alone, and what batches gain.
+"""A folder of small images: its rate in relation to computing alone, and what batches would gain and change.
 
 python benchmarks/folder.py [--count 30] [--size 512x384]
 """
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+import maximir
 from maximir import Restorer, images
 from maximir.images import Photo
-from maximir.restoring import batch
 from maximir.sizes import parse_pixels
 
 
@@ -35,15 +35,13 @@ def main() -> None:
         source.mkdir()
         for number, photo in enumerate(photos):
             images.write(photo, source / f"{number:03}.png")
-        jobs = batch.plan([source], target)
         restorer.restore_photo(photos[0])
         start = time.perf_counter()
-        size = restorer.batch_size(height, width)
-        for first in range(0, args.count, size):
-            restorer.restore_photos(photos[first : first + size])
+        for photo in photos:
+            restorer.restore_photo(photo)
         alone = time.perf_counter() - start
         start = time.perf_counter()
-        failed = [o for o in batch.restore_files(restorer, jobs, overwrite=False) if o.error is not None]
+        failed = [o for o in maximir.restore_files(source, target, restorer) if o.error is not None]
         whole = time.perf_counter() - start
         assert not failed
     print(
@@ -52,19 +50,25 @@ def main() -> None:
     print(f"reading, computing and writing {whole:.1f} s: {alone / whole:.0%} of the rate of computing alone")
 
     for side in (64, 128, 192):
-        photos = [Photo(rng.integers(0, 256, (side, side, 3), np.uint8)) for _ in range(16)]
-        seconds = {}
+        arrays = [rng.integers(0, 256, (side, side, 3), np.uint8) for _ in range(16)]
+        seconds, differing = {}, {}
+        alone_results = [restorer.restore_arrays([array])[0] for array in arrays]
         for size in (1, 2, 4, 16):
             best = 1e9
             for _ in range(3):
-                start = time.perf_counter()
+                start = time.process_time()
+                results: list[np.ndarray] = []
                 for first in range(0, 16, size):
-                    restorer.restore_photos(photos[first : first + size])
-                best = min(best, time.perf_counter() - start)
+                    results += restorer.restore_arrays(arrays[first : first + size])
+                best = min(best, time.process_time() - start)
             seconds[size] = best / 16
+            differing[size] = sum(int((a != b).sum()) for a, b in zip(results, alone_results, strict=True))
         print(
             f"{side}x{side}: "
-            + ", ".join(f"{1e3 * each:.0f} ms each in batches of {size}" for size, each in seconds.items())
+            + ", ".join(
+                f"{1e3 * each:.0f} ms each in batches of {size} ({differing[size]} values differ)"
+                for size, each in seconds.items()
+            )
         )
 
 

@@ -78,7 +78,7 @@ def main() -> None:
     total = args.clients * args.pictures
     pictures = make_pictures(args.clients, *parse_pixels(args.size))
     uploads = [images.encode(Photo(picture), "png")[0] for picture in pictures]
-    restorer = Restorer(args.task)
+    restorer = Restorer(args.task, precision="fp32")
     expected = [restorer(picture) for picture in pictures]
     del restorer
     ports = [free_port() for _ in range(args.replicas)]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from maximir import Restorer
-from maximir.models import listing
+from maximir.models import choice
 
 
 def measure(name: str, stages: int, width: int, height: int, precision: str) -> None:
@@ -42,14 +42,14 @@ width, height = map(int, args.size.split("x"))
 if args.only:
     measure(args.models[0], args.only, width, height, args.precision)
     sys.exit()
-here = {entry.name: entry for entry in listing.here()}
+here = choice.available()
 print(
     f"{args.size}, {args.precision}\n\n"
     "| model | stages | s | of the whole | peak GB |\n| --- | --- | --- | --- | --- |"
 )
-for name in args.models or [entry.name for entry in here.values() if entry.origin == "authors"]:
+for name in args.models or [card.name for card in here.values() if card.origin == "authors"]:
     rows = []
-    for stages in range(1, (here[name].stages or 1) + 1):
+    for stages in range(1, (here[name].header.stages or 1) + 1):
         command = [
             sys.executable,
             __file__,

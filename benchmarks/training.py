@@ -16,8 +16,7 @@ from collections.abc import Callable
 import torch
 
 from maximir import VARIANTS, Maxim
-from maximir.engine import streaming
-from maximir.engine.streaming import Streaming
+from maximir.ops import kernels
 from maximir.training.losses import restoration_loss
 from maximir.training.optimizers import OPTIMIZERS, make_optimizers
 
@@ -47,7 +46,7 @@ def main() -> None:
     taken: dict[bool, list[float]] = {False: [], True: []}
     for round in range(given.rounds + 1):
         for native, times in taken.items():
-            with streaming.use(Streaming(kernels=native)):
+            with kernels.allow(native):
                 took = seconds(step)
                 if round:  # the first one warms up
                     times.append(took)

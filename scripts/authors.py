@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +18,9 @@ from PIL import Image
 
 from maximir import Restorer
 from maximir.evaluation import report
-from maximir.evaluation.evaluate import Request, prepare, run
+from maximir.evaluation.evaluate import WHOLE, Request, prepare, run
 from maximir.models.authors import BY_NAME
 from maximir.models.choice import named
-from maximir.models.listing import facts_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "models.md"
 MARKS = ("<!-- authors: scripts/authors.py -->\n", "<!-- end -->\n")
@@ -49,7 +49,7 @@ def measure(row: Row, data: Path, stages: int) -> str:
         protocol=row.protocol,
         only=row.only,
         images=row.images,
-        stages=stages,
+        options=replace(WHOLE, stages=stages),
     )
     evaluation = prepare(request)
     for _ in run(evaluation):
@@ -70,7 +70,7 @@ def measure(row: Row, data: Path, stages: int) -> str:
 
 def agreement(data: Path) -> str:
     """Of the authors' own results (8 bits, truncated) and ours."""
-    restorer = Restorer("derain-rain13k", view="exact")
+    restorer = Restorer("derain-rain13k", precision="fp32", view="exact")
     equal, apart = [], 0
     for theirs in sorted((data / "published/Deraining").glob("*.png")):  # the fourth is a JPEG
         image = Image.open(data / "samples/deraining" / theirs.name).convert("RGB")
@@ -91,7 +91,7 @@ def main() -> None:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for row in ROWS:
-        whole = facts_of(named(row.model).path)[2] or 1
+        whole = named(row.model).header.stages or 1
         for stages in range(1, whole + 1):
             lines.append(measure(row, data, stages))
             print(lines[-1], flush=True)

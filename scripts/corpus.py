@@ -17,16 +17,18 @@ import re
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from maximir import images
+from maximir.batch.journal import Journal
+from maximir.batch.plan import Job, result_name
+from maximir.batch.restore import restore_jobs
 from maximir.files import printable
 from maximir.images import Photo
-from maximir.restoring import batch
+from maximir.storage import Address, Folder
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from helpers.watched import Verdict, watch
@@ -35,27 +37,26 @@ LOSSLESS = (".png", ".webp", ".tif", ".tiff")
 
 
 class Unchanged:
-    """Restores nothing: what `batch` asks of a Restorer."""
-
-    reserve = 0
+    """Restores nothing: what `restore_jobs` asks of a Restorer."""
 
     def __init__(self) -> None:
         self.seen: list[Photo] = []
 
-    def batch_size(self, height: int, width: int) -> int:
-        return 1
+    def precision_for(self, dtype: np.dtype) -> str:
+        return "none"
 
-    def restore_photos(self, photos: Sequence[Photo]) -> list[Photo]:
-        self.seen += photos
-        return list(photos)
+    def restore_photo(self, photo: Photo, **call: object) -> Photo:
+        self.seen.append(photo)
+        return photo
 
 
 def attempt(path: Path, pillow: bool) -> str:
     """What became of a file: "done …", "refused: …", or "wrong: …"."""
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / batch.result_name(path.name)
+        target = Path(folder) / result_name(path.name)
         restorer = Unchanged()
-        [outcome] = batch.restore_files(restorer, [batch.Job(path, target)], overwrite=False)
+        job = Job(Address(Folder(path.parent), path.name), Address(Folder(folder), target.name))
+        [outcome] = restore_jobs([job], restorer, Journal("none"))
         if outcome.error is not None:
             assert not any(Path(folder).iterdir()), "something was left behind"
             return f"refused: {outcome.error.replace(folder, '')}"

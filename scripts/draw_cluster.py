@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from maximir.restoring.cluster import Cluster, Kind, Outcome, simulate
+from maximir.cluster import Cluster, Kind, Outcome, simulate
 
 IMAGES, PIXELS = 1_000_000, 12_000_000
 WORKERS = sorted({round(workers) for workers in np.geomspace(1, 1000, 25)})

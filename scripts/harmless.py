@@ -47,7 +47,7 @@ def large_grids() -> None:
     print("| model | " + " | ".join(f"{w} x {h}: flat, gradient" for h, w in LARGE) + " |")
     print("| --- | --- | --- |")
     for model in MODELS:
-        restorer = Restorer(model.name)
+        restorer = Restorer(model.name, precision="fp32")
         pairs = [[grid(restorer, fields(*size)[k]) for k in (1, 4)] for size in LARGE]
         told = " | ".join(f"{flat:.2f}, {gradient:.2f}" for flat, gradient in pairs)
         print(f"| {model.name} | {told} |", flush=True)
@@ -69,7 +69,7 @@ def main() -> None:
         photographs.append(photograph[top : top + 256, left : left + 256])
     print("| model | clean | shift | grid, 256 x 256 | grid, 500 x 333 |\n| --- | --- | --- | --- | --- |")
     for model in MODELS:
-        restorer, clean, shift = Restorer(model.name, view="exact"), [], []
+        restorer, clean, shift = Restorer(model.name, precision="fp32", view="exact"), [], []
         for photograph in photographs if model.task in DETAIL else ():
             difference = restorer(photograph).astype(float) - photograph
             clean.append(-10 * np.log10(np.square(difference).mean() / 255**2))

@@ -31,11 +31,11 @@ import psutil
 import torch
 
 from maximir import images
+from maximir.batch.journal import FOLDER
 from maximir.errors import MaximirError
 from maximir.models.checkpoint import save_model
 from maximir.network.config import MaximConfig
 from maximir.network.model import Maxim
-from maximir.restoring.records import FOLDER
 
 LONGEST_WAIT = 60.0  # seconds without a new result, after which the next kill comes anyway
 KINDS = ("actor", "actor", "actor", "actor", "node", "driver")

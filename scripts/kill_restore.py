@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from maximir import images
+from maximir.batch.journal import FILE
 from maximir.errors import MaximirError
 from maximir.files import PART
-from maximir.restoring.journal import NAME
 
 SUFFIXES = ("png", "jpg", "webp", "tif", "avif")
 
@@ -90,7 +90,7 @@ def main() -> None:
             rounds += 1
             out = folder / f"out{rounds}"
             while True:
-                journal = out / NAME
+                journal = out / FILE
                 size = journal.stat().st_size if journal.exists() else 0
                 run = start(out)
                 while run.poll() is None and (not journal.exists() or journal.stat().st_size <= size):

@@ -164,7 +164,7 @@ def main() -> None:
     print("| model | size | way | PSNR | SSIM | cells | seams | colour | detail | s |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for model in args.models or [f"{args.task}-box"]:
-        restorer = Restorer(model, view="exact")
+        restorer = Restorer(model, precision="fp32", view="exact")
         for size in args.sizes:
             found: dict[str, list[list[float]]] = {}
             for number, path in enumerate(args.photographs):

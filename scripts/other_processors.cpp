@@ -2,7 +2,7 @@
 // standard output: first those with float32 feature maps, then those with bfloat16.
 // other_processors.py builds it for several processors and compares.
 
-#include "../src/maximir/engine/kernels.cpp"
+#include "../src/maximir/ops/kernels.cpp"
 
 #include <cstdio>
 #include <cstdlib>

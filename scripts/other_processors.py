@@ -5,7 +5,7 @@ python scripts/other_processors.py          (Debian: g++-aarch64-linux-gnu qemu-
 Builds other_processors.cpp for each target with `build_kernels.FLAGS`, runs it (under qemu where the
 processor is another one) and compares the results of all sweeps with the reference's: g++ for the
 architecture's oldest processors, hardly optimised. That the kernels do what torch does is shown by
-tests/engine/test_kernels.py, for what the processor at hand can run.
+tests/ops/test_kernels.py, for what the processor at hand can run.
 """
 
 from __future__ import annotations

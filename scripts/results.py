@@ -28,7 +28,8 @@ from rich.progress import track
 from maximir.errors import MaximirError
 from maximir.evaluation import report
 from maximir.evaluation.evaluate import Request, prepare, run
-from maximir.models.catalogue import BY_TASK, RESULTS, TASKS
+from maximir.models.cards import RESULTS
+from maximir.models.catalogue import BOX, MODELS, TASKS
 from maximir.training.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -204,7 +205,7 @@ def render(results: Results) -> None:
     PAGE.write_text(page(results), "utf-8")
     begin, end = MARKS
     for task, rows in results.items():
-        card = BY_TASK[task].card
+        card = BOX / f"{task}.md"
         before, found, rest = card.read_text("utf-8").partition(begin)
         _, ended, after = rest.partition(end)
         if not (found and ended):
@@ -224,7 +225,7 @@ def main() -> None:
         parser.error("give DATA, or --render")
     results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
     console = Console(stderr=True)
-    for task in [] if args.render else args.task or BY_TASK:
+    for task in [] if args.render else args.task or [model.task for model in MODELS]:
         try:
             results[task] = [measure(row, args.data, console) for row in ROWS if row.task == task]
         except MaximirError as error:

@@ -12,12 +12,16 @@ os.environ["MAXIMIR_HOME"] = "/nonexistent/home-of-the-tests"  # models of who r
 torch.set_num_threads(1)  # small work; and two threads that wait for each other crawl on a busy machine
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # in the commands that tests run, too
 
-# `--dist loadscope` gives a module to one worker: with these last, the other would wait for minutes.
-LONGEST_FIRST = {"test_survival", "test_export", "test_page", "test_train", "test_service_queue"}
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more process than there are cores: many tests wait for others."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.stem not in LONGEST_FIRST)
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
 
 
 TINY = MaximConfig(features=8, stages=1, groups=1, bottlenecks=1)

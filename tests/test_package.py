@@ -41,7 +41,7 @@ def test_training_needs_torch_numpy_and_pillow_only():
 def test_embedded_models_are_whole(model):
     assert maximir.load_model(model.name).config
     assert choice.resolve(model.name) == model.path
-    card = model.card.read_text()
+    card = model.path.with_suffix(".md").read_text()
     for topic in ("Training data", "Results", "Licence", "Limits"):
         assert topic in card
     assert sum(m.path.stat().st_size for m in catalogue.MODELS) < 80e6

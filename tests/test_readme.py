@@ -39,13 +39,15 @@ def test_the_main_command_restores_the_examples(tmp_path, monkeypatch):
         assert 2 < np.abs(before - after).mean() < 40  # but the same picture
 
 
-def test_the_python_example_runs(monkeypatch):
+def test_the_python_example_runs(monkeypatch, tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    monkeypatch.chdir(ROOT)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     exec(code, names)
     restored = names["restored"]
     assert isinstance(restored, Image.Image)
+    assert (tmp_path / "coffee.png").read_bytes() == (tmp_path / "restored" / "coffee.png").read_bytes()
     with Image.open(ROOT / "examples" / "coffee.png") as original:
         assert restored.size == original.size
         assert restored.mode == original.mode

@@ -63,11 +63,7 @@ class MaximRestore(io.ComfyNode):
                 progress.set_progress(value=number + part, max_value=len(image))
 
             report(0)  # a small picture is done before there is anything to tell
-            restorer.progress = report
-            try:
-                rgb = restorer(picture[..., :3].float().cpu().contiguous().numpy())
-            finally:
-                restorer.progress = None
+            rgb = restorer(picture[..., :3].float().cpu().contiguous().numpy(), progress=report)
             report(1)
             restored[number, ..., :3] = torch.from_numpy(rgb).clamp(0, 1)
         return io.NodeOutput(restored)

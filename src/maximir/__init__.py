@@ -2,6 +2,8 @@
 
     restorer = maximir.Restorer("denoise")
     restored = restorer(image)          # PIL.Image or array, any size
+    restorer.restore_file("in.tif", "out.tif")
+    for outcome in maximir.restore_files("holiday", "restored", restorer, resume=True): ...
 
 Names are imported when they are first used, so that `import maximir` does not load torch.
 """
@@ -13,7 +15,16 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-__all__ = ["VARIANTS", "Maxim", "MaximConfig", "MaximirError", "Restorer", "UsageError", "load_model"]
+__all__ = [
+    "VARIANTS",
+    "Maxim",
+    "MaximConfig",
+    "MaximirError",
+    "Restorer",
+    "UsageError",
+    "load_model",
+    "restore_files",
+]
 
 _HOMES = {
     "VARIANTS": "maximir.network.config",
@@ -23,9 +34,11 @@ _HOMES = {
     "Restorer": "maximir.restoring.restorer",
     "UsageError": "maximir.errors",
     "load_model": "maximir.models.checkpoint",
+    "restore_files": "maximir.batch.restore",
 }
 
 if TYPE_CHECKING:
+    from maximir.batch.restore import restore_files
     from maximir.errors import MaximirError, UsageError
     from maximir.models.checkpoint import load_model
     from maximir.network.config import VARIANTS, MaximConfig

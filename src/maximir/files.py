@@ -8,10 +8,13 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from maximir.errors import MaximirError, TooLarge
 
 PART = ".maximir-"  # files that are not whole yet begin with it
 
@@ -33,6 +36,33 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:  # Ctrl-C too: tidy up, and let it through
         part.unlink(missing_ok=True)
         raise
+
+
+def read_file(path: Path, limit: int | None = None) -> bytes:
+    """The content of a regular file. Not mapped: a mapped file that shrinks meanwhile kills the process.
+
+    Raises:
+        OSError: it cannot be read.
+        MaximirError: it is no regular file, or has more bytes than `limit`. Says so without the path.
+    """
+    try:
+        info = path.stat()
+        if stat.S_ISDIR(info.st_mode):
+            raise MaximirError("is a folder, not a file")
+        if not stat.S_ISREG(info.st_mode):  # a pipe would block for ever
+            raise MaximirError("is not a regular file")
+        check_file_size(info.st_size, limit)
+        return path.read_bytes()
+    except MemoryError as error:
+        raise TooLarge("not enough memory to read the file") from error
+    except ValueError as error:  # such as a zero byte in its name
+        raise MaximirError(f"the file cannot be read ({error})") from error
+
+
+def check_file_size(size: int, limit: int | None) -> None:
+    """Raise TooLarge for more bytes than `limit`."""
+    if limit is not None and size > limit:
+        raise TooLarge(f"the file has {size:,} bytes; the limit is {limit:,}")
 
 
 class JsonLines:

@@ -24,17 +24,17 @@ def in_words(seconds: float) -> str:
 
 
 class WorkProgress:
-    """Weighted steps with a remaining-time estimate. Use as a context manager.
+    """Steps of known work (in any unit) with a remaining-time estimate. Use as a context manager.
 
     Steps that took no work, for they failed or were done before, are no measure of those that are left.
     """
 
-    def __init__(self, count: int, weight: int) -> None:
+    def __init__(self, count: int, work: int) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
-        self.count, self.weight = count, weight
-        self.begun_count, self.begun_weight, self.step_weight = 0, 0, 0
-        self.done_count, self.done_weight = 0, 0
-        self.worked_weight, self.worked_seconds = 0, 0.0  # of the steps that are a measure
+        self.count, self.work = count, work
+        self.begun_count, self.begun_work, self.step_work = 0, 0, 0
+        self.done_count, self.done_work = 0, 0
+        self.worked_work, self.worked_seconds = 0, 0.0  # of the steps that are a measure
         self.name = ""
         self.step_began = self.told = self.ended = time.monotonic()
         self.bar: Progress | None = None
@@ -46,7 +46,7 @@ class WorkProgress:
                 console=self.console,
                 transient=True,
             )
-            self.task = self.bar.add_task("restoring", total=weight)
+            self.task = self.bar.add_task("restoring", total=work)
 
     def __enter__(self) -> WorkProgress:
         if self.bar is not None:
@@ -59,11 +59,11 @@ class WorkProgress:
         if self.bar is not None:
             self.bar.stop()
 
-    def begin(self, name: str, weight: int) -> None:
+    def begin(self, name: str, work: int) -> None:
         """A step begins; several may be under way."""
         self.begun_count += 1
-        self.begun_weight += weight
-        self.step_weight = weight
+        self.begun_work += work
+        self.step_work = work
         self.name = name
         self.step_began = self.told = time.monotonic()
         if self.bar is not None:
@@ -74,22 +74,22 @@ class WorkProgress:
     def part(self, done: float) -> None:
         """Of the step that began last, this part (0 … 1) is done."""
         if self.bar is not None:
-            before = self.begun_weight - self.step_weight
-            self.bar.update(self.task, completed=max(self.done_weight, before + done * self.step_weight))
+            before = self.begun_work - self.step_work
+            self.bar.update(self.task, completed=max(self.done_work, before + done * self.step_work))
         elif time.monotonic() - self.told > PLAIN_EVERY and 0 < done < 1:
             self.told = time.monotonic()
             left = in_words((self.told - self.step_began) * (1 / done - 1))
             rest = f", {left} left" if done > GUESSWORK else ""
             self._print(f"[{self.begun_count}/{self.count}] {self.name}: {done:.0%}{rest}")
 
-    def succeed(self, line: str, weight: int, seconds: float | None) -> None:
+    def succeed(self, line: str, work: int, seconds: float | None) -> None:
         """One step is done.
 
         Args:
             seconds: of computing, a share of them where several are computed together. 0: there is nothing
                 to compute, and the clock tells. None: it was done before.
         """
-        self._advance(weight, seconds)
+        self._advance(work, seconds)
         if self.bar is None:
             line = f"[{self.done_count}/{self.count}] {line}{self._left()}"
         self._print(line)
@@ -98,27 +98,27 @@ class WorkProgress:
         """Something that concerns no step."""
         self._print(line)
 
-    def fail(self, line: str, weight: int) -> None:
+    def fail(self, line: str, work: int) -> None:
         """One step could not be done; the line stands alone, for people and scripts."""
-        self._advance(weight, None)
+        self._advance(work, None)
         self._print(line)
 
     def _left(self) -> str:
-        if self.done_count == self.count or not self.worked_weight:
+        if self.done_count == self.count or not self.worked_work:
             return ""
-        pace = self.worked_seconds / self.worked_weight
-        return f"  ({in_words(pace * (self.weight - self.done_weight))} left)"
+        pace = self.worked_seconds / self.worked_work
+        return f"  ({in_words(pace * (self.work - self.done_work))} left)"
 
-    def _advance(self, weight: int, seconds: float | None) -> None:
+    def _advance(self, work: int, seconds: float | None) -> None:
         now = time.monotonic()
         since, self.ended = now - self.ended, now
         self.done_count += 1
-        self.done_weight += weight
+        self.done_work += work
         if seconds is not None:
-            self.worked_weight += weight
+            self.worked_work += work
             self.worked_seconds += seconds or since
         if self.bar is not None:
-            self.bar.update(self.task, completed=self.done_weight)
+            self.bar.update(self.task, completed=self.done_work)
 
     def _print(self, line: str) -> None:
         self.console.print(printable(line), markup=False, emoji=False)

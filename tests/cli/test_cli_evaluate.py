@@ -63,7 +63,7 @@ def test_a_model_from_the_command_to_the_report(data, gentle_weights, tmp_path, 
     command = ("evaluate", "--weights", gentle_weights, "--data", data, "--device", "cpu", "--out", out)
     maximir(*command, "--protocol", "truncated", "--save")
     streams = capsys.readouterr()
-    evaluation = prepare(Request(data, str(gentle_weights), protocol="truncated", device="cpu"))
+    evaluation = prepare(Request(data, str(gentle_weights), protocol="truncated"))
     scores = [outcome.score for outcome in run(evaluation)]
     with (out / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -199,7 +199,7 @@ def test_data_that_cannot_be_scored(change, reason, data, tmp_path, capsys):
 def test_interrupted_and_gone_on(data, no_network, tmp_path, capsys, monkeypatch):
     real = stand_in.Restorer.restore_arrays
 
-    def interrupt(self, arrays):
+    def interrupt(self, arrays, **call):
         if arrays[0].shape[1] == 14:
             raise KeyboardInterrupt
         return real(self, arrays)

@@ -6,15 +6,21 @@ from maximir.degradations.blur import (
     KERNEL_SIZE,
     LONGEST,
     SHORTEST,
-    camera_shake_kernel,
     convolve,
     frames_path,
     hand_path,
     motion_blur,
+    random_softness,
     rasterise,
     soft_mask,
     straight_path,
 )
+
+
+def kernel_of(seed, size=KERNEL_SIZE):
+    """A kernel of camera shake, 3 to 27 pixels wide if `size` allows."""
+    rng = np.random.default_rng(seed)
+    return rasterise(hand_path(rng), size, random_softness(rng))
 
 
 def centre_of_mass(kernel):
@@ -29,17 +35,17 @@ def support(kernel):
 
 @pytest.mark.parametrize("size", [9, 19, 33])
 def test_kernels_are_kernels(size):
-    kernels = [camera_shake_kernel(np.random.default_rng(seed), size) for seed in range(40)]
+    kernels = [kernel_of(seed, size) for seed in range(40)]
     for seed, kernel in enumerate(kernels):
         assert kernel.shape == (size, size) and kernel.dtype == np.float32
         assert kernel.min() >= 0 and kernel.sum() == pytest.approx(1, abs=1e-5)
         assert np.abs(centre_of_mass(kernel)).max() < 0.5
-        assert np.array_equal(kernel, camera_shake_kernel(np.random.default_rng(seed), size))
+        assert np.array_equal(kernel, kernel_of(seed, size))
     assert len({kernel.tobytes() for kernel in kernels}) == len(kernels)
 
 
 def test_kernels_are_of_all_sizes_thin_and_with_bright_spots():
-    kernels = [camera_shake_kernel(np.random.default_rng(seed)) for seed in range(150)]
+    kernels = [kernel_of(seed) for seed in range(150)]
     supports = np.array([support(kernel) for kernel in kernels])
     assert supports.min() <= 5 and 20 <= supports.max() <= 28
     assert np.histogram(supports, [3, 8, 13, 18, 25])[0].min() >= 11
@@ -104,7 +110,7 @@ def test_the_margin_is_all_that_depends_on_the_wrap():
     inside = np.s_[20 : 20 + 64 + 2 * margin, 20 : 20 + 64 + 2 * margin]
     keep = np.s_[margin:-margin, margin:-margin]
     for seed in range(20):
-        kernel = camera_shake_kernel(np.random.default_rng(seed))
+        kernel = kernel_of(seed)
         whole = convolve(image, kernel)[inside][keep]
         np.testing.assert_allclose(convolve(image[inside], kernel)[keep], whole, atol=1e-5)
 

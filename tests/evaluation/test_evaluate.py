@@ -21,6 +21,7 @@ from maximir.evaluation.protocols import PROTOCOLS
 from maximir.evaluation.scores import PICTURES, RESTORED, RUN, SCORES, Book, Score, kept, read_scores
 from maximir.images import Photo
 from maximir.pixels import to_unit
+from maximir.restoring.options import Options
 from maximir.restoring.restorer import Restorer
 
 SIZES = {"a": (16, 18), "b": (18, 16), "c": (16, 20), "d": (20, 16)}  # neighbours differ: each alone
@@ -108,7 +109,13 @@ def below(folder):
     ],
 )
 def test_scores_are_those_by_hand(protocol, ensemble, data, gentle_weights):
-    request = Request(data, str(gentle_weights), device="cpu", protocol=protocol, ensemble=ensemble, images=2)
+    request = Request(
+        data,
+        str(gentle_weights),
+        protocol=protocol,
+        options=Options(view="exact", ensemble=ensemble),
+        images=2,
+    )
     evaluation = evaluate(request)
     restorer = Restorer(gentle_weights, "cpu", ensemble=ensemble)
     assert [score.name for score in evaluation.scores] == ["input/a", "input/b"]
@@ -184,7 +191,6 @@ def test_noise_that_is_not_clipped_reaches_the_model(data, gentle_weights):
     request = Request(
         data / "target",
         str(gentle_weights),
-        device="cpu",
         degrade="gaussian:50",
         protocol="official",
         images=1,
@@ -271,7 +277,7 @@ def test_restored_images_that_do_not_fit(data, tmp_path):
 def test_an_image_that_the_model_cannot_do_is_left_out(request_of, monkeypatch, tmp_path):
     real = stand_in.Restorer.restore_arrays
 
-    def fails(self, arrays):
+    def fails(self, arrays, **call):
         if arrays[0].shape[:2] == SIZES["b"]:
             raise MaximirError("not enough memory")
         return real(self, arrays)
@@ -401,8 +407,8 @@ def test_images_that_were_not_saved_before_are_restored_again(request_of, tmp_pa
         ({"pixels": "truncated"}, "convention"),
         ({"weights": "other"}, "weights"),
         ({"degrade": "gaussian:25"}, "degrade"),
-        ({"ensemble": True}, "ensemble"),
-        ({"precision": "bf16"}, "precision"),
+        ({"options": Options(view="exact", ensemble=True)}, "ensemble"),
+        ({"options": Options(view="exact", precision="bf16")}, "precision"),
         ({"weights": None, "restored": "data/input"}, "weights and precision"),
     ],
 )
@@ -430,10 +436,10 @@ def test_overwrite_forgets_all_of_the_other_evaluation(request_of, tmp_path, res
     out = tmp_path / "out"
     report.write(evaluate(request_of(), out, save=True), out)
     del restored_shapes[:]
-    evaluate(request_of(ensemble=True, images=1), out, overwrite=True)
+    evaluate(request_of(options=Options(view="exact", ensemble=True), images=1), out, overwrite=True)
     assert sorted(below(out)) == [f"{PICTURES}/input/a.webp", RUN, SCORES]
     assert restored_shapes == [SIZES["a"]]
-    evaluate(request_of(ensemble=True, images=1), out, overwrite=True)
+    evaluate(request_of(options=Options(view="exact", ensemble=True), images=1), out, overwrite=True)
     assert len(restored_shapes) == 2  # also of the same settings
     settings, scores = kept(out)
     assert settings["ensemble"] and [score.name for score in scores] == ["input/a"]
@@ -464,7 +470,17 @@ def test_a_damaged_record_is_refused(text, tmp_path):
 def test_lines_that_are_no_scores_are_dropped(tmp_path):
     score = Score("a", "", float("inf"), 1.0, 0.1 + 0.2, 0.5, 3, 4, 1.5, "ab", "t")
     exact = Score("b\u2028\udcff", "s", 20 / 3, 2 / 3, None, None, 3, 4, 0.0, "ab", "t")
-    lines = [score.to_json(), '{"name": 1}', "[1]", "7", '"x"', "", "{", "\0\0\0", exact.to_json()]
+    lines = [
+        json.dumps(score.values()),
+        '{"name": 1}',
+        "[1]",
+        "7",
+        '"x"',
+        "",
+        "{",
+        "\0\0\0",
+        json.dumps(exact.values()),
+    ]
     (tmp_path / SCORES).write_text("\n".join(lines))
     assert read_scores(tmp_path) == [score, exact]
     assert json.loads(lines[0], parse_constant=pytest.fail)["psnr"] == "inf"
@@ -540,5 +556,5 @@ def test_what_decides_and_what_is_said(request_of, data):
         "precision": "fp32",
     }
     assert evaluation.facts["command"] == "maximir evaluate" and evaluation.facts["layout"] == "maximir"
-    theirs = prepare(Request(data, restored=data / "input", ensemble=True))
+    theirs = prepare(Request(data, restored=data / "input", options=Options(view="exact", ensemble=True)))
     assert theirs.settings["ensemble"] is False and theirs.facts["device"] is None

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from maximir import cli
-from maximir.restoring import journal
+from maximir.batch import journal
 
 
 def maximir(*arguments, expect=0):
@@ -24,5 +24,5 @@ def files(folder):
     return sorted(
         str(path.relative_to(folder))
         for path in folder.rglob("*")
-        if path.is_file() and path.name != journal.NAME
+        if path.is_file() and path.name != journal.FILE
     )

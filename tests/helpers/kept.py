@@ -17,9 +17,11 @@ from PIL import ImageCms
 
 from helpers.malformed import smooth
 from maximir import images
-from maximir.images import Photo, exif, ifd, iptc, jpeg
-from maximir.images.decoded import Metadata
-from maximir.images.png import chunk
+from maximir.images import Photo
+from maximir.images.codecs import jpeg
+from maximir.images.codecs.png import chunk
+from maximir.images.metadata import exif, ifd, iptc
+from maximir.images.metadata.fields import Metadata
 
 EXIFTOOL = shutil.which("exiftool")
 KINDS = {"JPEG": "jpeg", "PNG": "png", "TIFF": "tiff", "WebP": "webp", "AVIF": "avif"}

@@ -17,7 +17,8 @@ from PIL import Image, ImageCms
 
 from maximir import images
 from maximir.errors import DamagedImage, TooLarge, UnsupportedImage
-from maximir.images.png import chunk, with_chunks
+from maximir.images import reading
+from maximir.images.codecs.png import chunk, with_chunks
 
 HEIC = Path(__file__).parent / "heic"
 SIZES = (0, 1, 2, 3, 63, 255, 256, 4095, 16_384, 32_768, 50_000, 65_535, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
@@ -309,7 +310,7 @@ def attempt(seed: int, most_pixels: int | None = None) -> str:
     """Read it, and if that works write it: "read KIND" or "refused KIND: …". Raises what is not typed."""
     name, data = malformed(seed)
     if most_pixels is not None:
-        images.MAX_PIXELS = most_pixels
+        reading.MAX_PIXELS = most_pixels
     try:
         photo = images.decode(data)
     except (DamagedImage, TooLarge, UnsupportedImage) as error:

@@ -30,12 +30,12 @@ sys.addaudithook(spy)
 """
 SERVE = """
 import json, resource, sys
-from pathlib import Path
+from maximir.restoring.options import Options
 from maximir.service import server
 from maximir.service.settings import Settings
 wishes = json.loads(sys.argv[1])
 wishes = {name: tuple(value) if isinstance(value, list) else value for name, value in wishes.items()}
-wishes["scratch"] = Path(wishes["scratch"])
+wishes["options"] = Options(**wishes["options"])
 if largest := wishes.pop("largest_file", None):  # as if the disk were full
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
 server.serve(Settings(**wishes))
@@ -51,7 +51,8 @@ class Service:
         self.calls, self.log, self.stderr = folder / "connections", folder / "worker", folder / "stderr"
         spy = SPY.format(file=str(self.calls))
         worker = [sys.executable, "-c", spy + WORK] if real else [sys.executable, str(FAKE), str(self.log)]
-        wishes = {"port": 0, "worker": worker, "scratch": str(folder), "precision": "fp32", **settings}
+        options = {"scratch": str(folder), "precision": "fp32"}
+        wishes = {"port": 0, "worker": worker, "options": options, **settings}
         with self.stderr.open("wb") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", spy + SERVE, json.dumps(wishes)],

@@ -77,7 +77,7 @@ def write_folder(folder, files):
 
 def write_tarball(path, files, place="package/models/", members=()):
     """A `.tgz`; `members`: further ones, as (TarInfo, bytes)."""
-    with tarfile.open(path, "w:gz") as archive:
+    with tarfile.open(path, "w:gz", compresslevel=0) as archive:
         for name, data in [("README.md", b"#"), *files.items()]:
             info = tarfile.TarInfo(place + name)
             info.size = len(data)

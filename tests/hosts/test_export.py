@@ -1,4 +1,7 @@
-"""Files for other runtimes, each against our own output. One capture serves all tests: it takes its time."""
+"""Files for other runtimes, each against our own output. One capture serves all tests: it takes its time.
+
+Those for any size are slow; by default test_darktable alone takes the way to ONNX, with a file for one size.
+"""
 
 import re
 import shutil
@@ -37,6 +40,7 @@ def onnx_file(captured, gentle_weights, tmp_path_factory):
     return output
 
 
+@pytest.mark.slow
 def test_onnx_for_any_size(onnx_file):
     import onnx
 
@@ -55,11 +59,13 @@ def test_onnx_for_any_size(onnx_file):
     assert [path.name for path in onnx_file.parent.iterdir()] == ["gentle.onnx"]
 
 
+@pytest.mark.slow
 def test_onnx_does_what_the_network_does(onnx_file, gentle_weights):
     run = hosts.run_onnx(onnx_file.read_bytes())
     assert hosts.compare(load_model(gentle_weights), run, [(1, 64, 64), (3, 192, 128)]) <= 1e-5
 
 
+@pytest.mark.slow
 def test_a_file_of_other_weights_differs(onnx_file, gentle_weights):
     """The negative control: the check can fail."""
     other = load_model(gentle_weights)
@@ -68,6 +74,7 @@ def test_a_file_of_other_weights_differs(onnx_file, gentle_weights):
     assert hosts.compare(other, hosts.run_onnx(onnx_file.read_bytes()), [(1, 64, 64)]) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(50, 70), (65, 64), (3, 130)])
 def test_the_documented_python_pads_as_we_do(onnx_file, gentle_weights, size):
     import onnxruntime
@@ -119,6 +126,7 @@ def test_the_documented_cpp_pads_as_we_do(tmp_path):
     assert done.stdout == expected_padding()
 
 
+@pytest.mark.slow
 def test_pt2_for_any_size(captured, gentle_weights, tmp_path, capsys, monkeypatch):
     """The module that was read from these bytes to prove them: reading takes as long as all the rest."""
     read, load = [], torch.export.load

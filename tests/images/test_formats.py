@@ -13,10 +13,11 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from helpers.malformed import HEIC, malformed, originals, pillow, smooth
 from helpers.malformed import vips as by_vips
-from maximir import images
 from maximir.errors import DamagedImage, TooLarge, UnsupportedImage
-from maximir.images import KINDS, Photo, decode, decoders, encode, ifd, jxl, profiles, vips, xmp
-from maximir.images.png import chunk, chunks, with_chunks
+from maximir.images import KINDS, Photo, decode, encode
+from maximir.images.codecs import decoders, jxl, vips
+from maximir.images.codecs.png import chunk, chunks, with_chunks
+from maximir.images.metadata import ifd, profiles, xmp
 
 SUFFIXES = [".png", ".jpg", ".webp", ".tif", ".avif"]
 P3 = profiles.profile(profiles.by_numbers(12, 13), grey=False)
@@ -749,7 +750,7 @@ def test_errors_say_of_what_kind_they_are(monkeypatch):
             decode(data)
     with pytest.raises(UnsupportedImage, match="cannot write gif; use one of png jpeg webp tiff avif"):
         encode(Photo(smooth()), "gif")
-    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    monkeypatch.setattr("maximir.images.reading.MAX_PIXELS", 100)
     with pytest.raises(TooLarge):
         decode(whole)
 

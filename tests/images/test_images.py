@@ -14,7 +14,6 @@ import pytest
 import pyvips
 from PIL import Image, ImageCms
 
-from maximir import images
 from maximir.errors import MaximirError
 from maximir.images import Photo, read, write
 
@@ -355,12 +354,12 @@ def test_the_system_may_refuse(tmp_path, monkeypatch, error):
 
 def test_limits(tmp_path, monkeypatch):
     path = save(smooth(), tmp_path / "a.png")
-    monkeypatch.setattr(images, "MAX_PIXELS", smooth().size // 3)
+    monkeypatch.setattr("maximir.images.reading.MAX_PIXELS", smooth().size // 3)
     read(path)
-    monkeypatch.setattr(images, "MAX_PIXELS", smooth().size // 3 - 1)
+    monkeypatch.setattr("maximir.images.reading.MAX_PIXELS", smooth().size // 3 - 1)
     with pytest.raises(MaximirError, match="over the limit"):
         read(path)
-    monkeypatch.setattr(images, "MAX_BYTES", 100)
+    monkeypatch.setattr("maximir.images.reading.MAX_BYTES", 100)
     with pytest.raises(MaximirError, match="the limit is 100"):
         read(path)
 

@@ -13,18 +13,18 @@ from helpers.malformed import attempt, malformed, originals
 from helpers.watched import CRASH, HANG, UNTYPED, watch
 from maximir import images
 
-CASES = 2_000
 
-
-def test_thousands_of_malformed_files():
+@pytest.mark.parametrize("cases", [600, pytest.param(2_000, marks=pytest.mark.slow)])
+def test_thousands_of_malformed_files(cases):
     work = functools.partial(attempt, most_pixels=4_000_000)
     counts: Counter[str] = Counter()
-    for verdict in watch(work, range(CASES), memory=8 << 30):
+    for verdict in watch(work, range(cases), memory=8 << 30):
         assert not verdict.bad, f"seed {verdict.case}, {malformed(verdict.case)[0]}: {verdict.outcome}"
         counts[verdict.outcome.split(":")[0]] += 1
     for name in originals():  # the damage must neither spare nor ruin all files of a kind
         assert counts[f"refused {name}"] > 3, name
-    assert counts.total() == CASES and sum(n for kind, n in counts.items() if kind.startswith("read")) > 200
+    assert counts.total() == cases
+    assert sum(n for kind, n in counts.items() if kind.startswith("read")) > cases // 10
 
 
 def test_the_originals_are_whole():

@@ -18,8 +18,10 @@ from PIL import Image
 from helpers import kept
 from helpers.kept import ELSEWHERE, KINDS, THUMBNAIL, XMP, block, everything, fields, pointed_to
 from helpers.malformed import HEIC, pillow, smooth
-from maximir.images import Photo, decode, encode, exif, heif, ifd, iptc, jpeg, png, tiff, xmp
-from maximir.images.png import chunk, chunks, with_chunks
+from maximir.images import Photo, decode, encode
+from maximir.images.codecs import heif, jpeg, png, tiff
+from maximir.images.codecs.png import chunk, chunks, with_chunks
+from maximir.images.metadata import exif, ifd, iptc, xmp
 
 ALL = sorted(KINDS.values())
 DOCS = Path(__file__).parents[2] / "docs" / "files.md"
@@ -213,17 +215,17 @@ def test_hostile_blocks_cost_little():
         )
         circular = struct.pack(order + "HHHIIHHIII", 2, exif.EXIF, 4, 1, 8, exif.INTEROP, 4, 1, 8, 8)
         for body in (many + bytes(2**20), circular, b"\xff" * 20, b""):
-            began = time.perf_counter()
+            began = time.process_time()
             data = start + struct.pack(order + "I", 8) + body
             assert len(exif.restored(data, 4, 4)) <= len(data)
             for kind in ALL:
                 encode(photo_of(exif_data=data), kind)
-            assert time.perf_counter() - began < 3
+            assert time.process_time() - began < 3
     thumbnails = b"II*\0" + struct.pack("<IHI", 8, 0, 14) + struct.pack("<H", 60_000)
     pieces = b"".join(struct.pack("<HHII", 0x0111 + 6 * (k % 2), 4, 100_000, 14) for k in range(60_000))
-    began = time.perf_counter()
+    began = time.process_time()
     exif.restored(thumbnails + pieces, 4, 4)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_the_work_with_directories_has_an_end():
@@ -313,10 +315,10 @@ def test_fields_without_end_are_said():
     more = b"".join(struct.pack("<HHII", 60_000 + k, 7, 2**20, 8) for k in range(30))
     struct.pack_into("<I", data, 4, len(data))
     data += struct.pack("<H", count + 30) + table + more + bytes(2**20)
-    began = time.perf_counter()
+    began = time.process_time()
     photo = decode(bytes(data))
     assert tiff.NOT_COPIED in photo.notes and len(photo.metadata["exif-data"]) < 2 * tiff.MAX_FIELDS_BYTES
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def big_tiff(data: bytes) -> bytes:
@@ -458,11 +460,11 @@ def test_xmp_edits_take_time_that_grows_with_the_packet():
     uri = xmp.BESIDES[0][0]
     for part in (b"<G:MotionPhoto>", b"<G:MotionPhoto", b' G:MotionPhoto="', b" ", b"xmlns:G=", b"<", b'"'):
         packet = b'<x xmlns:G="' + uri + b'">' + part * (2**21 // len(part))
-        began = time.perf_counter()
+        began = time.process_time()
         xmp.corrected(packet, 4, 4, turned=True)
         xmp.split(packet)
         xmp.extended_by(packet)
-        assert time.perf_counter() - began < 3, part
+        assert time.process_time() - began < 3, part
 
 
 def extended(packet: bytes, extension: bytes, length: int | None = None, keep: slice = slice(None)) -> bytes:

@@ -20,7 +20,7 @@ from helpers.web import serve
 from maximir import Maxim, MaximConfig, MaximirError, UsageError, load_model
 from maximir.cli.app import app
 from maximir.cli.models import wanted
-from maximir.models import authors, catalogue, checkpoint, choice, download, fetch, listing, store, tfjs
+from maximir.models import authors, catalogue, checkpoint, choice, download, fetch, tfjs, user_models
 
 CONFIG = MaximConfig(features=8, stages=2, groups=1, bottlenecks=1)
 
@@ -28,7 +28,7 @@ CONFIG = MaximConfig(features=8, stages=2, groups=1, bottlenecks=1)
 @pytest.fixture(autouse=True)
 def own_home(tmp_path, monkeypatch):
     """Nobody's own models are used or touched, and no way leads out of this machine."""
-    monkeypatch.setenv(store.HOME, str(tmp_path / "home"))
+    monkeypatch.setenv(user_models.HOME, str(tmp_path / "home"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))  # nobody's npm, which would go there by itself
     monkeypatch.setattr(download, "PAUSE", 0.01)
@@ -134,7 +134,7 @@ def test_then_from_npm(model, npm, own_home):
     fetch.fetch(model, say=told.append)
     assert "pack @upscalerjs/maxim-deraining@0.1.0 --ignore-scripts" in npm.read_text()
     assert "cannot be fetched" in told[1] and "trying npm" in told[2]
-    assert checkpoint.read(store.path_of(model.name)).missing
+    assert checkpoint.read(user_models.path_of(model.name)).missing
     assert not leftovers(own_home)
 
 
@@ -191,7 +191,7 @@ def test_a_length_that_lies(bucket, model, own_home):
     bucket.lie = 7
     with pytest.raises(MaximirError, match="no way led to it"):
         fetch.fetch(model)
-    assert not store.path_of(model.name).exists()
+    assert not user_models.path_of(model.name).exists()
 
 
 def test_more_than_any_checkpoint(bucket, model, own_home, monkeypatch):
@@ -220,7 +220,7 @@ def test_a_wrong_digest_is_refused_by_name(bucket, model, own_home, monkeypatch)
     with pytest.raises(MaximirError, match=r"is not derain-rain13k .*: it is derain-other"):
         fetch.fetch(other, given)
     assert not own_home.exists() or not leftovers(own_home)
-    assert not store.path_of(model.name).exists()
+    assert not user_models.path_of(model.name).exists()
 
 
 def test_an_old_one_stays_where_the_new_one_is_refused(bucket, model, own_home):
@@ -278,7 +278,7 @@ def test_two_at_once(bucket, model, own_home):
 
 def test_a_folder_that_cannot_be_written(bucket, model, tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
-    monkeypatch.setenv(store.HOME, str(tmp_path / "file"))
+    monkeypatch.setenv(user_models.HOME, str(tmp_path / "file"))
     with pytest.raises(MaximirError, match=r"models cannot be kept there .* MAXIMIR_HOME"):
         fetch.fetch(model)
 
@@ -297,9 +297,9 @@ def test_the_order_of_a_task(bucket, model, network, own_home):
     assert choice.for_task("derain").name == "derain-box", "the box is the better one on people's photographs"
     assert choice.named("derain-rain13k").origin == "authors"
     for name in choice.BEFORE_THE_BOX:
-        checkpoint.save_model(network, store.path_of(name))
+        checkpoint.save_model(network, user_models.path_of(name))
         assert choice.for_task(name.partition("-")[0]).name == name
-    checkpoint.save_model(network, store.path_of("derain-mine"))
+    checkpoint.save_model(network, user_models.path_of("derain-mine"))
     assert choice.named("derain-mine").origin == "yours" and choice.named("derain-mine").task == "derain"
 
 
@@ -328,13 +328,14 @@ def test_names_that_are_not_here(name, sentence):
 
 def test_listing(bucket, model, own_home):
     fetch.fetch(model)
-    by_name = {entry.name: entry for entry in listing.entries()}
+    by_name = choice.known()
     assert set(by_name) == {m.name for m in catalogue.MODELS} | {model.name}
     assert by_name[model.name].where == str(own_home / "derain-rain13k.safetensors")
-    assert by_name[model.name].stages == 2 and by_name[model.name].parameters > 1e5
+    assert by_name[model.name].header.stages == 2 and by_name[model.name].header.parameters > 1e5
     assert by_name["denoise-box"].where == "in the box"
     (own_home / "broken.safetensors").write_bytes(b"nothing")
-    assert {entry.name for entry in listing.here()} == set(by_name)
+    broken = choice.available()["broken"]
+    assert broken.facts()["where"] == str(own_home / "broken.safetensors") and broken.header.bytes is None
 
 
 # --- the commands ---------------------------------------------------------------------------------------
@@ -403,4 +404,4 @@ def test_nothing_but_get_uses_the_network(monkeypatch, tmp_path):
     for name in ("enhance-lol", "nothing"):
         with pytest.raises(UsageError):
             load_model(name)
-    assert os.environ[store.HOME] and not store.folder().exists(), "looking makes no folder"
+    assert os.environ[user_models.HOME] and not user_models.folder().exists(), "looking makes no folder"

@@ -4,9 +4,7 @@ import pytest
 import torch
 
 from maximir import Maxim, MaximConfig, MaximirError, UsageError, load_model
-from maximir.engine import sources
-from maximir.engine.streaming import Rows
-from maximir.network import blocks, layers
+from maximir.network import blocks, layers, model
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3])
@@ -155,28 +153,7 @@ def test_shrinking_is_antialiased_bilinear(factor, size):
     expected = torch.nn.functional.interpolate(
         x.permute(0, 3, 1, 2), scale_factor=1 / factor, mode="bilinear", antialias=True
     )
-    torch.testing.assert_close(layers.shrink(x, factor), expected.permute(0, 2, 3, 1))
-
-
-@pytest.mark.parametrize("ratio", [0.25, 0.5, 1.0, 2.0, 4.0])
-def test_resize_and_projections_commute(ratio):
-    """`ScaleTo` projects before it enlarges, and merges what follows; the official code does neither."""
-    torch.manual_seed(0)
-    scale = layers.ScaleTo(5, 7, ratio).double()
-    x, weight = torch.rand(1, 16, 32, 5).double(), torch.rand(3, 7).double()
-    term, bias = scale.through(x, weight)
-    merged = term(Rows(), bias)
-    resized = x if ratio == 1 else scale.resize(x)
-    torch.testing.assert_close(merged, scale.project(resized) @ weight.T)
-
-
-def test_a_projection_of_a_concatenation_is_a_sum():
-    torch.manual_seed(0)
-    up, linear = layers.ConvTranspose(6, 4).double(), torch.nn.Linear(9, 3).double()
-    x, y = torch.rand(1, 4, 4, 6).double(), torch.rand(1, 8, 8, 5).double()
-    torch.nn.init.normal_(up.bias)
-    merged = sources.project(linear, sources.Upsampled(up, x), sources.Map(y))(Rows())
-    torch.testing.assert_close(merged, linear(torch.cat([up(x), y], dim=-1)))
+    torch.testing.assert_close(layers.ops.shrink(x, factor), expected.permute(0, 2, 3, 1))
 
 
 def test_bfloat16_autocast_is_close(tiny_model):
@@ -186,3 +163,61 @@ def test_bfloat16_autocast_is_close(tiny_model):
         rough = tiny_model(image)[-1][-1]
     assert exact.dtype == torch.float32
     assert (rough.float() - exact).square().mean().sqrt() < 0.1 * exact.std()
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 2.0, 4.0])
+def test_resize_and_projection_commute(ratio):
+    """`ScaleTo` projects at the smaller size; the official code resizes first."""
+    torch.manual_seed(0)
+    scale, x = layers.ScaleTo(5, 7, ratio).double(), torch.rand(1, 16, 32, 5).double()
+    torch.testing.assert_close(scale(x), scale.project(scale.resize(x)))
+
+
+def test_each_block_can_be_called_alone():
+    x, image = torch.rand(2, 32, 48, 8), torch.rand(2, 32, 48, 3)
+    assert blocks.MultiAxisGatedMlp(8, 16, 0.0)(x).shape == x.shape
+    assert blocks.ConvChannelAttention(8, 4)(x).shape == x.shape
+    assert blocks.DenseChannelAttention(8, 4)(x).shape == x.shape
+    both = blocks.CrossGating(8, 8, 16, 0.0, upsample_from=6)(x, torch.rand(2, 16, 24, 6))
+    assert [each.shape for each in both] == [x.shape, x.shape]
+    attended, restored = blocks.SupervisedAttention(8)(x, image)
+    assert attended.shape == x.shape and restored.shape == image.shape
+    down = model.Encoder(MaximConfig(8, 1, 1, 1), 0, first_stage=True)(x, x, None)
+    assert [each.shape for each in down] == [x.shape, (2, 16, 24, 8)]
+
+
+def test_hooks_see_every_block_and_can_change_it(tiny_model):
+    seen = []
+    block = tiny_model.stages[0].encoders[0].block
+    image = torch.rand(1, 3, 64, 64)
+    before = tiny_model(image)[-1][-1]
+    with block.register_forward_hook(lambda module, inputs, output: seen.append(output.shape) or 0 * output):
+        assert not torch.equal(tiny_model(image)[-1][-1], before)
+    assert seen == [(1, 64, 64, 8)]
+
+
+def test_torch_func_goes_through_it(tiny_model):
+    """Per-sample gradients by `vmap` of `grad`: those of one sample after the other."""
+    images = torch.rand(2, 1, 3, 64, 64)
+    parameters = {name: p.detach() for name, p in tiny_model.named_parameters()}
+
+    def loss(parameters, image):
+        return torch.func.functional_call(tiny_model, parameters, image)[-1][-1].square().mean()
+
+    together = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, images)
+    for number, image in enumerate(images):
+        alone = torch.func.grad(loss)(parameters, image)
+        for name, gradient in alone.items():
+            torch.testing.assert_close(together[name][number], gradient, rtol=1e-3, atol=1e-6)
+
+
+def test_recomputation_gives_the_same_gradients():
+    torch.manual_seed(0)
+    model = Maxim(MaximConfig(features=8, stages=2, groups=1, bottlenecks=1))
+    image, gradients = torch.rand(1, 3, 64, 64), []
+    for on in (False, True):
+        model.recompute(on)
+        model.zero_grad()
+        sum(scale.square().sum() for stage in model(image) for scale in stage).backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))

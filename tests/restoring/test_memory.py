@@ -13,9 +13,10 @@ import torch
 
 from conftest import TINY
 from maximir import MaximirError, Restorer, UsageError, load_model
-from maximir.engine import machine, maps, streaming
+from maximir.engine import machine, maps
+from maximir.engine import network as engine
 from maximir.engine.maps import MapStore
-from maximir.engine.streaming import Streaming
+from maximir.engine.sweeps import Streaming
 from maximir.network.config import VARIANTS
 from maximir.restoring import foresight, memory
 from maximir.sizes import in_words, parse_pixels, parse_size
@@ -235,15 +236,14 @@ def test_maps_that_wait_rest(tiny_weights):
             resting.append(sum(size for size, rests in sizes if rests) / sum(size for size, _ in sizes))
 
     model = load_model(tiny_weights)
-    with torch.inference_mode(), streaming.use(Streaming(1 << 16, store=Watched(1 << 20))):
-        model(torch.rand(1, 3, 128, 128))
+    engine.run(model, torch.rand(1, 3, 128, 128), Streaming(1 << 16, store=Watched(1 << 20)))
     assert np.mean(resting) > 0.5
 
 
 def test_progress_goes_from_nothing_to_all(tiny_weights):
     parts = []
-    restorer = Restorer(tiny_weights, device="cpu", progress=parts.append, max_memory=10**12)
-    restorer(np.zeros((768, 768, 3), np.uint8))
+    restorer = Restorer(tiny_weights, device="cpu", max_memory=10**12)
+    restorer(np.zeros((768, 768, 3), np.uint8), progress=parts.append)
     assert parts == sorted(parts)
     assert 0 < parts[0] < 0.1 and parts[-1] == pytest.approx(1)
     assert len(parts) > 100
@@ -256,15 +256,19 @@ def test_a_pass_keeps_to_its_budget(tiny_weights, tmp_path):
         "import sys, numpy as np, torch; torch.set_num_threads(1)\n"
         "from maximir import Restorer; from maximir.engine.machine import resident\n"
         "from maximir.restoring import memory\n"
-        f"restorer = Restorer({str(tiny_weights)!r}, device='cpu', scratch={str(tmp_path)!r})\n"
+        "limit = None\n"
+        "def new():\n"
+        f"    return Restorer({str(tiny_weights)!r}, 'cpu', 'fp32', limit, scratch={str(tmp_path)!r})\n"
+        "restorer = new()\n"
         "image = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), np.uint8)\n"
         "restorer(image[:64, :64])  # what the first pass imports is there before\n"
         "memory.needs(restorer.model.config, torch.float32)  # and what planning imports: 70 MB\n"
-        "if sys.argv[1:]: restorer.max_memory = resident() + int(sys.argv[1])\n"
+        "limit = resident() + int(sys.argv[1]) if sys.argv[1:] else None\n"
+        "restorer = new()\n"
         "restored = restorer(image)\n"
         "status = open('/proc/self/status').read()  # getrusage would tell this test's own peak, if larger\n"
         "peak = int(status.split('VmHWM:')[1].split()[0]) * 1024\n"
-        "print(peak, restorer.max_memory or 0, int(restored.astype(int).sum()))"
+        "print(peak, limit or 0, int(restored.astype(int).sum()))"
     )
 
     def run(*budget):

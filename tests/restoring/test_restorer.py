@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from PIL import Image
 
 from conftest import TINY
 from maximir import MaximirError, Restorer, UsageError
+from maximir.engine import network as engine
 from maximir.images import Photo
 from maximir.pixels import from_unit, to_unit
 from maximir.restoring.padding import pad, reflected
@@ -139,7 +142,7 @@ def test_the_restored_image_is_the_last_output(restorer):
     with torch.inference_mode():
         outputs = restorer.model(torch.from_numpy(image).permute(2, 0, 1)[None])
     expected = outputs[-1][-1][0].permute(1, 2, 0).numpy()
-    np.testing.assert_allclose(restorer(image), expected, atol=1e-5)
+    np.testing.assert_allclose(restorer(image), expected, rtol=0, atol=2e-6 * np.abs(expected).max())
     assert np.abs(expected).max() > 1  # floats are not clipped
 
 
@@ -183,7 +186,7 @@ def test_out_of_memory_is_a_sentence(echo, monkeypatch):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
 
     monkeypatch.setattr(echo.model, "forward", allocate)
-    with pytest.raises(MaximirError, match="not enough memory for an image of 30 x 20 pixels"):
+    with pytest.raises(MaximirError, match="30 x 20 pixels need more memory than there is"):
         echo(np.zeros((20, 30, 3), np.uint8))
 
 
@@ -223,11 +226,33 @@ def test_ensemble_is_the_mean_over_all_eight_poses(tiny_weights, shape):
 def test_progress_of_an_ensemble_never_goes_back(tiny_weights, monkeypatch):
     parts = []
     monkeypatch.setattr("maximir.restoring.memory.is_small", lambda *args: False)
-    restorer = Restorer(tiny_weights, device="cpu", ensemble=True, progress=parts.append)
-    restorer(np.zeros((64, 128, 3), np.uint8))
+    restorer = Restorer(tiny_weights, device="cpu", ensemble=True)
+    restorer(np.zeros((64, 128, 3), np.uint8), progress=parts.append)
     assert parts == sorted(parts)
     assert parts[-1] == pytest.approx(1)
     assert 0 < parts[0] < 1 / 8
+
+
+def test_threads_leave_the_default_dtype_of_the_program_alone(gentle_weights, monkeypatch):
+    restorer = Restorer(gentle_weights, "cpu", "fp32")
+    images = [np.random.default_rng(0).integers(0, 256, (64 + i, 96, 3), np.uint8) for i in range(8)]
+    expected, seen = [restorer(image) for image in images], []
+    run = engine.run
+
+    def watched(*arguments):
+        seen.append(torch.get_default_dtype())
+        return run(*arguments)
+
+    monkeypatch.setattr(engine, "run", watched)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(restorer, images))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert seen == [torch.float64] * len(images)
+    for result, one in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(result, one)
 
 
 @pytest.mark.parametrize(

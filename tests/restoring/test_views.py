@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from maximir import Restorer, UsageError
+from maximir.errors import NotEnoughMemory
 from maximir.models import checkpoint
 from maximir.restoring import views
 
@@ -139,8 +140,8 @@ def restorers(tiny_model, gentle_weights, tmp_path, monkeypatch):
 def test_who_is_seen_in_views(restorers):
     image = np.random.default_rng(0).integers(0, 256, (213, 320, 3), np.uint8)
     haze, noise, exact = restorers("dehaze"), restorers("denoise"), restorers("dehaze", view="exact")
-    assert haze.in_views(213, 320) and not haze.in_views(213, 299)
-    assert not noise.in_views(213, 320) and not exact.in_views(213, 320)
+    assert haze.way(213, 320) == "views" and haze.way(213, 299) == "whole"
+    assert noise.way(213, 320) == exact.way(213, 320) == "whole"
     np.testing.assert_array_equal(noise(image), exact(image))
     assert (haze(image) != exact(image)).any()
     small = image[:, :299]
@@ -149,12 +150,24 @@ def test_who_is_seen_in_views(restorers):
 
 def test_grey_alpha_ensemble_and_progress_in_views(restorers):
     seen = []
-    restorer = restorers("enhance", progress=seen.append, ensemble=True)
+    restorer = restorers("enhance", ensemble=True)
     image = np.random.default_rng(0).integers(0, 256, (130, 310, 4), np.uint8)
-    result = restorer(image)
+    result = restorer(image, progress=seen.append)
     np.testing.assert_array_equal(result[..., 3], image[..., 3])
     assert restorer(image[..., 0]).shape == image.shape[:2]
-    assert seen[-1] == 1.0 and restorer.progress == seen.append
+    assert seen == sorted(seen) and seen[-1] == 1.0
+
+
+def test_memory_that_ends_in_a_tile_names_the_photograph(restorers, monkeypatch):
+    def allocate(image):
+        raise MemoryError
+
+    for task, size in (("dehaze", (213, 320)), ("derain", (193, 256))):
+        restorer = restorers(task)
+        assert restorer.way(*size) != "whole"
+        monkeypatch.setattr(restorer.model, "forward", allocate)
+        with pytest.raises(NotEnoughMemory, match=f"^{size[1]} x {size[0]} pixels need more memory"):
+            restorer(np.zeros((*size, 3), np.uint8))
 
 
 def test_views_that_are_none():

@@ -383,7 +383,6 @@ def test_a_token_is_needed_for_all_but_the_page(guarded):
         ({"token": "with blank in it"}, "no blanks"),
         ({"names": ("https://x",)}, "not a host name"),
         ({"max_bytes": 0}, "at least 1"),
-        ({"max_memory": "lots"}, "not an amount"),
     ],
 )
 def test_settings_that_make_no_sense(wrong, words):

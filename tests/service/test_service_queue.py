@@ -75,7 +75,8 @@ def test_a_full_queue_is_said_before_the_upload(service):
 def test_what_a_client_is_told_to_wait_follows_from_the_work(service):
     """Half of the queue is done by then."""
     service.restore(wish(sleep=0.6, name="measure"))
-    jobs = [service.later(wish(sleep=1.8, hold=service.hold("measured"), name="long")) for _ in range(QUEUE)]
+    jobs = [service.later(wish(sleep=1.8, hold=service.hold("measured"), name="long"))]
+    jobs += [service.later(wish(hold=service.hold("measured"), name="short")) for _ in range(QUEUE - 1)]
     until(lambda: service.metric("maximir_places_taken") == QUEUE)
     computing(service, "long")
     time.sleep(0.5)
@@ -89,7 +90,7 @@ def test_progress(service):
     ids = [f"progress-{n}" for n in range(QUEUE)]
     jobs = []
     for id in ids:
-        slow = 0 if jobs else 3.0
+        slow = 0 if jobs else 1.5
         jobs.append(service.later(wish(sleep=slow, steps=60, hold=service.hold("progress"), name=id), id=id))
         until(lambda id=id: service.progress(id).status_code == 200)
     first, _, last = (service.progress(id).json() for id in ids)

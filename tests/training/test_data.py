@@ -16,7 +16,6 @@ from maximir.training.data import (
     find_pairs,
     find_scenes,
     list_images,
-    load_rgb,
     split,
 )
 from maximir.training.samples import views
@@ -424,14 +423,14 @@ def test_turned_pixels_are_upright(tmp_path):
     exif[0x0112] = 6  # the first row is the right edge
     pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
     Image.fromarray(pixels).save(tmp_path / "x.png", exif=exif)
-    np.testing.assert_array_equal(load_rgb(tmp_path / "x.png"), np.rot90(pixels, -1))
+    np.testing.assert_array_equal(ImageFile(tmp_path / "x.png").load(), np.rot90(pixels, -1))
 
 
 def test_16_bit_grey(tmp_path):
     ramp = np.arange(0, 65536, 16, dtype=np.uint16).reshape(32, 128)
     for suffix in ("png", "tif"):
         Image.fromarray(ramp).save(tmp_path / f"ramp.{suffix}")
-        rgb = load_rgb(tmp_path / f"ramp.{suffix}")
+        rgb = ImageFile(tmp_path / f"ramp.{suffix}").load()
         assert rgb.dtype == np.uint8 and rgb.shape == (32, 128, 3)
         np.testing.assert_array_equal(rgb, np.repeat(np.round(ramp / 257)[..., None], 3, axis=-1))
         depth = ImageFile(tmp_path / f"ramp.{suffix}").load_depth()
@@ -442,7 +441,7 @@ def test_16_bit_grey(tmp_path):
 def test_other_kinds_of_pixels_become_rgb(mode, tmp_path):
     path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
     Image.new("RGB", (20, 10), (255, 255, 255)).convert(mode).save(path)
-    rgb = load_rgb(path)
+    rgb = ImageFile(path).load()
     assert rgb.shape == (10, 20, 3) and rgb.dtype == np.uint8 and rgb.min() >= 254
 
 
@@ -467,7 +466,7 @@ def test_what_is_not_restored_is_not_trained_on(tmp_path):
     pages = {"save_all": True, "append_images": [Image.new("RGB", (8, 8))]}
     Image.new("RGB", (8, 8)).save(tmp_path / "pages.tif", **pages)
     with pytest.raises(MaximirError, match="the TIFF has 2 pages"):
-        load_rgb(tmp_path / "pages.tif")
+        ImageFile(tmp_path / "pages.tif").load()
     for name in ("a.jfif", "b.jpe", "c.avif", "d.gif"):
         Image.new("RGB", (8, 8), (200, 200, 200)).save(tmp_path / name, {"jfif": "JPEG"}.get(name[2:]))
     found = dict(list_images(tmp_path))
@@ -480,16 +479,17 @@ def test_training_reads_with_pillow_alone(tmp_path):
     save(tmp_path, "a.png", "b.tif")
     code = (
         "import sys; sys.modules['pyvips'] = None\n"
-        "from pathlib import Path\nfrom maximir.training.data import load_rgb\n"
-        f"for name in 'a.png', 'b.tif': assert load_rgb(Path({str(tmp_path)!r}, name)).shape == (6, 8, 3)\n"
+        "from pathlib import Path\nfrom maximir.training.data import ImageFile\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "for name in 'a.png', 'b.tif': assert ImageFile(folder / name).load().shape == (6, 8, 3)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     if hasattr(os, "fork"):
-        load_rgb(tmp_path / "b.tif")
+        ImageFile(tmp_path / "b.tif").load()
         child = os.fork()
         if child == 0:
             signal.alarm(20)
-            load_rgb(tmp_path / "b.tif")
+            ImageFile(tmp_path / "b.tif").load()
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
 
@@ -529,7 +529,7 @@ def test_corrupt_images_are_named(tmp_path):
         Image.fromarray(noise).save(path)
         cut(path, path.stat().st_size // 2)
         with pytest.raises(MaximirError, match=rf"cut\.{suffix}: cannot be read as an image"):
-            load_rgb(path)
+            ImageFile(path).load()
     pack(tmp_path / "s.tar", save(tmp_path / "loose", "a.png"))
     packed = list_images(tmp_path / "s.tar")[0][1]
     bytes_of_shard = bytearray((tmp_path / "s.tar").read_bytes())

@@ -1,26 +1,28 @@
-"""Training that is killed, and training by several processes: as its users run it."""
+"""Training that is killed, and training by several processes."""
 
 import contextlib
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from helpers.command import maximir
 from maximir.models.checkpoint import read_tensors
 
+RANK = Path(__file__).parents[1] / "helpers/rank.py"
 RECIPE = """
 task = "denoise"
 mixture = { gaussian = 1.0 }
-steps = 12
+steps = 6
 learning_rate = 1e-3
 precision = "fp32"
 phases = [{ until = 0.5, patch = 64, batch = 4 }, { until = 1.0, patch = 64, batch = 2 }]
@@ -31,8 +33,9 @@ groups = 1
 bottlenecks = 1
 dropout = 0.1
 """
-KILLS = 1
 CALM = "learning_rate = 2e-4\nstart_as_identity = true"  # or rounding grows from step to step
+EVERY = ("--log-every", "1", "--save-every", "2")
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,7 @@ def place(tmp_path_factory):
     (folder / "plain.toml").write_text(
         RECIPE.replace("dropout = 0.1\n", "")
         .replace("learning_rate = 1e-3", CALM)
-        .replace("steps = 12", "steps = 4")
+        .replace("steps = 6", "steps = 3")
     )
     (folder / "clean").mkdir()
     for number in range(3):
@@ -53,62 +56,13 @@ def place(tmp_path_factory):
     return folder
 
 
-def command(place, run, *more, recipe="recipe.toml", processes=1):
-    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}"] if processes > 1 else []
-    train = ["-m", "maximir", "train", str(place / recipe), "--data", str(place / "clean")]
-    return [sys.executable, *launcher, *train, "--out", str(place / run), "--device", "cpu", *more]
-
-
-def run_training(*args, **kwargs):
-    done = subprocess.run(command(*args, **kwargs), capture_output=True, text=True, env=environment())
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def environment():
-    return os.environ | {"OMP_NUM_THREADS": "1"}
+def arguments(place, run, *more, recipe="recipe.toml"):
+    data = ("--data", place / "clean", "--out", place / run, "--device", "cpu")
+    return list(map(str, ("train", place / recipe, *data, *more)))
 
 
 def last_state(place, run):
     return read_tensors(sorted((place / run / "states").glob("step-*.safetensors"))[-1])[1]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(place):
-    run_training(place, "undisturbed", "--save-every", "2")
-    return last_state(place, "undisturbed")
-
-
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_killed_at_random_moments_it_ends_bit_identical(workers, place, undisturbed):
-    chance = random.Random(int(workers))
-    run = f"killed-{workers}"
-    states = place / run / "states"
-    for _ in range(KILLS):
-        process = subprocess.Popen(
-            command(place, run, "--save-every", "2", "--workers", workers),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment(),
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + 60
-        before = set(states.glob("step-*")) if states.exists() else set()
-        while process.poll() is None and time.monotonic() < deadline:  # until it has got somewhere
-            if states.exists() and set(states.glob("step-*")) - before:
-                break
-            time.sleep(0.02)
-        time.sleep(chance.uniform(0, 0.2))
-        with contextlib.suppress(ProcessLookupError):  # it was faster
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    out = run_training(place, run, "--save-every", "2", "--workers", workers)
-    assert "resumed from" in out
-    resumed = last_state(place, run)
-    assert resumed.keys() == undisturbed.keys()
-    assert all(torch.equal(resumed[name], undisturbed[name]) for name in resumed)
-    finished = [read_tensors(place / name / "model.safetensors")[1] for name in (run, "undisturbed")]
-    assert all(torch.equal(finished[0][name], finished[1][name]) for name in finished[0])
 
 
 def losses(place, run):
@@ -116,33 +70,104 @@ def losses(place, run):
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 
-SHARD = pytest.mark.parametrize("shard", [(), ("--shard",)], ids=["ddp", "fsdp2"])
+def test_killed_while_it_trains_it_ends_bit_identical(place, capsys):
+    """The command, with loader processes, killed after its first state."""
+    more = ("--save-every", "2", "--workers", "2")
+    states = place / "killed" / "states"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "maximir", *arguments(place, "killed", *more)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=ONE_THREAD,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:  # until it has got somewhere
+        if states.exists() and list(states.glob("step-*")):
+            break
+        time.sleep(0.005)
+    with contextlib.suppress(ProcessLookupError):  # it was faster
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    maximir(*arguments(place, "killed", *more))
+    assert "resumed from" in capsys.readouterr().out
+    maximir(*arguments(place, "undisturbed", "--save-every", "2"))
+    resumed, undisturbed = last_state(place, "killed"), last_state(place, "undisturbed")
+    assert resumed.keys() == undisturbed.keys()
+    assert all(torch.equal(resumed[name], undisturbed[name]) for name in resumed)
+    finished = [read_tensors(place / name / "model.safetensors")[1] for name in ("killed", "undisturbed")]
+    assert all(torch.equal(finished[0][name], finished[1][name]) for name in finished[0])
 
 
-@SHARD
-def test_two_processes_give_the_loss_curve_of_one(shard, place):
-    """The same global batches, so the same losses but for the order of float32 sums: 1e-4 after 4 steps."""
-    every = ("--log-every", "1", "--save-every", "2")
-    if not (place / "one").exists():
-        run_training(place, "one", *every, recipe="plain.toml")
-    name = "two" + "".join(shard)
-    run_training(place, name, *every, *shard, recipe="plain.toml", processes=2)
-    one, two = losses(place, "one"), losses(place, name)
-    assert one.keys() == two.keys() == set(range(1, 5))
-    assert np.allclose(list(one.values()), list(two.values()), rtol=1e-4, atol=0)
-    a, b = last_state(place, "one"), last_state(place, name)
+@pytest.fixture(scope="module")
+def alone(place):
+    """The run of one process, with which those of two are compared."""
+    maximir(*arguments(place, "one", *EVERY, recipe="plain.toml"))
+    return "one"
+
+
+def check_like(place, one, two):
+    """The same global batches, so the same losses but for the order of float32 sums: 1e-4 after 3 steps."""
+    expected, found = losses(place, one), losses(place, two)
+    assert expected.keys() == found.keys() == {1, 2, 3}
+    assert np.allclose(list(expected.values()), list(found.values()), rtol=1e-4, atol=0)
+    a, b = last_state(place, one), last_state(place, two)
     assert a.keys() == b.keys()
     assert all(torch.allclose(a[key], b[key], rtol=1e-2, atol=1e-4) for key in a if key.startswith("model."))
 
-    # Cut off after two steps, the two go on to the same bits; and so does one alone, but for rounding.
-    (place / name / "states" / "step-00000004.safetensors").unlink()
-    if not shard:
-        shutil.copytree(place / name, place / "changing")
-    assert "resumed from" in run_training(place, name, *every, *shard, recipe="plain.toml", processes=2)
-    resumed = last_state(place, name)
-    assert resumed.keys() == b.keys()
-    assert all(torch.equal(resumed[key], b[key]) for key in b)
-    if not shard:
-        assert "resumed from" in run_training(place, "changing", *every, recipe="plain.toml")
-        changing = losses(place, "changing")
-        assert np.allclose(list(one.values()), list(changing.values()), rtol=1e-4, atol=0)
+
+KINDS = ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)]  # FSDP2 takes its time to begin
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def pair(request, place):
+    """The name of a run by two processes; NAME-resumed is the same, resumed from its first state."""
+    kind = request.param
+    shard = ("--shard",) if kind == "fsdp2" else ()
+    first, again = (
+        arguments(place, run, *EVERY, *shard, recipe="plain.toml") for run in (kind, f"{kind}-resumed")
+    )
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, RANK, str(rank), str(place / f"{kind}-meeting"), json.dumps([first, again])],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=ONE_THREAD,
+        )
+        for rank in range(2)
+    ]
+    said = [rank.communicate(timeout=300)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], said
+    assert "resumed from" in said[0]
+    return kind
+
+
+def test_two_processes_give_the_loss_curve_of_one(place, alone, pair):
+    check_like(place, alone, pair)
+
+
+def test_two_processes_go_on_to_the_same_bits(place, pair):
+    whole, resumed = last_state(place, pair), last_state(place, f"{pair}-resumed")
+    assert resumed.keys() == whole.keys()
+    assert all(torch.equal(resumed[key], whole[key]) for key in whole)
+
+
+def test_one_process_goes_on_with_the_run_of_two(place, alone, pair, capsys):
+    changing = f"{pair}-changing"
+    shutil.copytree(place / pair, place / changing)
+    sorted((place / changing / "states").iterdir())[-1].unlink()
+    maximir(*arguments(place, changing, *EVERY, recipe="plain.toml"))
+    assert "resumed from" in capsys.readouterr().out
+    one, changing = losses(place, alone), losses(place, changing)
+    assert np.allclose(list(one.values()), list(changing.values()), rtol=1e-4, atol=0)
+
+
+@pytest.mark.slow
+def test_torchrun(place, alone):
+    """By the documented command."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "maximir"]
+    command += arguments(place, "torchrun", *EVERY, recipe="plain.toml")
+    done = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr
+    check_like(place, alone, "torchrun")

@@ -9,6 +9,7 @@ from PIL import Image
 
 from helpers.command import maximir
 from maximir import Maxim, MaximirError
+from maximir.engine import network as engine
 from maximir.models import checkpoint
 from maximir.network.config import MaximConfig
 from maximir.training import train
@@ -128,7 +129,7 @@ def test_a_run_learns_from_its_teacher(clean, wise, tmp_path, monkeypatch):
     assert len(seen) == 2
     with torch.no_grad():
         for degraded, target in seen:
-            torch.testing.assert_close(target, master(degraded)[-1][-1].clamp(0, 1))
+            torch.testing.assert_close(target, engine.run(master, degraded)[-1][-1].clamp(0, 1))
     assert checkpoint.read(path).facts["recipe"]["teacher"] == wise.name  # not where it lay
     monkeypatch.undo()
     other = train.train(recipe(mixture={"gaussian": 1.0}), [clean], tmp_path / "alone", execution=CPU)

@@ -44,12 +44,25 @@ def clean(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def finished(clean, tmp_path_factory):
+    """A run of four steps with a state after two; to be copied."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    train.train(recipe(), [clean], folder, execution=CPU, every=Every(log=1, save=2))
+    return folder
+
+
+@pytest.fixture
+def done(finished, tmp_path):
+    """A copy of a finished run."""
+    return shutil.copytree(finished, tmp_path / "done")
+
+
 def final_state(folder):
     return read_tensors(sorted((folder / "states").glob("*.safetensors"))[-1])[1]
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "muon"])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("optimizer", "workers"), [("adam", 0), ("muon", 2)])
 def test_killed_and_resumed_run_ends_bit_identical(optimizer, workers, clean, tmp_path, monkeypatch):
     chosen = recipe(optimizer=optimizer)
     train.train(chosen, [clean], tmp_path / "whole", execution=CPU, every=Every(save=1))
@@ -77,12 +90,11 @@ def test_killed_and_resumed_run_ends_bit_identical(optimizer, workers, clean, tm
     assert ("momentum" in kinds) == (optimizer == "muon")
 
 
-def test_damaged_newest_state_is_passed_over(clean, tmp_path):
-    train.train(recipe(), [clean], tmp_path, execution=CPU, every=Every(save=2))
-    newest = sorted((tmp_path / "states").glob("*.safetensors"))[-1]
+def test_damaged_newest_state_is_passed_over(clean, done):
+    newest = sorted((done / "states").glob("*.safetensors"))[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
     reports = []
-    train.train(recipe(), [clean], tmp_path, execution=CPU, report=reports.append)
+    train.train(recipe(), [clean], done, execution=CPU, report=reports.append)
     assert any("damaged" in line and newest.stem in line for line in reports)
     assert newest.exists()  # written again
     assert any("resumed from" in line and "00000002" in line for line in reports)
@@ -142,28 +154,25 @@ def test_schedule():
     assert factors[9:] == sorted(factors[9:], reverse=True)
 
 
-def test_a_resumed_run_logs_each_step_once(clean, tmp_path):
-    train.train(recipe(), [clean], tmp_path, execution=CPU, every=Every(log=1, save=2))
-    (tmp_path / "states" / "step-00000004.safetensors").unlink()
-    train.train(recipe(), [clean], tmp_path, execution=CPU, every=Every(log=1))
-    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+def test_a_resumed_run_logs_each_step_once(clean, done):
+    (done / "states" / "step-00000004.safetensors").unlink()
+    train.train(recipe(), [clean], done, execution=CPU, every=Every(log=1))
+    lines = [json.loads(line) for line in (done / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
 
 
-def test_states_of_another_recipe_and_a_broken_recipe(clean, tmp_path):
-    train.train(recipe(), [clean], tmp_path, execution=CPU)
-    (tmp_path / "recipe.json").write_text("")
+def test_states_of_another_recipe_and_a_broken_recipe(clean, done):
+    (done / "recipe.json").write_text("")
     with pytest.raises(MaximirError, match="delete it to go on"):
-        train.train(recipe(), [clean], tmp_path, execution=CPU)
-    (tmp_path / "recipe.json").unlink()
+        train.train(recipe(), [clean], done, execution=CPU)
+    (done / "recipe.json").unlink()
     with pytest.raises(MaximirError, match="is of another recipe"):
-        train.train(recipe(seed=1), [clean], tmp_path, execution=CPU)
+        train.train(recipe(seed=1), [clean], done, execution=CPU)
 
 
-def test_another_recipe_does_not_take_over_a_run(clean, tmp_path):
-    train.train(recipe(), [clean], tmp_path, execution=CPU)
+def test_another_recipe_does_not_take_over_a_run(clean, done):
     with pytest.raises(MaximirError, match="started with another recipe"):
-        train.train(recipe(seed=1), [clean], tmp_path, execution=CPU)
+        train.train(recipe(seed=1), [clean], done, execution=CPU)
 
 
 def test_command(clean, tmp_path, monkeypatch, capsys):
@@ -320,42 +329,39 @@ def test_a_folder_is_trained_in_by_one_process_at_a_time(clean, tmp_path):
     train.train(recipe(), [clean], tmp_path, execution=CPU)
 
 
-def test_a_torn_log_is_mended(clean, tmp_path):
-    train.train(recipe(), [clean], tmp_path, execution=CPU, every=Every(log=1, save=2))
-    log = tmp_path / "log.jsonl"
+def test_a_torn_log_is_mended(clean, done):
+    log = done / "log.jsonl"
     whole = [line for line in log.read_text().splitlines() if "loss" in line]
     log.write_bytes(log.read_bytes() + b'{"st\n\x00\x00\xff\n[1]\n{"step": 3')
-    (tmp_path / "states" / "step-00000004.safetensors").unlink()
-    train.train(recipe(), [clean], tmp_path, execution=CPU, every=Every(log=1))
+    (done / "states" / "step-00000004.safetensors").unlink()
+    train.train(recipe(), [clean], done, execution=CPU, every=Every(log=1))
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines() if "loss" in line]
     assert steps == [json.loads(line)["step"] for line in whole] == [1, 2, 3, 4]
 
 
-def test_states_that_cannot_be_read_are_not_given_up(clean, tmp_path, monkeypatch):
-    train.train(recipe(), [clean], tmp_path, execution=CPU, every=Every(save=2))
-    states = sorted(path.name for path in (tmp_path / "states").iterdir())
+def test_states_that_cannot_be_read_are_not_given_up(clean, done, monkeypatch):
+    states = sorted(path.name for path in (done / "states").iterdir())
 
     def unreadable(path):
         raise OSError(24, "Too many open files", str(path))
 
     monkeypatch.setattr("maximir.models.checkpoint.read_tensors", unreadable)
     with pytest.raises(MaximirError, match="too many open files"):
-        train.train(recipe(), [clean], tmp_path, execution=CPU)
-    assert sorted(path.name for path in (tmp_path / "states").iterdir()) == states
+        train.train(recipe(), [clean], done, execution=CPU)
+    assert sorted(path.name for path in (done / "states").iterdir()) == states
     monkeypatch.undo()
     for name in states:
-        (tmp_path / "states" / name).write_bytes(b"torn")
+        (done / "states" / name).write_bytes(b"torn")
     with pytest.raises(MaximirError, match="no state is whole"):
-        train.train(recipe(), [clean], tmp_path, execution=CPU)
+        train.train(recipe(), [clean], done, execution=CPU)
 
 
-def test_other_images_than_before_are_reported(clean, tmp_path):
-    train.train(recipe(), [clean], tmp_path / "run", execution=CPU, every=Every(save=2))
-    (tmp_path / "run" / "states" / "step-00000004.safetensors").unlink()
+def test_other_images_than_before_are_reported(clean, done, tmp_path):
+    (done / "states" / "step-00000004.safetensors").unlink()
     shutil.copytree(clean, tmp_path / "more")
     shutil.copy(clean / "1.png", tmp_path / "more" / "3.png")
     reports = []
-    train.train(recipe(), [tmp_path / "more"], tmp_path / "run", execution=CPU, report=reports.append)
+    train.train(recipe(), [tmp_path / "more"], done, execution=CPU, report=reports.append)
     assert any("not those that the run began with" in line for line in reports)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from maximir.cli.evaluate import watch
 from maximir.cli.options import Device, Precision
 from maximir.errors import UsageError
 from maximir.files import printable
+from maximir.restoring.options import Options
 
 
 def compare(
@@ -24,15 +26,15 @@ def compare(
     degrade: Annotated[str | None, typer.Option(help="As for `evaluate`.")] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="As for `evaluate`.")] = None,
     worst: Annotated[int, typer.Option(min=0, help="Images to list at either end.")] = 3,
-    device: Device = "auto",
-    precision: Precision = "fp32",
+    device: Device = Options.device,
+    precision: Precision = Options.precision,
 ) -> None:
     """Is B better than A? Paired differences, image by image, with a 95 % confidence interval."""
     from rich.console import Console
 
     from maximir.evaluation import compare as comparing
     from maximir.evaluation import report
-    from maximir.evaluation.evaluate import Request, prepare
+    from maximir.evaluation.evaluate import WHOLE, Request, prepare
     from maximir.evaluation.scores import RUN, kept
 
     comparing.scipy_stats()  # rather miss it now than after the work
@@ -51,8 +53,7 @@ def compare(
             protocol=protocol,
             degrade=degrade,
             only=tuple(only or ()),
-            device=device,
-            precision=precision,
+            options=dataclasses.replace(WHOLE, device=device, precision=precision),
             **where,
         )
         to_do.append(prepare(request))

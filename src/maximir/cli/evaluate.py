@@ -25,6 +25,7 @@ from maximir.cli.options import (
 )
 from maximir.errors import UsageError
 from maximir.files import printable
+from maximir.restoring.options import Options
 
 if TYPE_CHECKING:
     from maximir.evaluation.evaluate import Evaluation
@@ -65,8 +66,8 @@ def evaluate(
     stages: Stages = None,
     ensemble: Ensemble = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Forget another evaluation in OUT.")] = False,
-    device: Device = "auto",
-    precision: Precision = "fp32",
+    device: Device = Options.device,
+    precision: Precision = Options.precision,
     max_memory: MaxMemory = None,
     scratch: Scratch = None,
 ) -> None:
@@ -94,13 +95,7 @@ def evaluate(
         degrade=degrade,
         only=tuple(only or ()),
         images=images,
-        view=view,
-        stages=stages,
-        ensemble=ensemble,
-        device=device,
-        precision=precision,
-        max_memory=max_memory,
-        scratch=scratch,
+        options=Options(device, precision, max_memory, scratch, ensemble, view, stages),
     )
     evaluation = prepare(request, command_line())
     book = None if out is None else Book(out, evaluation.settings, overwrite=overwrite)
@@ -122,19 +117,21 @@ def watch(evaluation: Evaluation, book: Book | None, *, save: bool = False) -> N
     from maximir.progress import WorkProgress
     from maximir.restoring import extent
 
-    weights = extent.weights([(case.input or case.target).path for case in evaluation.cases])
-    work = {case.name: weight for case, weight in zip(evaluation.cases, weights, strict=True)}
-    with WorkProgress(len(work), sum(weights)) as progress, ExitStack() as stack:
+    pixels = extent.estimate_work([(case.input or case.target).path for case in evaluation.cases])
+    work = {case.name: each for case, each in zip(evaluation.cases, pixels, strict=True)}
+    with WorkProgress(len(work), sum(pixels)) as progress, ExitStack() as stack:
         for what, why in evaluation.left_out:
             progress.warn(f"{what}: left out, {why}")
         for what, why in evaluation.beside:
             progress.warn(f"{what}: {why}")
         for note in evaluation.facts["notes"]:
             progress.warn(note)
-        if evaluation.restorer is not None:
-            evaluation.restorer.progress = progress.part
         outcomes = run(
-            evaluation, book, save=save, started=lambda case: progress.begin(case.name, work[case.name])
+            evaluation,
+            book,
+            save=save,
+            started=lambda case: progress.begin(case.name, work[case.name]),
+            progress=progress.part,
         )
         try:
             for outcome in stack.enter_context(closing(outcomes)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,9 +21,10 @@ from maximir.cli.options import (
     model_of,
 )
 from maximir.errors import UsageError
+from maximir.restoring.options import Options
 
 if TYPE_CHECKING:
-    from maximir.models.choice import Choice
+    from maximir.models.cards import ModelCard
 
 
 def info(
@@ -34,27 +35,18 @@ def info(
     task: Task = None,
     model: Model = None,
     weights: Weights = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
+    device: Device = Options.device,
+    precision: Precision = Options.precision,
     max_memory: MaxMemory = None,
     scratch: Scratch = None,
-    view: View = "auto",
+    view: View = Options.view,
     stages: Stages = None,
     ensemble: Ensemble = False,
 ) -> None:
     """List models and variants; with --size, foresee what an image takes on this machine."""
     if size is not None:
-        foresee(
-            model_of(task, model, weights),
-            size,
-            device=device,
-            precision=precision,
-            max_memory=max_memory,
-            scratch=scratch,
-            view=view,
-            stages=stages,
-            ensemble=ensemble,
-        )
+        options = Options(device, precision, max_memory, scratch, ensemble, view, stages)
+        foresee(model_of(task, model, weights), size, options)
     elif task or model or weights or max_memory or scratch or stages or ensemble:
         raise UsageError("give --size WIDTHxHEIGHT to foresee what an image takes")
     else:
@@ -65,10 +57,10 @@ def list_models() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from maximir.engine import kernels
     from maximir.engine import precision as arithmetic
     from maximir.models import catalogue
     from maximir.network.config import VARIANTS
+    from maximir.ops import kernels
     from maximir.restoring.restorer import choose_device
 
     console = Console(highlight=False)
@@ -77,9 +69,9 @@ def list_models() -> None:
     for model in catalogue.MODELS:
         size = f"{model.path.stat().st_size / 1e6:.1f} MB" if model.path.exists() else "missing"
         models.add_row()
-        models.add_row(f"[bold]{model.name}", "for", model.summary)
-        models.add_row("", "trained on", f"{model.data}; {model.hours}")
-        models.add_row("", "reaches", f"{model.results} dB")
+        models.add_row(f"[bold]{model.name}", "for", model.description)
+        models.add_row("", "trained on", f"{model.trained_on}; {model.training}")
+        models.add_row("", "reaches", f"{model.measured} dB")
         models.add_row("", "limits", model.limits)
         models.add_row("", "weights", f"{size}, {model.licence}")
     console.print(models)
@@ -95,12 +87,8 @@ def list_models() -> None:
     console.print(f"precision auto, on {device}: {auto}")
 
 
-def foresee(chosen: Choice, size: str, **settings: Any) -> None:
-    """Print what `maximir restore` will take for an image of this size.
-
-    Args:
-        settings: of the `Restorer`.
-    """
+def foresee(chosen: ModelCard, size: str, options: Options) -> None:
+    """Print what `maximir restore` will take for an image of this size."""
     from maximir import (
         images,  # noqa: F401  as `restore` does: part of what the process holds
         sizes,
@@ -110,7 +98,7 @@ def foresee(chosen: Choice, size: str, **settings: Any) -> None:
     from maximir.restoring.restorer import Restorer
 
     height, width = sizes.parse_pixels(size)
-    restorer = Restorer(chosen.path, **settings)
+    restorer = Restorer.with_options(chosen.path, options)
     foreseen = foresight.foresee(restorer, height, width)
     precision = restorer.precision_for("uint8")  # as the foreseen image
     print(f"{chosen.name}, {width} x {height} pixels, {precision}, {restorer.device}")

@@ -17,11 +17,11 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, with all that is known.")] = False,
 ) -> None:
     """List all models: in the box, the authors', and yours."""
-    from maximir.models import authors, listing, store
+    from maximir.models import authors, choice, user_models
 
-    entries = listing.entries()
+    cards = choice.known().values()
     if as_json:
-        print(json.dumps([entry._asdict() for entry in entries], indent=2))
+        print(json.dumps([card.facts() for card in cards], indent=2))
         return
     from rich import box
     from rich.console import Console
@@ -33,16 +33,19 @@ def models(
         table.add_column(heading, no_wrap=True)
     table.add_column("trained on", ratio=2)
     table.add_column("PSNR (dB) / SSIM", ratio=3)
-    for entry in entries:
-        size = entry.bytes or authors.BYTES[authors.BY_NAME[entry.name].variant]
-        figures = entry.measured or (entry.published and f"published: {entry.published}")
-        where = {"box": "box", "yours": "here"}.get(entry.origin, "here" if entry.bytes else "get")
-        table.add_row(entry.name, where, f"{size / 1e6:.0f} MB", entry.trained_on, figures)
+    for card in cards:
+        size, _, _, trained_on = card.header
+        where = "box" if card.origin == "box" else "here" if card.path.is_file() else "get"
+        if size is None and isinstance(card, authors.AuthorsModel):
+            size = authors.BYTES[card.variant]
+        figures = card.measured or (card.published and f"published: {card.published}")
+        megabytes = "" if size is None else f"{size / 1e6:.0f} MB"
+        table.add_row(card.name, where, megabytes, card.trained_on or trained_on, figures)
     console.print(table)
     console.print(
         "box: comes with maximir. get: `maximir get NAME` fetches it. here: in", soft_wrap=True, end=" "
     )
-    console.print(str(store.folder()), soft_wrap=True)
+    console.print(str(user_models.folder()), soft_wrap=True)
     console.print(f"Licence: {authors.LICENCE}, but for those of yours.", soft_wrap=True)
 
 
@@ -56,7 +59,7 @@ def get(
     force: Annotated[bool, typer.Option("--force", help="Fetch again what is here.")] = False,
 ) -> None:
     """Fetch models of MAXIM's authors: from their bucket, else from npm by your npm client; each verified."""
-    from maximir.models import authors, store
+    from maximir.models import authors, user_models
 
     if (everything and names) or not (everything or names or source):
         raise UsageError("give names of models, or --all")
@@ -68,8 +71,8 @@ def get(
         chosen = [wanted(name) for name in names or ()] or [recognised(source or "")]
     failed = 0
     for model in dict.fromkeys(chosen):
-        if model.name in store.stored() and not force:
-            print(f"{model.name}: is here, {store.path_of(model.name)}")
+        if model.name in user_models.stored() and not force:
+            print(f"{model.name}: is here, {user_models.path_of(model.name)}")
             continue
         try:
             print(f"{model.name}: {bring(model, source)}")

@@ -12,7 +12,7 @@ import typer
 from maximir.errors import UsageError
 
 if TYPE_CHECKING:
-    from maximir.models.choice import Choice
+    from maximir.models.cards import ModelCard
 
 Task = Annotated[
     str | None,
@@ -66,7 +66,7 @@ Ensemble = Annotated[
 ]
 
 
-def model_of(task: str | None, model: str | None, weights: str | None) -> Choice:
+def model_of(task: str | None, model: str | None, weights: str | None) -> ModelCard:
     """The model that --task, --model or --weights means.
 
     Raises:
@@ -86,6 +86,6 @@ def model_of(task: str | None, model: str | None, weights: str | None) -> Choice
 
 def command_line() -> str:
     """What was typed, for reports; without the credentials that addresses may hold."""
-    from maximir.stores import shown
+    from maximir.storage import redact
 
-    return shlex.join(["maximir", *map(shown, sys.argv[1:])])
+    return shlex.join(["maximir", *map(redact, sys.argv[1:])])

@@ -10,9 +10,10 @@ import typer
 
 from maximir.cli.options import Device, Model, Precision, Stages, Task, View, Weights, model_of
 from maximir.errors import UsageError
+from maximir.restoring.options import Options
 
 if TYPE_CHECKING:
-    from maximir.restoring.cluster import Cluster, Kind, Outcome
+    from maximir.cluster import Cluster, Kind, Outcome
 
 WORKERS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
 WIDTH = 100  # of the table, also where there is no terminal
@@ -71,14 +72,14 @@ def plan_cluster(
     losses: Annotated[float, typer.Option(min=0, help="Of workers, for each and hour.")] = 0.01,
     back: Annotated[float, typer.Option(min=0, help="Seconds until a lost one is replaced.")] = 60.0,
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn: sizes and losses.")] = 0,
-    device: Device = "auto",
-    precision: Precision = "fp32",
-    view: View = "auto",
+    device: Device = Options.device,
+    precision: Precision = Options.precision,
+    view: View = Options.view,
     stages: Stages = None,
 ) -> None:
     """Foresee hours and cost on a cluster: which number of workers, and what is in the way of more."""
+    from maximir import cluster as clusters
     from maximir import sizes
-    from maximir.restoring import cluster as clusters
 
     if listing <= 0:
         raise UsageError("--listing must be more than 0 names a second")
@@ -115,21 +116,18 @@ def plan_cluster(
                 raise UsageError("give a model to be timed here or --seconds-per-megapixel, not both")
             if seconds_per_megapixel <= 0:
                 raise UsageError("--seconds-per-megapixel must be more than 0")
-            kinds = [
-                clusters.Kind(h * w, share, h * w / 1e6 * seconds_per_megapixel) for h, w, share in parsed
-            ]
+            kinds = clusters.stated_kinds(parsed, seconds_per_megapixel)
             told = "as stated"
         else:
-            from maximir.restoring import foresight
             from maximir.restoring.restorer import Restorer
 
             chosen = model_of(task, model, weights)
-            restorer = Restorer(chosen.path, device=device, precision=precision, view=view, stages=stages)
-            kinds = [
-                clusters.Kind(h * w, share, foresight.foresee(restorer, h, w).seconds)
-                for h, w, share in parsed
-            ]
-            told = f"{chosen.name}, {precision}, timed on this machine ({restorer.device})"
+            options = Options(device, precision, view=view, stages=stages)
+            restorer = Restorer.with_options(chosen.path, options)
+            kinds = clusters.timed_kinds(parsed, restorer)
+            told = (
+                f"{chosen.name}, {restorer.precision_for('uint8')}, timed on this machine ({restorer.device})"
+            )
     print_plan(kinds, images, cluster, workers or WORKERS, told, price, price_per_gb, within, seed)
 
 
@@ -157,16 +155,16 @@ def print_plan(
     from rich.console import Console
     from rich.table import Table
 
+    from maximir import cluster as clusters
     from maximir.progress import in_words
-    from maximir.restoring import cluster as clusters
 
     console = Console(highlight=False)
     console.width = max(console.width, WIDTH)
     megapixels, seconds = clusters.means(kinds)
-    moved = images * megapixels * (cluster.read + cluster.written) / 1e9
+    moved = clusters.gigabytes_moved(kinds, images, cluster)
 
     def cost(outcome: Outcome) -> float:
-        return outcome.worker_seconds / 3600 * price + moved * price_per_gb
+        return outcome.cost(price, moved, price_per_gb)
 
     print(
         f"{images:,} photographs of {megapixels:.3g} megapixels, {seconds:.3g} s each ({told}): "
@@ -191,8 +189,7 @@ def print_plan(
         f"best: {best.workers:,} workers, {in_words(best.seconds)}: the fastest for at most a tenth more "
         "worker-hours than the least"
     )
-    wasted = next((outcome for outcome in outcomes if outcome.busy < 0.5 * outcomes[0].busy), None)
-    if wasted is not None:
+    if (wasted := clusters.first_wasteful(outcomes)) is not None:
         print(f"from {wasted.workers:,} workers on, half of what they cost is waiting, for {wasted.limit}")
     if within is not None:
         enough = clusters.fewest(kinds, images, within * 3600, cluster, seed)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maximir import __version__
 from maximir.cli.options import (
     Device,
     Ensemble,
@@ -27,13 +25,15 @@ from maximir.cli.options import (
     model_of,
 )
 from maximir.errors import UsageError
+from maximir.restoring.options import Options
 
 if TYPE_CHECKING:
-    from maximir.restoring.batch import Outcome, Planned
+    from maximir.batch.plan import Job, Plan
+    from maximir.restoring.restorer import Restorer
 
 RESUME = "Go on where a run was stopped: results that are still those of these images and settings stay."
 SHARD = "Only the i-th of n parts, for job arrays; goes on as --resume does."
-LEFT = "Restore nothing: name the images that are not done, and end with 1 if there are any."
+LEFT = "List the images that are not restored yet, and exit with 1 if there are any. Restores nothing."
 RAY = "On a Ray cluster: its address, auto, or local for one here. Goes on as --resume does."
 REPORT = "Add a line of JSON for each image to this file: what became of it."
 
@@ -55,11 +55,11 @@ def restore(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help=RESUME)] = False,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help=REPORT)] = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
+    device: Device = Options.device,
+    precision: Precision = Options.precision,
     max_memory: MaxMemory = None,
     scratch: Scratch = None,
-    view: View = "auto",
+    view: View = Options.view,
     stages: Stages = None,
     ensemble: Ensemble = False,
     shard: Annotated[str | None, typer.Option(metavar="i/n", help=SHARD)] = None,
@@ -72,117 +72,63 @@ def restore(
     gpus: Annotated[float, typer.Option(min=0, help="With --ray: for each model; 0.5: two share a GPU.")] = 0,
 ) -> None:
     """Restore photographs. Results keep name, format, bit depth, metadata and place in the folder."""
-    from maximir.files import file_digest
+    from maximir.batch.outcome import Report
+    from maximir.batch.plan import estimate_jobs, plan
+    from maximir.batch.restore import restore as restore_planned
     from maximir.progress import WorkProgress, in_words
-    from maximir.restoring import batch, extent, stored
-    from maximir.restoring.journal import NAME, Journal, remove_parts, settings_digest
-    from maximir.restoring.records import FOLDER, Records
-    from maximir.stores import Store, is_address, local_path, shown
 
     chosen = model_of(task, model, weights)
-    if "" in inputs:
-        raise UsageError("an INPUT is empty; give files or folders")
     if left and (ray is not None or overwrite):
         raise UsageError("--left restores nothing: leave out --ray and --overwrite")
-    inputs, output = [local_path(name) for name in inputs], local_path(output)
-    folder, paths = Path(output), [Path(name) for name in inputs]
-    apart = ray is not None or shard is not None or any(map(is_address, [*inputs, output]))
-    shared = apart or (folder / FOLDER).is_dir()  # a folder where several did a part each stays like that
-    store, here, there = None, [], []
-    if shared:
-        store = Store(output)
-        there = stored.plan(inputs, store)
-        there = there if shard is None else stored.shard_of(there, shard)
-    else:
-        here = batch.plan(paths, folder)
-    to_file = not shared and here[0].problem is None and here[0].target == folder
-    if (resume or left) and to_file:
+    planned = plan(inputs, output, shard=shard, shared=ray is not None)
+    if planned.to_file and (resume or left):
         raise UsageError("--resume goes on in a folder; give one as --output")
-    jobs: Sequence[Planned] = there if shared else here
-    from maximir.restoring.restorer import Restorer
+    options = Options(device, precision, max_memory, scratch, ensemble, view, stages)
+    restorer: Restorer | None = None
+    if ray is None:
+        from maximir.restoring.restorer import Restorer
 
-    if shared and precision == "auto":
-        precision = "fp32"  # the machines that do a part each must agree
-    options: dict[str, Any] = {
-        "precision": precision,
-        "max_memory": max_memory,
-        "scratch": scratch,
-        "ensemble": ensemble,
-        "view": view,
-        "stages": stages,
-    }
-    # With --ray too: what is wrong with the options is told at once.
-    restorer = Restorer(chosen.path, device="cpu" if ray is not None else device, **options)
-    settings = settings_digest(
-        weights=file_digest(chosen.path),
-        precision=restorer.precision,  # of "auto", what it means on this machine
-        ensemble=ensemble,
-        view=view,
-        version=__version__,
-        **({} if stages is None else {"stages": stages}),
-    )
-    resume = resume or ray is not None or shard is not None or left
-    records = Records(store, settings, resume=resume, order=[job.target for job in there]) if store else None
-    if left:
-        undone: Sequence[Planned] = here
-        if records is not None:
-            undone = list(stored.left(there, records))
-        elif (folder / NAME).exists():
-            with Journal(folder, settings, resume=True) as old:
-                undone = [job for job in here if not batch.is_done(job, old)]
-        for job in undone:
-            print(job.source)
-        print(f"{len(undone)} of {len(jobs)} left", file=sys.stderr)
-        raise typer.Exit(1 if undone else 0)
-
-    if store is not None:
-        store.check_writable()
-    else:
-        batch.check_writable(folder.parent if to_file else folder)
-    sizes = stored.weights(there) if shared else extent.weights([job.source for job in here])
-    work = dict(zip(jobs, sizes, strict=True))
+        restorer = Restorer.with_options(chosen.path, options)
+        if left:
+            list_unfinished(planned, restorer)
+        if shard is not None and precision == "auto":
+            means = "bf16 for images of 8 bits" if restorer.precision == "auto" else restorer.precision
+            note = "if the shards run on machines of different kinds, give --precision fp32 or bf16"
+            print(f"maximir: --precision auto means {means} here; {note}", file=sys.stderr)
+    work = estimate_jobs(planned.jobs)
     failed, known, clock = 0, 0, time.monotonic()
-    precisions: set[str] = set() if store is None else {precision}
+    precisions: set[str] = set()
     try:
-        with WorkProgress(len(jobs), sum(work.values())) as progress, ExitStack() as stack:
-            restorer.progress = progress.part
+        with WorkProgress(len(work), sum(work.values())) as progress, ExitStack() as stack:
 
-            def started(job: Planned) -> None:
+            def started(job: Job) -> None:
                 progress.begin(job.source.name, work[job])
 
-            journal = None
-            if not shared and not to_file:
-                journal = stack.enter_context(Journal(folder, settings, resume=resume))
-            if resume and not shared:
-                remove_parts({job.target.parent for job in here if job.problem is None})
-            lines = (
-                None if report is None else stack.enter_context(closing(batch.Report(report, command_line())))
-            )
-            outcomes: Generator[Outcome, None, None]
-            if store is None or records is None:
-                outcomes = batch.restore_files(
-                    restorer, here, overwrite=overwrite, journal=journal, started=started
-                )
-            elif ray is None:
-                outcomes = stored.restore_files(
-                    restorer, there, overwrite=overwrite, records=records, started=started
+            if restorer is not None:
+                outcomes = restore_planned(
+                    planned,
+                    restorer,
+                    resume=resume or shard is not None,
+                    overwrite=overwrite,
+                    started=started,
+                    progress=progress.part,
                 )
             else:
-                from maximir.restoring import actors as ray_actors
+                from maximir.batch import actors as ray_actors
 
                 outcomes = ray_actors.restore(
-                    there,
-                    store,
-                    settings,
+                    planned,
                     chosen.path,
-                    {"device": device, **options},
-                    address=ray,
+                    options,
+                    address=ray or "",
                     overwrite=overwrite,
                     actors=actors,
                     cpus=cpus,
                     gpus=gpus,
                 )
-            for outcome in stack.enter_context(closing(outcomes)):
+            stack.enter_context(closing(outcomes))
+            lines = None if report is None else stack.enter_context(closing(Report(report, command_line())))
+            for outcome in outcomes:
                 job = outcome.job
                 if outcome.precision is not None:
                     precisions.add(outcome.precision)
@@ -203,8 +149,20 @@ def restore(
         raise typer.Exit(130) from None
     before = f"{known} done before, " if known else ""
     took = in_words(time.monotonic() - clock)
-    counts = f"{before}{len(jobs) - known - failed} restored, {failed} failed"
+    counts = f"{before}{len(work) - known - failed} restored, {failed} failed"
     facts = ", ".join([f"model: {chosen.name}", *sorted(precisions)])
-    print(f"{counts}, {took}, in {shown(output)} ({facts})")
+    place = planned.jobs[0].target if planned.to_file else planned.output
+    print(f"{counts}, {took}, in {place} ({facts})")
     if failed:
         raise typer.Exit(1)
+
+
+def list_unfinished(planned: Plan, restorer: Restorer) -> None:
+    """Print the images that are not restored yet, and exit."""
+    from maximir.batch.restore import find_unfinished
+
+    unfinished = list(find_unfinished(planned, restorer))
+    for job in unfinished:
+        print(job.source)
+    print(f"{len(unfinished)} of {len(planned.jobs)} left", file=sys.stderr)
+    raise typer.Exit(1 if unfinished else 0)

@@ -8,6 +8,7 @@ import typer
 
 from maximir.cli.options import MaxMemory, Precision, Scratch
 from maximir.errors import UsageError
+from maximir.restoring.options import Options
 
 
 def serve(
@@ -34,7 +35,7 @@ def serve(
         list[str] | None,
         typer.Option(help="auto, cpu, cuda, cuda:1, … (default: auto); may be repeated: a process for each."),
     ] = None,
-    precision: Precision = "auto",
+    precision: Precision = Options.precision,
     max_memory: MaxMemory = None,
     scratch: Scratch = None,
 ) -> None:
@@ -52,10 +53,8 @@ def serve(
         max_pixels=max_pixels,
         timeout=timeout,
         drain=drain,
-        devices=tuple(device or ["auto"]),
-        precision=precision,
-        max_memory=max_memory,
-        scratch=scratch,
+        devices=tuple(device or [Options.device]),
+        options=Options(precision=precision, max_memory=max_memory, scratch=scratch),
     )
     try:
         from maximir.service import server

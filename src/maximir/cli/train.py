@@ -62,7 +62,7 @@ def train(
     validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations.")] = 500,
 ) -> None:
     """Train a model by a recipe (docs/training.md). With several processes: torchrun … -m maximir train …"""
-    from maximir.training.places import place_of
+    from maximir.training.data import place_of
     from maximir.training.recipe import load_recipe
     from maximir.training.run import Execution
 

@@ -103,11 +103,6 @@ def random_softness(rng: np.random.Generator) -> float:
     return float(rng.uniform(0.6, 1.2) if rng.random() < 0.15 else rng.uniform(0.2, 0.6))
 
 
-def camera_shake_kernel(rng: np.random.Generator, size: int = KERNEL_SIZE) -> np.ndarray:
-    """A random kernel of camera shake, 3–27 pixels wide if `size` allows: see `rasterise`."""
-    return rasterise(hand_path(rng), size, random_softness(rng))
-
-
 def convolve(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """Periodic convolution of [H, W, 3] with an odd kernel no larger than the image."""
     h, w = image.shape[:2]

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import os
 import platform
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from maximir import __version__, images
+from maximir.batch import pipeline
+from maximir.batch.pipeline import Work
 from maximir.errors import MaximirError, UsageError
 from maximir.evaluation.datasets import Case, find_cases, match_restored
 from maximir.evaluation.layouts import CLEAN
@@ -32,11 +34,12 @@ from maximir.files import file_digest, reason, write_atomically
 from maximir.images import Photo
 from maximir.models import choice
 from maximir.pixels import UINT8, from_unit, to_unit
-from maximir.restoring import pipeline
-from maximir.restoring.pipeline import Work
+from maximir.restoring.options import Options, Progress, silent
 
 if TYPE_CHECKING:
     from maximir.restoring.restorer import Restorer
+
+WHOLE = Options(view="exact")  # as the published figures were measured
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,7 @@ class Request:
         degrade: what `degradations.testsets.degradation` takes.
         only: patterns of names, as of a shell; none: all.
         images: the first so many.
-        stages: of the model, the first so many.
-        view: of large images, as of `Restorer`.
+        options: of the restorer.
     """
 
     data: Path
@@ -75,13 +77,7 @@ class Request:
     degrade: str | None = None
     only: tuple[str, ...] = ()
     images: int | None = None
-    stages: int | None = None
-    view: str = "exact"
-    ensemble: bool = False
-    device: str = "auto"
-    precision: str = "fp32"
-    max_memory: str | None = None
-    scratch: Path | None = None
+    options: Options = WHOLE
 
 
 @dataclass(frozen=True)
@@ -151,25 +147,16 @@ def prepare(request: Request, command: str = "") -> Evaluation:
 
         from maximir.restoring.restorer import Restorer
 
-        restorer = Restorer(
-            path,
-            request.device,
-            request.precision,
-            request.max_memory,
-            scratch=request.scratch,
-            ensemble=request.ensemble,
-            stages=request.stages,
-            view=request.view,
-        )
+        restorer = Restorer.with_options(path, request.options)
         sha256 = file_digest(path)
     settings = {
         "protocol": protocol.name,
         "convention": protocol.convention,
         "sha256": sha256,
         "degrade": request.degrade,
-        "stages": request.stages,
-        "view": request.view,
-        "ensemble": restorer is not None and request.ensemble,
+        "stages": request.options.stages,
+        "view": request.options.view,
+        "ensemble": restorer is not None and request.options.ensemble,
         "precision": None if restorer is None else restorer.precision_for(np.float32),
     }
     facts = {
@@ -211,6 +198,7 @@ def run(
     *,
     save: bool = False,
     started: Callable[[Case], None] = lambda case: None,
+    progress: Progress = silent,
 ) -> Generator[Outcome, None, None]:
     """Score the cases, in their order; each yields its outcome as soon as it and those before are done.
 
@@ -219,6 +207,7 @@ def run(
     Args:
         book: where to keep scores and a picture of each image (and with `save`, the restored images as PNGs).
         started: called with each case when computing begins.
+        progress: called with the part that is computed of the case that began last.
 
     Raises:
         Exception: whatever is no fault of one image.
@@ -238,18 +227,12 @@ def run(
     finish = functools.partial(
         score, protocol=evaluation.protocol, out=None if book is None else book.out, save=save
     )
-    restore: pipeline.Restore = list  # as they are
-    batch_size = pipeline.alone
-    if evaluation.restorer is not None:
-        evaluation.restorer.reserve = pipeline.reserve(evaluation.cases)
-        restore = functools.partial(restore_floats, evaluation.restorer)
-        batch_size = evaluation.restorer.batch_size
+    reserve = pipeline.reserve(evaluation.cases)
     outcomes = pipeline.run(
         evaluation.cases,
         read,
-        restore,
+        functools.partial(restore_floats, evaluation.restorer, progress=progress, reserve=reserve),
         finish,
-        batch_size=batch_size,
         finishers=max(1, min(4, os.cpu_count() or 1)),
         started=started,
     )
@@ -264,10 +247,15 @@ def run(
             yield outcome
 
 
-def restore_floats(restorer: Restorer, photos: Sequence[Photo]) -> list[Photo]:
-    """As in the official script: the results stay floats, are not clipped, nor made grey again."""
-    restored = restorer.restore_arrays([photo.rgb for photo in photos])
-    return [replace(photo, rgb=rgb) for photo, rgb in zip(photos, restored, strict=True)]
+def restore_floats(restorer: Restorer | None, photo: Photo, *, progress: Progress, reserve: int) -> Photo:
+    """As in the official script: the result stays in floats, and is not clipped, nor made grey again.
+
+    Without a restorer, the image is a restored one.
+    """
+    if restorer is None:
+        return photo
+    (rgb,) = restorer.restore_arrays([photo.rgb], progress=progress, reserve=reserve)
+    return replace(photo, rgb=rgb)
 
 
 def read_case(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from maximir.errors import MaximirError, UsageError
-from maximir.files import reason, write_atomically
+from maximir.files import JsonLines, line_of, reason, write_atomically
 
 RUN = "run.json"
 SCORES = "scores.jsonl"
@@ -44,8 +45,9 @@ class Score:
     digest: str
     target: str = ""  # the original's path: images of one original are not independent
 
-    def to_json(self) -> str:
-        return json.dumps({key: "inf" if v == float("inf") else v for key, v in asdict(self).items()})
+    def values(self) -> dict[str, Any]:
+        """As JSON has them, which knows no infinity."""
+        return {key: "inf" if v == float("inf") else v for key, v in asdict(self).items()}
 
     @staticmethod
     def from_json(line: str) -> Score:
@@ -89,8 +91,8 @@ class Book:
             text = json.dumps({"settings": settings}, indent=2)
             write_atomically(out / RUN, text.encode())
             self.known = {score.name: score for score in read_scores(out)}
-            lines = [score.to_json() + "\n" for score in self.known.values()]  # none that was broken off
-            write_atomically(out / SCORES, "".join(lines).encode())
+            lines = [line_of(score.values()) for score in self.known.values()]  # none that was broken off
+            write_atomically(out / SCORES, b"".join(lines))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{out / RUN}: is damaged; choose another folder, or --overwrite") from error
         except OSError as error:
@@ -103,8 +105,8 @@ class Book:
             MaximirError: it cannot be written.
         """
         try:
-            with (self.out / SCORES).open("a", encoding="utf-8") as file:
-                file.write(score.to_json() + "\n")
+            with closing(JsonLines(self.out / SCORES)) as lines:
+                lines.add(score.values())
         except OSError as error:
             raise MaximirError(f"{self.out / SCORES}: cannot be written ({reason(error)})") from error
 

@@ -16,7 +16,7 @@ from maximir import __version__
 from maximir.errors import UsageError
 from maximir.hosts import export
 from maximir.models import authors, catalogue
-from maximir.models.choice import Choice
+from maximir.models.cards import ModelCard
 from maximir.network.model import Maxim
 
 SUFFIX = ".dtmodel"
@@ -40,16 +40,15 @@ def check_request(output: Path, size: int) -> None:
     export.check_installed()
 
 
-def card_of(chosen: Choice) -> str:
+def card_of(chosen: ModelCard) -> str:
     """Where the weights come from, and what they were trained on, as darktable's catalogue asks."""
-    for model in catalogue.MODELS:
-        if model.path == chosen.path:
-            return model.card.read_text("utf-8")
-    if (known := authors.BY_NAME.get(chosen.name)) is not None:
+    if chosen.path.parent == catalogue.BOX:
+        return chosen.path.with_suffix(".md").read_text("utf-8")
+    if isinstance(chosen, authors.AuthorsModel):
         return (
-            f"# {known.name}\n\nMAXIM {known.variant} of its authors, google-research/maxim.\n\n"
-            f"**Training data.** {known.trained_on}.\n\n**Limits.** {known.limits}\n\n"
-            f"**Licence.** {authors.LICENCE}.\n"
+            f"# {chosen.name}\n\nMAXIM {chosen.variant} of its authors, google-research/maxim.\n\n"
+            f"**Training data.** {chosen.trained_on}.\n\n**Limits.** {chosen.limits}\n\n"
+            f"**Licence.** {chosen.licence}.\n"
         )
     return f"# {Path(chosen.name).name}\n\nMAXIM, trained by whoever made this package.\n"
 

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from maximir import __version__
-from maximir.engine import streaming
-from maximir.engine.streaming import Streaming
+from maximir.engine import network as engine
 from maximir.errors import MaximirError, UsageError
 from maximir.files import reason, write_atomically
 from maximir.network.config import SIZE_MULTIPLE
@@ -145,11 +144,11 @@ class RestoringCells(Restoring):
 
 
 def capture(model: Maxim, size: int | None) -> ExportedProgram:
-    """The network as a graph: one strip, no kernels of ours."""
+    """The network as a graph of torch's operators."""
     n, h, w = TRACED
     side = SIZE_MULTIPLE
     model.requires_grad_(False)
-    with streaming.use(Streaming(strip_bytes=None)), torch.no_grad():
+    with torch.no_grad():
         if size is not None:
             return torch.export.export(Restoring(model), (torch.zeros(1, 3, size, size),), strict=False)
         symbols = {0: Dim("N", min=1), 2: Dim("h", min=1), 4: Dim("w", min=1)}
@@ -257,7 +256,7 @@ def compare(model: Maxim, run: Run, sizes: Sequence[tuple[int, int, int]]) -> fl
     random = np.random.default_rng(0)
     for n, h, w in sizes:
         image = torch.from_numpy(random.random((n, 3, h, w), dtype=np.float32))
-        expected, restored = model(image)[-1][-1], run(image)
+        expected, restored = engine.run(model, image)[-1][-1], run(image)
         if restored.shape != expected.shape:
             return float("inf")
         difference = (restored - expected).abs().max().item()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from maximir.models.cards import ModelCard
+
 BUCKET = "https://storage.googleapis.com/gresearch/maxim/ckpt"
 PACKAGE = "@upscalerjs/maxim-{}"
 PACKAGE_VERSION = "0.1.0"
@@ -16,27 +18,18 @@ BYTES = {"S-2": 56_911_856, "S-3": 89_174_620}  # of a variant, as it is kept he
 
 
 @dataclass(frozen=True)
-class AuthorsModel:
-    """A checkpoint of the authors.
+class AuthorsModel(ModelCard):
+    """A checkpoint of the authors: its card, and where it can be fetched from.
 
     Attributes:
-        name: in maximir.
-        trained_on: the set.
         variant: official name of the network.
         object: in the bucket, without `checkpoint.npz`.
-        published: what the official README reports, PSNR (dB) / SSIM by set.
-        limits: where it fails, in sentences for users; measured in docs/models.md.
         package: the last part of its npm package's name; "": there is none.
         digest: `tfjs.digest` of its parameters; "": not known yet, as it lies in the bucket only.
     """
 
-    name: str
-    task: str
-    trained_on: str
-    variant: str
-    object: str
-    published: str
-    limits: str
+    variant: str = ""
+    object: str = ""
     package: str = ""
     digest: str = ""
 
@@ -50,60 +43,87 @@ class AuthorsModel:
         return f"{PACKAGE.format(self.package)}@{PACKAGE_VERSION}" if self.package else ""
 
 
+def by_the_authors(
+    name: str,
+    trained_on: str,
+    variant: str,
+    object: str,
+    published: str,
+    limits: str,
+    package: str = "",
+    digest: str = "",
+) -> AuthorsModel:
+    return AuthorsModel(
+        name,
+        task=name.partition("-")[0],
+        origin="authors",
+        description=f"the authors' {variant} for {trained_on}",
+        trained_on=trained_on,
+        training="by the authors, on their clusters",
+        limits=limits,
+        licence=LICENCE,
+        published=published,
+        variant=variant,
+        object=object,
+        package=package,
+        digest=digest,
+    )
+
+
 NARROW = "Made for one benchmark: on {} other than its own it can do less than nothing."
 
 MODELS = (
-    AuthorsModel(
-        "denoise-sidd", "denoise", "SIDD", "S-3", "Denoising/SIDD", "SIDD 39.96 / .960, DND 39.84 / .954",
+    by_the_authors(
+        "denoise-sidd", "SIDD", "S-3", "Denoising/SIDD", "SIDD 39.96 / .960, DND 39.84 / .954",
         "For the noise of phone cameras. Gaussian noise stays, and the box does better on other cameras.",
         "denoising", "34c2aeffbcace6717925a23d072d571243c9a31ead5624ac36633101ed45fccc",
     ),
-    AuthorsModel(
-        "deblur-gopro", "deblur", "GoPro", "S-3", "Deblurring/GoPro", "GoPro 32.86 / .961, HIDE 32.83 / .956",
+    by_the_authors(
+        "deblur-gopro", "GoPro", "S-3", "Deblurring/GoPro", "GoPro 32.86 / .961, HIDE 32.83 / .956",
         "For motion between video frames. Blur with noise, and strong camera shake, hardly change.",
         "deblurring", "29d9b26477142235a7481dc1c742ac1c974d793d4fcf7b39ff6a2f0a54fbdb5d",
     ),
-    AuthorsModel(
-        "deblur-reds", "deblur", "REDS", "S-3", "Deblurring/REDS", "REDS 28.93 / .865",
+    by_the_authors(
+        "deblur-reds", "REDS", "S-3", "Deblurring/REDS", "REDS 28.93 / .865",
         NARROW.format("blur"),
     ),
-    AuthorsModel(
-        "deblur-realblur-r", "deblur", "RealBlur-R", "S-3", "Deblurring/RealBlur_R",
+    by_the_authors(
+        "deblur-realblur-r", "RealBlur-R", "S-3", "Deblurring/RealBlur_R",
         "RealBlur-R 39.45 / .962",
         NARROW.format("blur"),
     ),
-    AuthorsModel(
-        "deblur-realblur-j", "deblur", "RealBlur-J", "S-3", "Deblurring/RealBlur_J",
+    by_the_authors(
+        "deblur-realblur-j", "RealBlur-J", "S-3", "Deblurring/RealBlur_J",
         "RealBlur-J 32.84 / .935",
         NARROW.format("blur"),
     ),
-    AuthorsModel(
-        "derain-rain13k", "derain", "Rain13k", "S-2", "Deraining/Rain13k", "Rain13k 33.24 / .933",
+    by_the_authors(
+        "derain-rain13k", "Rain13k", "S-2", "Deraining/Rain13k", "Rain13k 33.24 / .933",
         "For streaks drawn over a photograph. On other rain it can do harm, and shift colours.",
         "deraining", "ac04a296da659dc81f806656d8c3bafa98bbea5ac0b3bbdbb0ca773e4d38dbe7",
     ),
-    AuthorsModel(
-        "derain-raindrop", "derain", "Raindrop", "S-2", "Deraining/Raindrop", "Raindrop 31.87 / .935",
+    by_the_authors(
+        "derain-raindrop", "Raindrop", "S-2", "Deraining/Raindrop", "Raindrop 31.87 / .935",
         "For drops on a window or lens, not for streaks.",
     ),
-    AuthorsModel(
-        "dehaze-indoor", "dehaze", "SOTS-Indoor", "S-2", "Dehazing/SOTS-Indoor", "SOTS indoor 38.11 / .991",
+    by_the_authors(
+        "dehaze-indoor", "SOTS-Indoor", "S-2", "Dehazing/SOTS-Indoor", "SOTS indoor 38.11 / .991",
         "For haze computed over rooms. Real haze out of doors becomes dark and patchy.",
         "dehazing-indoor", "f8a79ee91b1b81e08521a7dc27ce2eb4940ec3461d61577ab84e05c4bc3219eb",
     ),
-    AuthorsModel(
-        "dehaze-outdoor", "dehaze", "SOTS-Outdoor", "S-2", "Dehazing/SOTS-Outdoor",
+    by_the_authors(
+        "dehaze-outdoor", "SOTS-Outdoor", "S-2", "Dehazing/SOTS-Outdoor",
         "SOTS outdoor 34.19 / .985",
         "For thin, even haze out of doors. Even skies of large photographs may show columns.",
         "dehazing-outdoor", "12bb4071a2f59ef5b6da82a5679a3a64c1c70f3bea0be7e57efd6542ee692b85",
     ),
-    AuthorsModel(
-        "enhance-lol", "enhance", "LOL", "S-2", "Enhancement/LOL", "LOL 23.43 / .863",
+    by_the_authors(
+        "enhance-lol", "LOL", "S-2", "Enhancement/LOL", "LOL 23.43 / .863",
         "For dark rooms as in LOL. Other cameras' darkness stays dark or turns grey.",
         "enhancement", "ddc0c3fc6442ea4015e48a024ecb6a967254a388e68667b756225f138c67cfff",
     ),
-    AuthorsModel(
-        "retouch-fivek", "retouch", "FiveK", "S-2", "Enhancement/FiveK", "FiveK 26.15 / .945",
+    by_the_authors(
+        "retouch-fivek", "FiveK", "S-2", "Enhancement/FiveK", "FiveK 26.15 / .945",
         "Exposure and colour to the taste of one retoucher.",
         "retouching", "75f8957722c3e80b48768863767e7fe4eafe2ed1125a3db8099e059f9446e9fd",
     ),

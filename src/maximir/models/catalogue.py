@@ -1,112 +1,83 @@
-"""The models that come with maximir, as data."""
+"""The models that come with maximir, as data. The card of each for people is `box/TASK.md`."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 
+from maximir.models.cards import ModelCard
+
 BOX = Path(__file__).parent / "box"
-RESULTS = BOX / "results.json"
+TASKS = ("denoise", "deblur", "derain", "dehaze", "enhance", "retouch")
 
 
-@dataclass(frozen=True)
-class EmbeddedModel:
-    """A model in the box, one for a task. Its card, `box/TASK.md`, says more.
-
-    Attributes:
-        summary: what it is for.
-        data: what it was trained on.
-        hours: for how long, on what.
-        shown: of what it was measured on (scripts/results.py), what tells most.
-        licence: of the weights.
-        limits: what it cannot do, in sentences for users.
-    """
-
-    task: str
-    summary: str
-    data: str
-    hours: str
-    shown: tuple[str, ...]
-    licence: str = "Apache-2.0"
-    limits: str = ""
-
-    @property
-    def name(self) -> str:
-        return f"{self.task}-box"
-
-    @property
-    def results(self) -> str:
-        """Input → output PSNR (dB) on images that it was not trained on."""
-        rows = {row["set"]: row for row in json.loads(RESULTS.read_text("utf-8")).get(self.task, [])}
-        return "; ".join(
-            f"{name}: {rows[name]['input_psnr']:.2f} → {rows[name]['psnr']:.2f}"
-            for name in self.shown
-            if name in rows
-        )
-
-    @property
-    def path(self) -> Path:
-        return BOX / f"{self.task}.safetensors"
-
-    @property
-    def card(self) -> Path:
-        return BOX / f"{self.task}.md"
+def in_the_box(
+    task: str, description: str, trained_on: str, training: str, shown: tuple[str, ...], limits: str
+) -> ModelCard:
+    return ModelCard(
+        f"{task}-box",
+        task,
+        "box",
+        BOX / f"{task}.safetensors",
+        description,
+        trained_on,
+        training,
+        limits,
+        licence="Apache-2.0",
+        shown=shown,
+    )
 
 
 MODELS = (
-    EmbeddedModel(
+    in_the_box(
         "denoise",
         "Gaussian noise of unknown strength, and the noise of cameras",
         "545 photographs, synthetic noise; 40 pairs of PolyU",
         "1.8 h, 2 CPU cores; 2.1 h, 1 core",
         ("McMaster, Gaussian 25", "PolyU, held out"),
-        limits="Of strong noise from phones at night the colour goes, but some grain stays. "
+        "Of strong noise from phones at night the colour goes, but some grain stays. "
         "Fine regular texture may be smoothed away.",
     ),
-    EmbeddedModel(
+    in_the_box(
         "deblur",
         "blur by a camera that moved",
         "GoPro (the authors' first stage), then 545 photographs with synthetic motion",
         "the authors', then 0.7 h on 1 CPU core",
         ("McMaster 1–6, straight motion, synthetic", "McMaster 1–6, motion blur, synthetic"),
-        limits="Long or crooked motion is only sharpened a little.",
+        "Long or crooked motion is only sharpened a little.",
     ),
-    EmbeddedModel(
+    in_the_box(
         "derain",
         "streaks of rain and light mist",
         "Rain13k (the authors' first stage), then 545 photographs with synthetic rain and streaks; "
         "7 pairs of RainTrainL",
         "the authors', then 0.6 h on 1 CPU core",
         ("Rain100L 1–20", "McMaster 1–6, rain, synthetic"),
-        limits="Drops on a lens or a window stay. Where heavy rain hides everything, the result is soft.",
+        "Drops on a lens or a window stay. Where heavy rain hides everything, the result is soft.",
     ),
-    EmbeddedModel(
+    in_the_box(
         "dehaze",
         "haze, mist and smog, indoors and outdoors",
         "SOTS-Indoor (the authors' first stage), then 454 photographs with synthetic haze; "
         "20 indoor scenes of RESIDE",
         "the authors', then 0.7 h on 1 CPU core",
         ("SOTS indoor, held out", "McMaster 1–6, haze, synthetic"),
-        limits="Strong haze does not go away wholly. Colours may come out a little too strong.",
+        "Strong haze does not go away wholly. Colours may come out a little too strong.",
     ),
-    EmbeddedModel(
+    in_the_box(
         "enhance",
         "photographs taken with too little light",
         "LOL (the authors' first stage), then 49 pairs of ELIEI and LOL; 545 photographs, synthetic darkness",
         "the authors', then 0.4 h on 1 CPU core",
         ("ELIEI, held out", "LOL, held out"),
-        limits="How bright the scene was is a guess. "
+        "How bright the scene was is a guess. "
         "In the darkest pictures fine detail and colour are invented or lost.",
     ),
-    EmbeddedModel(
+    in_the_box(
         "retouch",
         "dull light and colours",
         "FiveK (the authors' first stage), then 39 photographs as the authors' whole model retouches them",
         "the authors', then 0.2 h on 1 CPU core",
         (),
-        limits="The taste is that of one retoucher, and of the whole model it has the first of two stages.",
+        "The taste is that of one retoucher, and of the whole model it has the first of two stages.",
     ),
 )
-BY_TASK = {model.task: model for model in MODELS}
-TASKS = ("denoise", "deblur", "derain", "dehaze", "enhance", "retouch")

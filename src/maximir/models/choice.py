@@ -4,47 +4,33 @@ from __future__ import annotations
 
 import difflib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from maximir.errors import UsageError
-from maximir.models import authors, catalogue, hub, store
+from maximir.models import authors, catalogue, hub, user_models
+from maximir.models.cards import ModelCard
 
 # Where an author's model comes before the box, if it was fetched: where it is the better one on people's
 # photographs as well (docs/models.md). Elsewhere it takes --model to have it.
 BEFORE_THE_BOX = ("deblur-gopro", "retouch-fivek")
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A model that can be used here and now.
-
-    Attributes:
-        name: what `--model` takes.
-        task: what it is for; "": its file does not say.
-        origin: "box", "authors" or "yours".
-    """
-
-    name: str
-    task: str
-    origin: str
-    path: Path
+def known() -> dict[str, ModelCard]:
+    """All models by name: the box, the authors' (here or not), then the user's own."""
+    cards: dict[str, ModelCard] = {model.name: model for model in (*catalogue.MODELS, *authors.MODELS)}
+    for name in user_models.stored():
+        task = name.partition("-")[0]
+        task = task if task in catalogue.TASKS else ""
+        cards.setdefault(name, ModelCard(name, task, "yours", None, "a model of yours", licence="yours"))
+    return cards
 
 
-def available() -> dict[str, Choice]:
-    """All models that are here, by name: the box, then what the user has."""
-    found = {model.name: Choice(model.name, model.task, "box", model.path) for model in catalogue.MODELS}
-    for name, path in store.stored().items():
-        known = authors.BY_NAME.get(name)
-        task = known.task if known else name.partition("-")[0]
-        found.setdefault(
-            name,
-            Choice(name, task if task in catalogue.TASKS else "", "authors" if known else "yours", path),
-        )
-    return found
+def available() -> dict[str, ModelCard]:
+    """Those that are here."""
+    return {name: card for name, card in known().items() if card.path.is_file()}
 
 
-def for_task(task: str) -> Choice:
+def for_task(task: str) -> ModelCard:
     """The model that a task uses: `BEFORE_THE_BOX`, then the box, then whatever else is there for it.
 
     Raises:
@@ -52,22 +38,16 @@ def for_task(task: str) -> Choice:
     """
     if task not in catalogue.TASKS:
         raise UsageError(f"unknown task {task!r}: choose one of {', '.join(catalogue.TASKS)}")
-    order = {"authors": 2, "yours": 3}
-    ranked = sorted(
-        (choice for choice in available().values() if choice.task == task),
-        key=lambda c: (
-            0 if c.name in BEFORE_THE_BOX else 1 if c.origin == "box" else order[c.origin],
-            c.name,
-        ),
-    )
-    if not ranked:
+    order = ("box", "authors", "yours")
+    cards = [card for card in available().values() if card.task == task]
+    if not cards:
         raise UsageError(
             f"no model for {task} is on this machine: `maximir get {authors.OF_TASK[task]}` fetches one"
         )
-    return ranked[0]
+    return min(cards, key=lambda card: (card.name not in BEFORE_THE_BOX, order.index(card.origin), card.name))
 
 
-def named(name: str) -> Choice:
+def named(name: str) -> ModelCard:
     """The model of this name.
 
     Raises:
@@ -83,7 +63,7 @@ def named(name: str) -> Choice:
     raise UsageError(f"unknown model {name!r}: {meant}`maximir models` lists all")
 
 
-def choose(path_or_name: str | os.PathLike[str]) -> Choice:
+def choose(path_or_name: str | os.PathLike[str]) -> ModelCard:
     """What a path, a model's name, a task or an address on the Hub (`hf://owner/repo/file`) means.
 
     Raises:
@@ -93,14 +73,14 @@ def choose(path_or_name: str | os.PathLike[str]) -> Choice:
     text = os.fspath(path_or_name)
     if isinstance(path_or_name, str):
         if text.startswith(hub.SCHEME):
-            return Choice(text, "", "yours", hub.fetch(text))
+            return ModelCard(text, "", "yours", hub.fetch(text))
         if text in catalogue.TASKS:
             return for_task(text)
         if text in available() or text in authors.BY_NAME:
             return named(text)
     path = Path(text)
     if path.suffix or path.exists():
-        return Choice(text, "", "yours", path)
+        return ModelCard(text, "", "yours", path)
     return named(text)
 
 

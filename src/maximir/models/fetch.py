@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from maximir.errors import MaximirError, UsageError
 from maximir.files import reason
-from maximir.models import checkpoint, official, store, tfjs
+from maximir.models import checkpoint, official, tfjs, user_models
 from maximir.models.authors import BUCKET, BY_DIGEST, LICENCE, AuthorsModel
 from maximir.models.download import Report, download
 
@@ -72,7 +72,7 @@ def fetch(
         MaximirError: no way led to it; or what came is another model; or it cannot be kept.
     """
     problems = []
-    with store.writing(model.name) as place:
+    with user_models.writing(model.name) as place:
         for source in sources(model, given):
             say(f"{model.name}: trying {source.name}")
             try:
@@ -83,7 +83,7 @@ def fetch(
                     brought = source.bring(parts if is_web(source.name) else Path(folder), report)
                     keep(model, brought, source.name)
                 shutil.rmtree(parts, ignore_errors=True)
-                return store.path_of(model.name)
+                return user_models.path_of(model.name)
             except MaximirError as error:
                 problems.append(str(error))
                 if given is None:
@@ -155,7 +155,7 @@ def keep(model: AuthorsModel, brought: Path, source: str) -> None:
         "source": source if is_web(source) or source.startswith("npm") else "a file",
     } | {key: value for key, value in found.facts.items() if key == "missing"}
     checkpoint.save_model(
-        checkpoint.build(found.config, found.state), store.path_of(model.name), metadata=facts
+        checkpoint.build(found.config, found.state), user_models.path_of(model.name), metadata=facts
     )
 
 

@@ -13,11 +13,11 @@ SIZE_MULTIPLE = 64  # 4 (two downsamplings) x the 16 of the grid, and 8 x 8 of t
 WINDOWS = (16, 16, 8)  # side of blocks and of grids at each level
 BOTTLENECK_WINDOW = 8
 PaddingMode = Literal["zeros", "replicate"]
-LARGEST = 512  # of any of a config's numbers; a file that claims more is damaged
+LARGEST = 512  # largest number in a config; a file that claims more is damaged
 
 
 def padded_size(size: int) -> int:
-    """Of a side, as the network takes it."""
+    """Return `size` rounded up to a multiple of 64, which the network takes."""
     return size + -size % SIZE_MULTIPLE
 
 

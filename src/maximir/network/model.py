@@ -7,18 +7,13 @@ Inside, maps are channels-last `[N, H, W, C]`; images at the border are `[N, 3, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from maximir.engine import streaming
-from maximir.engine.sources import Convolved, Map, Source, Through, Upsampled, project, together
-from maximir.engine.streaming import Rows, keep, rest, sweep_rows
 from maximir.errors import MaximirError, UsageError
 from maximir.network.blocks import (
     ConvChannelAttention,
@@ -35,10 +30,22 @@ COARSE_TO_FINE = tuple(reversed(FINE_TO_COARSE))
 
 
 class StageFeatures(NamedTuple):
-    """What a stage hands to the next, each by level."""
+    """Features that a stage hands to the next, by level."""
 
-    gating: list[Tensor]  # sums of what encoder and decoder made
+    gating: list[Tensor]  # sums of encoder and decoder features
     attended: list[Tensor]  # of the supervised attention modules
+
+
+class Group(nn.Sequential):
+    """A multi-axis gated MLP and a channel attention block."""
+
+    recompute = False  # keep each layer's input only, and run the layer again for its gradients
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            recompute = self.recompute and torch.is_grad_enabled()
+            x = checkpoint(layer, x, use_reentrant=False) if recompute else layer(x)
+        return x
 
 
 def groups(
@@ -47,90 +54,45 @@ def groups(
     window: int,
     attention: type[ConvChannelAttention] | type[DenseChannelAttention],
 ) -> nn.Sequential:
-    """Pairs of a multi-axis gMLP and a channel attention block."""
     return nn.Sequential(
         *(
-            nn.Sequential(
-                MultiAxisGatedMlp(channels, window, config.dropout), attention(channels, config.reduction)
-            )
+            Group(MultiAxisGatedMlp(channels, window, config.dropout), attention(channels, config.reduction))
             for _ in range(config.groups)
         )
     )
 
 
-def with_shortcut(groups: nn.Sequential, x: Tensor, recompute: bool) -> Tensor:
-    """x + groups(x), the long shortcut. May overwrite x.
+class ShortcutBlock(nn.Module):
+    """Project, then groups of MAB and channel attention with a long shortcut around them."""
 
-    Args:
-        recompute: for gradients, keep each layer's input only, and run the layer again when it is needed.
-    """
-    shortcut = keep(x)
-    rest(shortcut)
-    into = None if shortcut is x else x
-    layers = [layer for group in groups for layer in group]  # type: ignore[attr-defined]
-    for layer in layers:
-        more = (shortcut,) if layer is layers[-1] else ()  # added on the way
-        if recompute and torch.is_grad_enabled():
-            x = checkpoint(layer, x, None, *more, use_reentrant=False)
-        else:
-            into = x = layer(x, into, *more)
-    return x
+    project: Conv1x1
+    groups: nn.Sequential
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.project(x)
+        return x + self.groups(x)
 
 
-def add(x: Tensor, y: Tensor, *, feature: bool = True) -> Tensor:
-    """x + y; may overwrite y."""
-
-    def add_rows(rows: Rows) -> Tensor:
-        a, b = rows.of(x), rows.of(y)
-        return torch.add(a, b, out=rows.out(a.shape, a.device))
-
-    return sweep_rows(add_rows, x.numel(), into=y, feature=feature)
-
-
-def conv_rows(conv: Conv, x: Tensor, rows: Rows) -> Tensor:
-    return conv(rows.of(x, Conv.halo), rows, last=True)
-
-
-def convolve(conv: Conv, x: Tensor, *, feature: bool = False) -> Tensor:
-    size = x.numel() // conv.in_channels * max(conv.in_channels, conv.out_channels)
-    return sweep_rows(partial(conv_rows, conv, x), size, feature=feature)
-
-
-class Bottleneck(nn.Module):
+class Bottleneck(ShortcutBlock):
     """Official `BottleneckBlock`."""
-
-    recompute = False
 
     def __init__(self, config: MaximConfig, channels: int) -> None:
         super().__init__()
         self.project = Conv1x1(channels, channels)
         self.groups = groups(config, channels, BOTTLENECK_WINDOW, DenseChannelAttention)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = sweep_rows(project(self.project, Map(x)), x.numel())
-        return with_shortcut(self.groups, x, self.recompute)
 
-
-class EncoderDecoderBlock(nn.Module):
-    """What encoders and decoders share: project, then groups of MAB and RCAB, long shortcut."""
-
-    recompute = False
+class EncoderDecoderBlock(ShortcutBlock):
+    """The part that encoders and decoders share."""
 
     def __init__(self, config: MaximConfig, inputs: int, channels: int, window: int) -> None:
         super().__init__()
         self.project = Conv1x1(inputs, channels)
         self.groups = groups(config, channels, window, ConvChannelAttention)
 
-    def forward(self, from_x: Source, other: Source, size: int) -> Tensor:
-        x = sweep_rows(project(self.project, from_x, other), size)
-        return with_shortcut(self.groups, x, self.recompute)
-
 
 class Encoder(nn.Module):
-    """One level down. From the second stage on, gated with what the stage before made of this level.
-
-    `Stage` calls the parts one by one: what it passes to a module lives until that module returns.
-    """
+    """One level down. From the second stage on, gated with the stage before. Official `UNetEncoderBlock`."""
 
     def __init__(self, config: MaximConfig, level: int, *, first_stage: bool) -> None:
         super().__init__()
@@ -140,9 +102,16 @@ class Encoder(nn.Module):
         self.gate = None if first_stage else CrossGating(channels, channels, WINDOWS[level], config.dropout)
         self.down = Conv(channels, channels, 4, stride=2)
 
+    def forward(self, x: Tensor, features: Tensor, gating: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Map of the level above, features of the image, gating features of the stage before → skip, down."""
+        x = self.block(torch.cat([x, features], dim=-1))
+        if self.gate is not None:
+            x, _ = self.gate(x, gating)
+        return x, self.down(x)
+
 
 class Decoder(nn.Module):
-    """One level up."""
+    """One level up. Official `UNetDecoderBlock`."""
 
     def __init__(self, config: MaximConfig, level: int) -> None:
         super().__init__()
@@ -151,12 +120,12 @@ class Decoder(nn.Module):
         self.up = ConvTranspose(below, channels)
         self.block = EncoderDecoderBlock(config, channels + LEVELS * channels, channels, WINDOWS[level])
 
-    def forward(self, x: Tensor, skip: Source) -> Tensor:
-        return self.block(Upsampled(self.up, x), skip, 2 * x.numel())
+    def forward(self, x: Tensor, skips: Tensor) -> Tensor:
+        return self.block(torch.cat([self.up(x), skips], dim=-1))
 
 
 class MultiScaleFusion(nn.Module):
-    """All levels' maps, brought to one level's size and channels and concatenated in the given order."""
+    """The maps of all levels, brought to one level's size and channels, concatenated in the given order."""
 
     def __init__(self, config: MaximConfig, level: int, order: tuple[int, ...]) -> None:
         super().__init__()
@@ -166,26 +135,9 @@ class MultiScaleFusion(nn.Module):
             for source in order
         )
 
-
-@dataclass(frozen=True)
-class Fused:
-    """What a fusion makes of maps by level."""
-
-    fusion: MultiScaleFusion
-    by_level: list[Tensor]
-
-    @property
-    def channels(self) -> int:
-        return sum(scale.project.out_features for scale in self.fusion.scales)
-
-    def through(self, weight: Tensor) -> Through:
-        parts = weight.chunk(len(self.fusion.order), dim=1)
-        return together(
-            [
-                scale.through(self.by_level[source], part)
-                for source, scale, part in zip(self.fusion.order, self.fusion.scales, parts, strict=True)
-            ]
-        )
+    def forward(self, by_level: Sequence[Tensor]) -> Tensor:
+        maps = [scale(by_level[source]) for source, scale in zip(self.order, self.scales, strict=True)]
+        return torch.cat(maps, dim=-1)
 
 
 class Stage(nn.Module):
@@ -224,57 +176,42 @@ class Stage(nn.Module):
         self.outputs = Modules(ImageConv(c, 3) if last else SupervisedAttention(c) for c in channels)
 
     def forward(
-        self, images: list[Tensor], previous: StageFeatures | None
-    ) -> tuple[list[Tensor], StageFeatures]:
-        """`images` by level → restored images by level, and features for the next stage."""
-        inputs: list[Tensor] = []
-        for level, (conv, image) in enumerate(zip(self.input_convs, images, strict=True)):
-            if previous is None:
-                inputs.append(convolve(conv, image, feature=True))
-            else:
-                size = previous.attended[0].numel()
-                other = Map(previous.attended.pop(0))
-                inputs.append(self.input_gates[level](Convolved(conv, image), other, size)[0])
-                del other
-            rest(inputs[-1])
+        self, images: Sequence[Tensor], previous: StageFeatures | None
+    ) -> tuple[list[Tensor], StageFeatures | None]:
+        """Images and the previous stage's features → restored images, features for the next stage if any.
 
-        x, encoded = inputs[0], []
-        for encoder in self.encoders:
-            x = encoder.block(Map(x), Map(inputs[0]), inputs.pop(0).numel())
-            if encoder.gate is not None and previous is not None:
-                x = encoder.gate(Map(x), Map(previous.gating.pop(0)), x.numel())[0]
-            encoded.append(x)
-            x = convolve(encoder.down, x, feature=True)
-            rest(encoded[-1], x)
+        Everything is by level, and figure 2 (a) from left to right.
+        """
+        features = [conv(image) for conv, image in zip(self.input_convs, images, strict=True)]
+        if previous is not None:
+            features = [
+                gate(x, y)[0]
+                for gate, x, y in zip(self.input_gates, features, previous.attended, strict=True)
+            ]
+
+        x, encoded = features[0], []
+        for level, encoder in enumerate(self.encoders):
+            skip, x = encoder(x, features[level], None if previous is None else previous.gating[level])
+            encoded.append(skip)
 
         for bottleneck in self.bottlenecks:
             x = bottleneck(x)
-            rest(x)
 
-        skips = list(encoded)
-        global_feature = x
+        skips, global_feature = list(encoded), x
         for level in COARSE_TO_FINE:
-            gate = self.skip_gates[level]
-            assert gate.upsample_y is not None
-            brought_up = Upsampled(gate.upsample_y, global_feature)
-            fused = Fused(self.encoder_fusions[level], encoded)
-            skips[level], global_feature = gate(fused, brought_up, encoded[level].numel())
-            rest(skips[level], global_feature)
-        del global_feature, brought_up
+            fused = self.encoder_fusions[level](encoded)
+            skips[level], global_feature = self.skip_gates[level](fused, global_feature)
 
-        restored, gating, attended = list(images), encoded, list(skips)
+        decoded = list(skips)
+        for level in COARSE_TO_FINE:
+            x = decoded[level] = self.decoders[level](x, self.skip_fusions[level](skips))
+
         if self.last:
-            encoded.clear()
-        for level in COARSE_TO_FINE:
-            x = self.decoders[level](x, Fused(self.skip_fusions[level], skips))
-            rest(x)
-            output = self.outputs[level]
-            if isinstance(output, SupervisedAttention):
-                attended[level], restored[level] = output(x, images[level])
-                gating[level] = add(x, gating[level])
-                rest(gating[level], attended[level])
-            else:
-                restored[level] = add(images[level], convolve(output, x), feature=False)
+            outputs = zip(self.outputs, decoded, images, strict=True)
+            return [image + output(x) for output, x, image in outputs], None
+        pairs = [output(x, image) for output, x, image in zip(self.outputs, decoded, images, strict=True)]
+        attended, restored = map(list, zip(*pairs, strict=True))
+        gating = [x + y for x, y in zip(encoded, decoded, strict=True)]
         return restored, StageFeatures(gating, attended)
 
 
@@ -294,6 +231,11 @@ class Maxim(nn.Module):
             if isinstance(module, Conv):
                 module.padding_mode = config.padding_mode
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return next(self.parameters()).dtype
+
     def forward(self, image: Tensor) -> list[list[Tensor]]:
         """Restore images at every stage and scale.
 
@@ -307,26 +249,19 @@ class Maxim(nn.Module):
         Raises:
             MaximirError: wrong shape or type.
         """
-        check_image(image)
-        dtype = next(self.parameters()).dtype
-        if image.dtype != dtype and not torch.is_autocast_enabled(image.device.type):
-            raise MaximirError(
-                f"the network has {dtype} weights, but the image is {image.dtype}: convert one"
-            )
-        images = [subsample(image, 2**level).permute(0, 2, 3, 1) for level in FINE_TO_COARSE]
+        check_image(image, self.dtype)
+        images = pyramid(image)
         outputs = []
         features = None
-        # Maps are float32 or a feature type; and of nothing there are no strips.
-        with streaming.image(image.shape[2], strips=dtype == torch.float32 and image.shape[0] > 0):
-            for stage in self.stages:
-                restored, features = stage(images, features)
-                outputs.append([restored[level].permute(0, 3, 1, 2) for level in COARSE_TO_FINE])
+        for stage in self.stages:
+            restored, features = stage(images, features)
+            outputs.append([restored[level].permute(0, 3, 1, 2) for level in COARSE_TO_FINE])
         return outputs
 
     def recompute(self, on: bool) -> None:
         """In training, compute the blocks again for their gradients instead of keeping what is in them."""
         for module in self.modules():
-            if isinstance(module, EncoderDecoderBlock | Bottleneck):
+            if isinstance(module, Group):
                 module.recompute = on
 
     def first_stages(self, count: int) -> Maxim:
@@ -368,7 +303,17 @@ class Maxim(nn.Module):
                 parameter.zero_()
 
 
-def check_image(image: Tensor) -> None:
+def pyramid(image: Tensor) -> list[Tensor]:
+    """The image `[N, 3, H, W]` at each level, channels-last."""
+    return [subsample(image, 2**level).permute(0, 2, 3, 1) for level in FINE_TO_COARSE]
+
+
+def check_image(image: Tensor, dtype: torch.dtype) -> None:
+    """Refuse an image that a network with weights of this type cannot take.
+
+    Raises:
+        MaximirError: wrong shape or type.
+    """
     if image.ndim != 4 or image.shape[1] != 3:
         raise MaximirError(f"the network takes images [N, 3, H, W], not {list(image.shape)}")
     if not image.is_floating_point():
@@ -379,3 +324,5 @@ def check_image(image: Tensor) -> None:
             f"the network takes heights and widths that are multiples of {SIZE_MULTIPLE}, not {h} x {w}; "
             "maximir.Restorer takes any size"
         )
+    if image.dtype != dtype and not torch.is_autocast_enabled(image.device.type):
+        raise MaximirError(f"the network has {dtype} weights, but the image is {image.dtype}: convert one")

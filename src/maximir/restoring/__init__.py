@@ -1,1 +1,1 @@
-VIEWS = ("auto", "exact")  # how a photograph is looked at: see `Restorer`
+"""One image, or many, through a network."""

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 
 import numpy as np
 
 from maximir.network.config import SIZE_MULTIPLE, padded_size
 from maximir.pixels import from_unit, to_unit
+from maximir.restoring.options import Progress, share_progress
 
 SMALLEST = 3 * SIZE_MULTIPLE  # of a window: smaller ones see too little
 MOST_REST = 16  # rows or columns beyond a multiple of 64: more need a wider strip, and are padded less
 FADE = 8  # rows or columns in which the strip takes over from the window
 
-Report = Callable[[float], None]  # of the part that is done, 0 … 1
-Restore = Callable[[Sequence[np.ndarray], Report], list[np.ndarray]]  # `[h, w, 3]` → same shapes and types
+Restore = Callable[[Sequence[np.ndarray], Progress], list[np.ndarray]]  # `[h, w, 3]` → same shapes and types
 
 
 def windows(length: int) -> list[tuple[int, int]]:
@@ -42,22 +41,17 @@ def parts(height: int, width: int) -> Iterator[tuple[slice, slice]]:
         yield slice(*rows), slice(*columns)
 
 
-def restore_with_strips(images: Sequence[np.ndarray], restore: Restore, report: Report) -> list[np.ndarray]:
+def restore_with_strips(images: Sequence[np.ndarray], restore: Restore, report: Progress) -> list[np.ndarray]:
     """Images `[H, W, 3]` of one size and any type, restored window by window → the same shapes and types."""
     height, width = images[0].shape[:2]
     results = [np.zeros_like(image) for image in images]
     shares = [padded_pixels(rows, columns) for rows, columns in parts(height, width)]
     for number, (rows, columns) in enumerate(parts(height, width)):
-        part_of_all = partial(overall, report, shares, number)
-        restored = restore([image[rows, columns] for image in images], part_of_all)
+        report_window = share_progress(report, number, shares)
+        restored = restore([image[rows, columns] for image in images], report_window)
         for result, window in zip(results, restored, strict=True):
             place(result, window, rows, columns)
     return results
-
-
-def overall(report: Report, shares: Sequence[int], number: int, part: float) -> None:
-    """Report a part of the `number`-th share as one of all."""
-    report((sum(shares[:number]) + shares[number] * part) / sum(shares))
 
 
 def padded_pixels(rows: slice, columns: slice) -> int:
@@ -70,7 +64,7 @@ def place(result: np.ndarray, restored: np.ndarray, rows: slice, columns: slice)
         result[rows, columns] = restored
         return
     height, width = result.shape[:2]
-    down, across = weights(rows, height), weights(columns, width)
+    down, across = blend_weights(rows, height), blend_weights(columns, width)
     top, left = int(np.argmax(down > 0)), int(np.argmax(across > 0))
     weight = (down[top:, None] * across[None, left:])[..., None]
     old = result[rows.start + top : rows.stop, columns.start + left : columns.stop]
@@ -79,8 +73,8 @@ def place(result: np.ndarray, restored: np.ndarray, rows: slice, columns: slice)
     old[...] = np.where(weight < 1, from_unit(mixed, result.dtype), new)
 
 
-def weights(window: slice, length: int) -> np.ndarray:
-    """How much a window counts on its axis, `[n]` float32: a strip from a little before its own part on."""
+def blend_weights(window: slice, length: int) -> np.ndarray:
+    """Share of a window in the result along its axis, `[n]` float32: rising from 0 before its own part."""
     count = np.ones(window.stop - window.start, np.float32)
     if window.start > 0:
         begins = len(count) - length % SIZE_MULTIPLE  # where no other window is

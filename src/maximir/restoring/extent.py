@@ -1,4 +1,4 @@
-"""How much work image files are, by their headers: what the time that is left is reckoned by."""
+"""How much work image files are, by their headers: what estimates of the remaining time rest on."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from maximir import headers
 from maximir.network.config import padded_size
 
 
-def pixels(file: BinaryIO) -> int | None:
-    """That the network will see; None: the header does not say."""
+def padded_pixels(file: BinaryIO) -> int | None:
+    """Pixels of an image after padding; None: its header does not say."""
     size = headers.size(file)
     return None if size is None else padded_size(size[0]) * padded_size(size[1])
 
 
-def weights(paths: Sequence[Path]) -> list[int]:
-    """For each file its pixels. One that does not say counts as the others do in the mean."""
-    found = [pixels_of(path) for path in paths]
+def estimate_work(paths: Sequence[Path]) -> list[int]:
+    """The padded pixels of each file. A file whose header does not say counts as the mean of the others."""
+    found = [pixels_of_file(path) for path in paths]
     known = [each for each in found if each is not None]
     mean = sum(known) // len(known) if known else 1
     return [mean if each is None else each for each in found]
 
 
-def pixels_of(path: Path) -> int | None:
+def pixels_of_file(path: Path) -> int | None:
     try:
         if not path.is_file():  # a pipe would block for ever
             return None
         with path.open("rb") as file:
-            return pixels(file)
+            return padded_pixels(file)
     except (OSError, ValueError):
         return None

@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maximir.errors import NotEnoughMemory
 from maximir.restoring import edges, views
 from maximir.restoring.memory import padded_pixels, plan
-from maximir.restoring.restorer import Restorer
+from maximir.restoring.restorer import Restorer, memory_errors_name
 
 SAMPLES = (64, 256, 512)  # sides of images that time is reckoned from; the first one warms up
 LONG_SAMPLE = 1.0  # seconds; a larger sample would be no better
@@ -33,28 +32,27 @@ def foresee(restorer: Restorer, height: int, width: int) -> Foreseen:
         MaximirError: the image needs more memory than allowed.
     """
     photograph = np.broadcast_to(np.uint8(0), (height, width, 3))
-    if restorer.in_views(height, width):
+    way = restorer.way(height, width)
+    if way == "views":
         shape = (1, views.TILE, views.TILE)
         pixels = padded_pixels(shape) * (views.pieces(height, width) + 1)  # and the small view
-    elif restorer.with_strips(height, width):
+    elif way == "strips":
         parts = list(edges.parts(height, width))
         shape = (1, parts[0][0].stop, parts[0][1].stop)
         pixels = sum(edges.padded_pixels(*part) for part in parts)
     else:
         shape = (1, height, width)
         pixels = padded_pixels(shape)
-    try:
+    with memory_errors_name(height, width):
         needed = plan(
             restorer.model.config,
             shape,
             restorer.features_for(photograph.dtype),
             device=restorer.device,
-            max_memory=restorer.max_memory,
+            max_memory=restorer.options.max_bytes,
             scratch=restorer.scratch,
             more=photograph.nbytes + restorer.result_bytes([photograph]),
         )
-    except NotEnoughMemory as error:  # for a tile or window
-        raise error.of(height, width) from None
     for side in SAMPLES:
         image = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
         start = time.perf_counter()

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from maximir.engine import streaming
+from maximir.engine import network as engine
 from maximir.engine.machine import available, resident, scratch_folder
 from maximir.engine.maps import MapStore
-from maximir.engine.streaming import STRIP_BYTES, UNIT, Streaming
+from maximir.engine.sweeps import STRIP_BYTES, UNIT, Streaming
 from maximir.errors import NotEnoughMemory
 from maximir.network.config import SIZE_MULTIPLE, MaximConfig
 from maximir.network.model import Maxim
+from maximir.restoring.options import Progress
 from maximir.restoring.padding import padded_size
 from maximir.sizes import in_words
 
@@ -63,14 +63,14 @@ class Plan(NamedTuple):
 def needs(config: MaximConfig, features: torch.dtype) -> Needs:
     """What networks of this shape take for each pixel, with feature maps of this type."""
     with torch.device("meta"):
-        model = Maxim(config).eval()
-        image = torch.empty(1, 3, SIZE_MULTIPLE, SIZE_MULTIPLE)
+        model = Maxim(config).float().eval()  # whatever the caller's default dtype is
+        image = torch.empty(1, 3, SIZE_MULTIPLE, SIZE_MULTIPLE, dtype=torch.float32)
     pixels = SIZE_MULTIPLE**2
     flops: list[float] = []
     counter = FlopCounterMode(display=False)
     dry = Streaming(features=features, strip_done=lambda strips: flops.append(counter.get_total_flops()))
-    with torch.no_grad(), streaming.use(dry), counter:
-        model(image)
+    with counter:
+        engine.run(model, image, dry)
     each = [after - before for before, after in itertools.pairwise([0.0, *flops])]
     return Needs(dry.store.peak / pixels, tuple(flop / pixels for flop in each))
 
@@ -172,7 +172,7 @@ class Shares:
     Call it after each strip, as `Streaming.strip_done`; it calls `report` with the part that is done.
     """
 
-    def __init__(self, config: MaximConfig, features: torch.dtype, report: Callable[[float], None]) -> None:
+    def __init__(self, config: MaximConfig, features: torch.dtype, report: Progress) -> None:
         self.flops, self.report = needs(config, features).flops, report
         self.total = sum(self.flops)
         self.sweep, self.strip, self.done = 0, 0, 0.0

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import functools
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
+from maximir.engine import network as engine
 from maximir.engine import precision as arithmetic
-from maximir.engine import streaming
-from maximir.engine.streaming import Streaming
+from maximir.engine.sweeps import Streaming
 from maximir.errors import MaximirError, NotEnoughMemory, UsageError
 from maximir.models.checkpoint import load
 from maximir.network.model import Maxim
 from maximir.pixels import from_unit, to_unit
-from maximir.restoring import VIEWS, edges, views
-from maximir.restoring.padding import Window, pad, padded_size, reflected
-from maximir.sizes import parse_size
+from maximir.restoring import edges, views
+from maximir.restoring.options import Options, Progress, share_progress, silent
+from maximir.restoring.padding import Window, pad, reflected
 
 if TYPE_CHECKING:  # training restores arrays, and must not need libvips
     from numpy.typing import DTypeLike
@@ -33,8 +33,6 @@ if TYPE_CHECKING:  # training restores arrays, and must not need libvips
 
 AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray)
 log = logging.getLogger("maximir")
-P = ParamSpec("P")
-T = TypeVar("T")
 
 BAND = 256  # rows
 DEVICES = ("cpu", "cuda")  # others would need a plan for their memory
@@ -42,59 +40,64 @@ LONGEST_REASON = 200  # characters of what torch says
 POSES = tuple(
     (turns, mirrored) for mirrored in (False, True) for turns in range(4)
 )  # of an ensemble; as it is, first
-PRECISIONS = ("auto", "fp32", "bf16")
-BATCH_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 21}  # padded; what is faster, measured on CPU only
 
 
 @torch.inference_mode()
-def restore_batch(model: nn.Module, image: Tensor) -> Tensor:
+def restore_batch(model: Maxim, image: Tensor, streaming: Streaming | None = None) -> Tensor:
     """Restore `[N, 3, H, W]` in [0, 1], any size → the same shape, float32, not clipped."""
     padded, window = pad(image)
-    restored: Tensor = window.crop(model(padded)[-1][-1])
-    return restored.float()
+    return window.crop(engine.run(model, padded, streaming)[-1][-1]).float()
 
 
-def unaffected(function: Callable[P, T]) -> Callable[P, T]:
-    """Whatever the caller has set in torch for itself (default type and device, autocast, gradients) stays
-    outside."""
+@contextlib.contextmanager
+def unaffected() -> Iterator[None]:
+    """Keep what the caller has set in torch for its thread (device, autocast, gradients) outside.
 
-    @functools.wraps(function)
-    def inside(*args: P.args, **options: P.kwargs) -> T:
-        before = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float32)
-        try:
-            with (
-                torch.device("cpu"),
-                torch.autocast("cpu", enabled=False),
-                torch.autocast("cuda", enabled=False),
-                torch.inference_mode(),
-            ):
-                return function(*args, **options)
-        finally:
-            torch.set_default_dtype(before)
+    The default dtype belongs to the whole process, so it is not changed here: code that makes tensors names
+    their dtype.
+    """
+    with (
+        torch.device("cpu"),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+        torch.inference_mode(),
+    ):
+        yield
 
-    return inside
+
+@contextlib.contextmanager
+def memory_errors_name(height: int, width: int) -> Iterator[None]:
+    """Say which image there is not enough memory for, also where the memory ended in one of its parts."""
+    why = "need more memory than there is"
+    try:
+        yield
+    except NotEnoughMemory as error:
+        raise error.of(height, width) from None
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise NotEnoughMemory(height, width, why) from error
+    except RuntimeError as error:  # the CPU allocator has no type of its own
+        if "memory" in str(error):
+            raise NotEnoughMemory(height, width, why) from error
+        raise
 
 
 class Restorer:
-    """Restores photographs with one model, loaded once.
+    """Restores images with one model, loaded once.
 
     Args:
         path_or_name: what `load_model` takes: weights, an embedded model's name, or a task ("denoise").
-        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", …
-        precision: "fp32", or "bf16": faster and less exact arithmetic, and feature maps of half the size.
-            "auto": bf16 for images of 8 bits where that is faster (`engine.precision`), else fp32.
-        max_memory: what the process may hold at most, in bytes or as text ("4GB"); None: most of what is
-            free. What does not fit goes to scratch files, with the same result.
-        scratch: folder for these; None: the system's folder for temporary files.
-        ensemble: the mean over the image's eight rotations and reflections: a little better, and eight times
-            the time (the paper's "geometric ensemble"; the official script's stacks them, and so fails for
-            images that are not square).
-        view: "exact": every photograph whole, as in the paper. "auto": large ones for a task that changes the
-            light of the whole (`views`) get that from a small view, and detail in tiles. For other tasks,
-            sizes a little above multiples of 64 go in windows without padding (`edges`). Else whole.
-        stages: end after so many of the model's stages: faster, and a little less good. None: all.
+        device, precision, max_memory, scratch, ensemble, view, stages: see `Options`.
+
+    Attributes:
+        options: as they were given.
+        device: what "auto" means here.
+        precision: "fp32" or "bf16"; "auto" where it depends on the image.
+        task: what the model is for; "" if neither its name nor its file says.
+
+    Calls take, besides images:
         progress: called with the part of an image (or batch) that is done, 0 … 1.
+        reserve: bytes that others in this process may take meanwhile.
+        view: instead of the option; None: as there.
 
     Raises:
         MaximirError: the model or the device cannot be used.
@@ -103,42 +106,38 @@ class Restorer:
     def __init__(
         self,
         path_or_name: str | os.PathLike[str],
-        device: str = "auto",
-        precision: str = "fp32",
-        max_memory: int | str | None = None,
+        device: str = Options.device,
+        precision: str = Options.precision,
+        max_memory: int | str | None = Options.max_memory,
         *,
-        scratch: str | os.PathLike[str] | None = None,
-        ensemble: bool = False,
-        view: str = "auto",
-        stages: int | None = None,
-        progress: Callable[[float], None] | None = None,
+        scratch: str | os.PathLike[str] | None = Options.scratch,
+        ensemble: bool = Options.ensemble,
+        view: str = Options.view,
+        stages: int | None = Options.stages,
     ) -> None:
-        if precision not in PRECISIONS:
-            raise UsageError(f'precision must be "auto", "fp32" or "bf16", not {precision!r}')
-        if view not in VIEWS:
-            raise UsageError(f'view must be "auto" or "exact", not {view!r}')
-        self.view = view
-        self.max_memory = None if max_memory is None else parse_size(max_memory)
+        self.path_or_name = path_or_name
+        self.options = Options(device, precision, max_memory, scratch, ensemble, view, stages)
         self.scratch = None if scratch is None else scratch_folder(scratch)
         self.poses = POSES if ensemble else POSES[:1]
-        self.progress = progress
-        self.reserve = 0  # bytes that others in this process may take meanwhile
         self.device = choose_device(device)
         if precision == "auto" and not arithmetic.bf16_is_faster(self.device):
             precision = "fp32"  # so that "auto" left here means that there are both
         if precision == "bf16" and arithmetic.bf16_is_emulated(self.device):
             log.warning("maximir: %s", arithmetic.EMULATED)
         self.precision = precision
-        self.model, self.task = self._load(path_or_name, stages)
+        self.model, self.task = self._load(path_or_name)
 
-    @unaffected
+    @classmethod
+    def with_options(cls, path_or_name: str | os.PathLike[str], options: Options) -> Restorer:
+        return cls(path_or_name, **vars(options))
+
+    @unaffected()
     @torch.inference_mode(False)
-    def _load(self, path_or_name: str | os.PathLike[str], stages: int | None) -> tuple[Maxim, str]:
-        model, task = load(path_or_name, stages)
+    def _load(self, path_or_name: str | os.PathLike[str]) -> tuple[Maxim, str]:
+        model, task = load(path_or_name, self.options.stages)
         return model.to(self.device), task
 
-    @unaffected
-    def __call__(self, image: AnyImage) -> AnyImage:
+    def __call__(self, image: AnyImage, *, progress: Progress = silent) -> AnyImage:
         """Restore one image; the result is of the same kind and size.
 
         Args:
@@ -152,35 +151,56 @@ class Restorer:
             MaximirError: another kind of image, an empty one, or one that does not fit into memory.
         """
         if isinstance(image, Image.Image):
-            return self._restore_pil(image)
+            return self._restore_pil(image, progress)
         if isinstance(image, np.ndarray):
-            return self._restore_array(image)
+            return self._restore_array(image, progress)
         raise MaximirError(f"images are PIL.Image or numpy.ndarray, not {type(image).__name__}")
 
-    def restore_photo(self, photo: Photo) -> Photo:
-        """Restore a decoded file: alpha and metadata stay; a grey picture stays grey, in any file."""
-        return self.restore_photos([photo])[0]
+    def restore_file(
+        self, source: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False
+    ) -> tuple[str, ...]:
+        """Restore one image file as `maximir restore` does: 16 bits, profiles and metadata are kept.
 
-    @unaffected
-    def restore_photos(self, photos: Sequence[Photo]) -> list[Photo]:
-        """Restore photographs of one size together."""
-        restored = self.restore_arrays(
-            [photo.rgb for photo in photos], grey=[photo.grey or is_grey(photo.rgb) for photo in photos]
-        )
-        said = (views.NOTE,) if self.in_views(*photos[0].rgb.shape[:2]) else ()
-        return [
-            dataclasses.replace(photo, rgb=rgb, notes=photo.notes + said)
-            for photo, rgb in zip(photos, restored, strict=True)
-        ]
+        The format is that of the suffix of `target`, which appears whole or not at all.
 
-    def in_views(self, height: int, width: int) -> bool:
-        """Whether an image of this size is restored in views (`maximir.restoring.views`), not whole."""
-        return self.view == "auto" and self.task in views.GLOBAL_TASKS and views.is_large(height, width)
+        Returns:
+            Facts worth telling, such as what the format could not hold.
 
-    def with_strips(self, height: int, width: int) -> bool:
-        """Whether an image of this size is restored by windows and strips (`maximir.restoring.edges`)."""
-        local = self.task not in views.GLOBAL_TASKS
-        return self.view == "auto" and local and edges.has_strips(height, width)
+        Raises:
+            MaximirError: `source` cannot be read or restored, or `target` exists or cannot be written.
+        """
+        from maximir import images
+
+        source, target = Path(source), Path(target)
+        if not overwrite and os.path.lexists(target):
+            raise MaximirError(f"{target} exists; give overwrite=True to replace it")
+        try:
+            photo = images.read(source)
+            images.check_fits(photo, target)
+            restored = self.restore_photo(photo)
+        except MaximirError as error:
+            raise MaximirError(f"{source}: {error}") from error
+        try:
+            return restored.notes + images.write(restored, target)
+        except MaximirError as error:
+            raise MaximirError(f"{target}: {error}") from error
+
+    def restore_photo(
+        self, photo: Photo, *, progress: Progress = silent, reserve: int = 0, view: str | None = None
+    ) -> Photo:
+        """Restore a decoded file: alpha and metadata stay; a grey image stays grey, in any file."""
+        grey = [photo.grey or is_grey(photo.rgb)]
+        (rgb,) = self.restore_arrays([photo.rgb], grey, progress=progress, reserve=reserve, view=view)
+        notes = (views.NOTE,) if self.way(photo.rgb.shape[0], photo.rgb.shape[1], view) == "views" else ()
+        return dataclasses.replace(photo, rgb=rgb, notes=photo.notes + notes)
+
+    def way(self, height: int, width: int, view: str | None = None) -> Literal["whole", "views", "strips"]:
+        """How an image of this size is restored: whole, in `views`, or in windows and strips (`edges`)."""
+        if (view or self.options.view) == "exact":
+            return "whole"
+        if self.task in views.GLOBAL_TASKS:
+            return "views" if views.is_large(height, width) else "whole"
+        return "strips" if edges.has_strips(height, width) else "whole"
 
     def precision_for(self, dtype: DTypeLike) -> str:
         """What images of this type are computed in: "fp32" or "bf16"."""
@@ -192,84 +212,74 @@ class Restorer:
         """The type of their feature maps."""
         return torch.bfloat16 if self.precision_for(dtype) == "bf16" else torch.float32
 
-    def batch_size(self, height: int, width: int) -> int:
-        """How many images of this size are best restored together."""
-        return max(1, BATCH_PIXELS.get(self.device.type, 0) // (padded_size(height) * padded_size(width)))
-
+    @unaffected()
     def restore_arrays(
-        self, images: Sequence[np.ndarray], grey: Sequence[bool] | None = None
+        self,
+        images: Sequence[np.ndarray],
+        grey: Sequence[bool] | None = None,
+        *,
+        progress: Progress = silent,
+        reserve: int = 0,
+        view: str | None = None,
     ) -> list[np.ndarray]:
         """Restore images of one size together: `[H, W, 3]` each → the same shapes and types.
 
         Args:
             grey: which are to have three equal channels again; None: none.
         """
-        h, w = images[0].shape[:2]
         grey = grey or [False] * len(images)
+        pairs = list(zip(images, grey, strict=True))
         features, *others = {self.features_for(image.dtype) for image in images}
-        if others:
-            pairs = zip(images, grey, strict=True)
-            return [self.restore_arrays([image], [flag])[0] for image, flag in pairs]
-        if self.in_views(h, w):
-            pairs = zip(images, grey, strict=True)
-            return [self._restore_in_views(image, flag, features) for image, flag in pairs]
-        if self.with_strips(h, w):
-            return self._restore_with_strips(images, grey, features)
-        return self._restore_whole(images, grey, features)
+        h, w = images[0].shape[:2]
+        way = self.way(h, w, view)
+        if len(pairs) > 1 and (others or way == "views"):  # each alone
+            return [
+                self.restore_arrays(
+                    [image],
+                    [flag],
+                    progress=share_progress(progress, number, [1] * len(pairs)),
+                    reserve=reserve,
+                    view=view,
+                )[0]
+                for number, (image, flag) in enumerate(pairs)
+            ]
+        if way == "strips":
+            reserve += sum(image.nbytes for image in images)
 
-    def _restore_in_views(self, image: np.ndarray, grey: bool, features: torch.dtype) -> np.ndarray:
-        report = self.progress
-        dtype = np.dtype(np.float32)
+        def restore(parts: Sequence[np.ndarray], progress: Progress = silent) -> list[np.ndarray]:
+            return self._restore_whole(parts, grey, features, progress, reserve)
 
-        def restore(piece: np.ndarray) -> np.ndarray:
-            return self._restore_whole([to_unit(piece)], [grey], features)[0].astype(dtype, copy=False)
-
-        self.progress = None  # of the whole, not of its pieces
-        try:
-            return views.restore_in_views(image, restore, report or (lambda part: None))
-        except NotEnoughMemory as error:  # for a tile or the view
-            raise error.of(*image.shape[:2]) from None
-        finally:
-            self.progress = report
-
-    def _restore_with_strips(
-        self, images: Sequence[np.ndarray], grey: Sequence[bool], features: torch.dtype
-    ) -> list[np.ndarray]:
-        report, reserve = self.progress, self.reserve
-
-        def restore(windows: Sequence[np.ndarray], report: Callable[[float], None]) -> list[np.ndarray]:
-            self.progress = report if self.progress else None
-            return self._restore_whole(windows, grey, features)
-
-        self.reserve += sum(image.nbytes for image in images)
-        try:
-            return edges.restore_with_strips(images, restore, report or (lambda part: None))
-        except NotEnoughMemory as error:  # for one of its windows
-            raise error.of(*images[0].shape[:2]) from None
-        finally:
-            self.progress, self.reserve = report, reserve
+        with memory_errors_name(h, w):
+            if way == "views":
+                return [views.restore_in_views(images[0], lambda tile: restore([to_unit(tile)])[0], progress)]
+            if way == "strips":
+                return edges.restore_with_strips(images, restore, progress)
+            return restore(images, progress)
 
     def _restore_whole(
-        self, images: Sequence[np.ndarray], grey: Sequence[bool], features: torch.dtype
+        self,
+        images: Sequence[np.ndarray],
+        grey: Sequence[bool],
+        features: torch.dtype,
+        progress: Progress,
+        reserve: int,
     ) -> list[np.ndarray]:
-        h, w = images[0].shape[:2]
-        try:
-            if len(self.poses) == 1:
-                return self._restore_once(images, [image.dtype for image in images], grey, features)
-            means = [np.zeros(image.shape, np.float32) for image in images]
-            floats = [mean.dtype for mean in means]
-            for number, pose in enumerate(self.poses):
-                turned = [turn(image, pose) for image in images]
-                restored = self._restore_once(turned, floats, grey, features, number)
-                for mean, each in zip(means, restored, strict=True):
-                    mean += turn_back(each, pose) / np.float32(len(self.poses))
-            return [in_bands(mean, image.dtype) for mean, image in zip(means, images, strict=True)]
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            raise out_of_memory(h, w) from error
-        except RuntimeError as error:  # the CPU allocator has no type of its own
-            if "memory" in str(error):
-                raise out_of_memory(h, w) from error
-            raise
+        dtypes = [image.dtype for image in images]
+        if len(self.poses) == 1:
+            return self._restore_once(images, dtypes, grey, features, progress, reserve)
+        means = [np.zeros(image.shape, np.float32) for image in images]
+        for number, pose in enumerate(self.poses):
+            restored = self._restore_once(
+                [turn(image, pose) for image in images],
+                [mean.dtype for mean in means],
+                grey,
+                features,
+                share_progress(progress, number, [1] * len(self.poses)),
+                reserve,
+            )
+            for mean, each in zip(means, restored, strict=True):
+                mean += turn_back(each, pose) / np.float32(len(self.poses))
+        return [in_bands(mean, dtype) for mean, dtype in zip(means, dtypes, strict=True)]
 
     def _restore_once(
         self,
@@ -277,43 +287,41 @@ class Restorer:
         dtypes: Sequence[np.dtype],
         grey: Sequence[bool],
         features: torch.dtype,
-        pose: int = 0,
+        progress: Progress,
+        reserve: int,
     ) -> list[np.ndarray]:
-        """One pass through the network, the `pose`-th of an ensemble's."""
-        with (
-            streaming.use(self._streaming(images, features, pose)),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=features == torch.bfloat16),
-            torch.inference_mode(),
-        ):
+        """One pass through the network."""
+        streaming = self._streaming(images, features, progress, reserve)
+        with torch.inference_mode():
             padded, window = pad_arrays(images)
-            outputs: Tensor = self.model(padded.to(self.device))[-1][-1]
+            outputs = engine.run(self.model, padded.to(self.device), streaming)[-1][-1]
             del padded
             return [
                 to_array(window.crop(output), dtype, grey=flag)
                 for output, dtype, flag in zip(outputs, dtypes, grey, strict=True)
             ]
 
-    def _streaming(self, images: Sequence[np.ndarray], features: torch.dtype, pose: int) -> Streaming:
+    def _streaming(
+        self, images: Sequence[np.ndarray], features: torch.dtype, progress: Progress, reserve: int
+    ) -> Streaming:
         """How these images go through the network, within the memory that there is."""
         from maximir.restoring import memory  # training restores too, and must not need psutil
 
         config, (h, w, _) = self.model.config, images[0].shape
         shape = (len(images), h, w)
-        if self.device.type == "cpu" and memory.is_small(config, shape, self.max_memory):
+        if self.device.type == "cpu" and memory.is_small(config, shape, self.options.max_bytes):
             return Streaming(features=features)
         chosen = memory.plan(
             config,
             shape,
             features,
             device=self.device,
-            max_memory=self.max_memory,
+            max_memory=self.options.max_bytes,
             scratch=self.scratch,
             # The results; and in a folder, photographs read ahead and being written.
-            more=self.result_bytes(images) + self.reserve,
+            more=self.result_bytes(images) + reserve,
         ).streaming
-        if (report := self.progress) is not None:
-            count = len(self.poses)
-            chosen.strip_done = memory.Shares(config, features, lambda part: report((pose + part) / count))
+        chosen.strip_done = memory.Shares(config, features, progress)
         return chosen
 
     def result_bytes(self, images: Sequence[np.ndarray]) -> int:
@@ -321,19 +329,21 @@ class Restorer:
         besides = 3 * sum(image.size * 4 for image in images) if len(self.poses) > 1 else 0
         return 3 * sum(image.nbytes for image in images) + besides
 
-    def _restore_array(self, image: np.ndarray) -> np.ndarray:
+    def _restore_array(self, image: np.ndarray, progress: Progress) -> np.ndarray:
         if image.size == 0:
             raise MaximirError(f"the image is empty: its shape is {list(image.shape)}")
         match image.shape:
             case (_, _):
-                return self.restore_arrays([np.repeat(image[..., None], 3, axis=-1)], grey=[True])[0][..., 0]
+                rgb = np.repeat(image[..., None], 3, axis=-1)
+                return self.restore_arrays([rgb], [True], progress=progress)[0][..., 0]
             case (_, _, 3):  # a grey picture stays grey, as it does in a file
-                return self.restore_arrays([image], grey=[is_grey(image)])[0]
+                return self.restore_arrays([image], [is_grey(image)], progress=progress)[0]
             case (_, _, 4):
-                return np.concatenate([self._restore_array(image[..., :3]), image[..., 3:]], axis=-1)
+                rgb = self._restore_array(image[..., :3], progress)
+                return np.concatenate([rgb, image[..., 3:]], axis=-1)
         raise MaximirError(f"arrays are [H, W, 3], [H, W] or [H, W, 4], not {list(image.shape)}")
 
-    def _restore_pil(self, image: Image.Image) -> Image.Image:
+    def _restore_pil(self, image: Image.Image, progress: Progress) -> Image.Image:
         if image.mode in ("I", "F"):
             raise MaximirError(f"PIL images of mode {image.mode} have no fixed full scale: pass an array")
         if image.mode in ("La", "RGBa"):  # premultiplied alpha
@@ -341,7 +351,7 @@ class Restorer:
         transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
         if image.mode.startswith("I;16"):
             grey = np.asarray(image).astype(np.uint16)
-            values = self._restore_array(grey)
+            values = self._restore_array(grey, progress)
             if transparent:  # one grey is: as before, and no other pixel may become it
                 key = int(image.info["transparency"])
                 values[values == key] = key + 1 if key == 0 else key - 1
@@ -350,12 +360,12 @@ class Restorer:
             restored.info = dict(image.info)
             return restored
         elif image.mode in ("1", "L", "LA"):
-            restored = Image.fromarray(self._restore_array(np.asarray(image.convert("L"))))
+            restored = Image.fromarray(self._restore_array(np.asarray(image.convert("L")), progress))
             if transparent:
                 restored = Image.merge("LA", (restored, image.convert("LA").getchannel("A")))
         else:
             restored = Image.fromarray(
-                self._restore_array(np.asarray(image.convert("RGBA" if transparent else "RGB")))
+                self._restore_array(np.asarray(image.convert("RGBA" if transparent else "RGB")), progress)
             )
         restored.info = {key: value for key, value in image.info.items() if key != "transparency"}
         return restored
@@ -385,10 +395,6 @@ def scratch_folder(folder: str | os.PathLike[str]) -> Path:
     from maximir.engine import machine
 
     return machine.scratch_folder(Path(folder))
-
-
-def out_of_memory(height: int, width: int) -> MaximirError:
-    return MaximirError(f"not enough memory for an image of {width} x {height} pixels")
 
 
 def is_grey(rgb: np.ndarray) -> bool:

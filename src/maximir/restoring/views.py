@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from maximir.pixels import UINT8, from_unit, to_unit
+from maximir.restoring.options import Progress
 
 GLOBAL_TASKS = (
     "dehaze",
@@ -58,7 +59,7 @@ def pieces(height: int, width: int) -> int:
     return len(tiles(height)) * len(tiles(width))
 
 
-def restore_in_views(image: np.ndarray, restore: Restore, report: Callable[[float], None]) -> np.ndarray:
+def restore_in_views(image: np.ndarray, restore: Restore, report: Progress) -> np.ndarray:
     """A large photograph, restored; holds two results, one row of tiles and the small view.
 
     Args:
@@ -132,12 +133,12 @@ def shrink(image: np.ndarray, h: int, w: int) -> np.ndarray:
 def smooth(difference: np.ndarray) -> np.ndarray:
     """`[h, w, 3]` float32 through a Gaussian of `SMOOTH` pixels."""
     reach = int(3 * SMOOTH)
-    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float32) / SMOOTH).square())
-    weights = weights / weights.sum()
+    gaussian = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float32) / SMOOTH).square())
+    gaussian = gaussian / gaussian.sum()
     x = torch.from_numpy(difference.astype(np.float32)).permute(2, 0, 1)[:, None]
     for kernel, padding in (
-        (weights[None, None, :, None], (0, 0, reach, reach)),
-        (weights[None, None, None], (reach, reach, 0, 0)),
+        (gaussian[None, None, :, None], (0, 0, reach, reach)),
+        (gaussian[None, None, None], (reach, reach, 0, 0)),
     ):
         x = F.conv2d(F.pad(x, padding, mode="replicate"), kernel)
     return x[:, 0].permute(1, 2, 0).numpy()

@@ -21,8 +21,9 @@ from starlette.types import Receive, Scope, Send
 from maximir import __version__
 from maximir.errors import UsageError
 from maximir.files import printable
-from maximir.models import catalogue, choice, listing
-from maximir.restoring import VIEWS
+from maximir.models import catalogue, choice
+from maximir.models.cards import ModelCard
+from maximir.restoring.options import VIEWS, Options
 from maximir.service.form import TEXTS, Form, read
 from maximir.service.jobs import Job, Result
 from maximir.service.limits import exchange_of, too_large
@@ -219,10 +220,10 @@ def read_job(form: Form, settings: Settings) -> Job:
         raise Refusal(422, "an id has 8 to 64 letters, digits, - or _")
     if form.size > settings.max_bytes:
         raise too_large(settings)
-    return Job(chosen.task, chosen.name, kind, form.file, form.size, id, view or VIEWS[0])
+    return Job(chosen.task, chosen.name, kind, form.file, form.size, id, view or Options.view)
 
 
-def choose(task: str | None, model: str | None) -> choice.Choice:
+def choose(task: str | None, model: str | None) -> ModelCard:
     """The model that the fields mean.
 
     Raises:
@@ -300,25 +301,17 @@ async def failed(request: Request, error: Exception) -> Response:
 
 def known_models() -> list[Model]:
     """Those that can be used now: the user may fetch more while the service runs."""
-    entries = listing.here()
-    defaults = {task: choice.for_task(task).name for task in {entry.task for entry in entries} - {""}}
+    known = [facts for card in choice.available().values() if (facts := card.facts())["bytes"] is not None]
+    defaults = {task: choice.for_task(task).name for task in {facts["task"] for facts in known} - {""}}
     return [
         Model(
-            name=entry.name,
-            tasks=[entry.task] if entry.task else [],
-            default=defaults.get(entry.task) == entry.name,
-            origin=entry.origin,
-            description=entry.description,
-            licence=entry.licence,
-            parameters=entry.parameters,
-            stages=entry.stages,
-            data=entry.trained_on,
-            training=entry.training,
-            limits=entry.limits,
-            results=entry.measured,
-            published=entry.published,
+            **facts,
+            tasks=[facts["task"]] if facts["task"] else [],
+            default=defaults.get(facts["task"]) == facts["name"],
+            data=facts["trained_on"],
+            results=facts["measured"],
         )
-        for entry in entries
+        for facts in known
     ]
 
 

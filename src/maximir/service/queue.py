@@ -152,7 +152,7 @@ class Queue:
             raise Refusal(422, "this id belongs to another image that is being restored; choose a new one")
         if job.id is not None:
             self.ids[job.id] = job
-        if (pixels := extent.pixels(job.image)) is not None:  # as its header says, until it is decoded
+        if (pixels := extent.padded_pixels(job.image)) is not None:  # as its header says, until it is decoded
             job.pixels = min(pixels, self.settings.max_pixels)
         self.line.append(job)
         self.wake()

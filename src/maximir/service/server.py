@@ -39,8 +39,8 @@ def serve(settings: Settings) -> None:
     """
     settings.check()
     log_to_stderr()
-    if settings.scratch is not None:
-        tempfile.tempdir = str(settings.scratch)  # for uploads and results, too
+    if settings.options.scratch is not None:
+        tempfile.tempdir = os.fspath(settings.options.scratch)  # for uploads and results, too
     with listen(settings) as listener:
         asyncio.run(run(settings, listener))
 

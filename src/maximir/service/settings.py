@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from maximir.errors import UsageError
-from maximir.sizes import parse_size
+from maximir.restoring.options import Options
 
 TOKEN = re.compile(r"[!-~]{8,}")  # printable ASCII without blanks: what fits into a header
 NAME = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]")
@@ -28,7 +27,7 @@ class Settings:
         max_pixels: of an image, judged by its header.
         timeout: seconds that decoding, computing and encoding may take, each.
         devices: to compute on, each with a worker process of its own.
-        precision, max_memory, scratch: as `Restorer` takes them.
+        options: of the restorers; their device is one of `devices`.
         drain: seconds that jobs get to end after SIGTERM.
         patience: seconds after which a client must send or take at least `slowest` bytes a second.
         grace: seconds that the worker gets to give up a job, before it is killed.
@@ -43,10 +42,8 @@ class Settings:
     max_bytes: int = 64_000_000
     max_pixels: int = 50_000_000
     timeout: float = 900.0
-    devices: tuple[str, ...] = ("auto",)
-    precision: str = "auto"
-    max_memory: str | None = None
-    scratch: Path | None = None
+    devices: tuple[str, ...] = (Options.device,)
+    options: Options = field(default_factory=Options)
     drain: float = 30.0
     # Not options of the command, but tests would take too long.
     patience: float = 20.0
@@ -71,18 +68,10 @@ class Settings:
                 raise UsageError(f"{what} must be at least 1")
         if twice := [device for device in self.devices if self.devices.count(device) > 1]:
             raise UsageError(f"--device {twice[0]} was given twice; one process has it to itself")
-        if self.max_memory is not None:
-            parse_size(self.max_memory)
 
     def for_worker(self, device: str) -> dict[str, Any]:
         """What the worker process of a device must know."""
-        return {
-            "device": device,
-            "precision": self.precision,
-            "max_memory": self.max_memory,
-            "scratch": None if self.scratch is None else str(self.scratch),
-            "max_pixels": self.max_pixels,
-        }
+        return vars(self.options) | {"device": device, "max_pixels": self.max_pixels}
 
 
 def is_loopback(host: str) -> bool:

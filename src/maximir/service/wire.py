@@ -6,6 +6,7 @@ Both ends are our own, and nothing is ever unpickled.
 from __future__ import annotations
 
 import json
+import os
 from typing import Any, BinaryIO
 
 Message = dict[str, Any]
@@ -13,7 +14,7 @@ Message = dict[str, Any]
 
 def head(message: Message, size: int = 0) -> bytes:
     """The line that announces `size` bytes."""
-    return json.dumps(message | {"bytes": size}).encode() + b"\n"
+    return json.dumps(message | {"bytes": size}, default=os.fspath).encode() + b"\n"
 
 
 def parse(line: bytes) -> tuple[Message, int]:

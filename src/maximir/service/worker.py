@@ -79,7 +79,7 @@ class Worker:
 
     def __init__(self, settings: wire.Message, replies: BinaryIO) -> None:
         from maximir import images
-        from maximir.images import decoders
+        from maximir.images.codecs import decoders
         from maximir.restoring import restorer
 
         self.decoders, self.images = decoders, images
@@ -175,12 +175,14 @@ class Worker:
     def compute(self, order: Order) -> None:
         restorer = self.restorer(order.model)
         assert order.photo is not None
-        restorer.reserve = 3 * SMALL_BYTES  # one being decoded, one waiting, one being encoded
-        restorer.view = order.view
-        restorer.progress = functools.partial(self.progress, order)
         start = time.perf_counter()
         try:
-            order.photo = restorer.restore_photo(order.photo)
+            order.photo = restorer.restore_photo(
+                order.photo,
+                progress=functools.partial(self.progress, order),
+                reserve=3 * SMALL_BYTES,  # one being decoded, one waiting, one being encoded
+                view=order.view,
+            )
         except MaximirError as error:  # it decoded: now only memory can be the matter
             raise TooLarge(str(error)) from error
         order.precision = restorer.precision_for(order.photo.rgb.dtype)
@@ -213,7 +215,7 @@ class Worker:
         self.tell(done | {"precision": order.precision, "notes": notes}, data)
 
     def forget(self, order: Order) -> None:
-        order.photo, order.data = None, b""  # the restorer's `progress` still knows it
+        order.photo, order.data = None, b""
         self.present.discard(order.number)
         self.cancelled.discard(order.number)
         if order.large:

@@ -1,6 +1,6 @@
 """Training photographs: clean ones, pairs of degraded and clean, loose in folders or in tar shards.
 
-They lie on disk, or at addresses of other storage: see `places`.
+They lie on disk, or at addresses of other storage: see `storage`.
 
 Names say what belongs together. In a folder or a shard of pairs, `input/NAME` and `target/NAME`, or
 `NAME_input` and `NAME_target`, or (as WebDataset names the parts of a sample) `NAME.input.png` and
@@ -25,12 +25,19 @@ from PIL import Image, ImageOps
 from maximir.errors import MaximirError
 from maximir.files import reason, walk
 from maximir.pixels import UINT8, from_unit, to_unit
-from maximir.training.places import Address, Place, Unreachable, place_of
+from maximir.storage import Address, Unreachable, is_address, open_storage
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".avif", ".bmp", ".gif"}
 SHARD = ".tar"
 PNG_END = 65_536  # bytes in which to look for what stands behind the pixels
 ROLE = re.compile(r"(?:^|(.*)[._])(input|target|depth)$", re.IGNORECASE)
+
+Place = Path | Address
+
+
+def place_of(text: str | Path) -> Place:
+    """The address, or the path of this machine, that the user means."""
+    return Address(open_storage(text)) if isinstance(text, str) and is_address(text) else Path(text)
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,7 @@ class ImageFile:
     def _not_the_picture(self) -> str | None:
         """Why a TIFF's first picture is not the one that is meant, where there is what can tell."""
         try:
-            from maximir.images import raw, tiff
+            from maximir.images.codecs import raw, tiff
         except (ImportError, OSError):  # libvips is not there
             return None
         data = self.read()
@@ -206,11 +213,6 @@ def fit_depth(depth: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(depth).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def load_rgb(path: Path) -> np.ndarray:
-    """An image file as uint8 [H, W, 3]; see `ImageFile.load`."""
-    return ImageFile(path).load()
-
-
 def list_images(place: Place) -> list[tuple[str, ImageFile]]:
     """Names (without suffix, `/` between folders) and files of all images in a folder or tar shard, sorted.
 
@@ -239,7 +241,8 @@ def list_images(place: Place) -> list[tuple[str, ImageFile]]:
 
 def files_below(place: Place) -> Iterator[tuple[str, Place]]:
     if isinstance(place, Address):
-        yield from place.files()
+        for address, _ in place.files():
+            yield address.path.removeprefix(place.path).lstrip("/"), address
         return
     for here, _, names in walk(place, unreadable):
         for name in names:

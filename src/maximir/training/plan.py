@@ -13,8 +13,8 @@ import torch
 
 from maximir.restoring.restorer import choose_device
 from maximir.sizes import in_words as bytes_in_words
+from maximir.training.data import Place
 from maximir.training.distributed import Processes
-from maximir.training.places import Place
 from maximir.training.recipe import Phase, Recipe
 from maximir.training.run import Execution, Run
 from maximir.training.samples import PhasedSamples, Sample, collate

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
 import torch
 from torch import Tensor, nn
 
@@ -24,11 +25,6 @@ from maximir.training.losses import restoration_loss
 from maximir.training.optimizers import make_optimizers
 from maximir.training.recipe import Recipe
 from maximir.training.teacher import Teacher
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 KEPT_STATES = 2
 NAMED_IMAGES = 8  # of a batch, in a message
@@ -144,8 +140,10 @@ class Run:
     def device(self) -> torch.device:
         return self.processes.device
 
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
+    @property
+    def features(self) -> torch.dtype:
+        """Type of products and feature maps."""
+        return torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
 
     def train_step(
         self, degraded: Tensor, clean: Tensor, origins: Sequence[str] = (), lessons: Tensor | None = None
@@ -173,7 +171,7 @@ class Run:
             zip(degraded.chunk(parts), clean.chunk(parts), strict=True), 1
         ):
             with accumulating(self.network, last=number == parts):
-                with self.autocast():
+                with torch.autocast(self.device.type, torch.bfloat16, self.features == torch.bfloat16):
                     outputs = self.network(part)
                 loss = restoration_loss(outputs, target) / parts
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -323,18 +321,18 @@ def check_parts(recipe: Recipe, processes: Processes, execution: Execution) -> N
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """A run's folder, made if missing, that no other process takes meanwhile.
+    """Make a run's folder if it is missing, and keep other processes out of it.
 
     Raises:
-        MaximirError: one has it already.
+        MaximirError: another process has it already.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise MaximirError(f"{folder}: another process trains in this folder") from error
+    lock = filelock.FileLock(folder / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise MaximirError(f"{folder}: another process trains in this folder") from error
+    with lock:
         yield
 
 

@@ -22,9 +22,9 @@ from torch.utils.data import Dataset, Sampler
 from maximir.degradations import DEGRADATIONS
 from maximir.errors import MaximirError
 from maximir.pixels import to_unit
+from maximir.storage import Unreachable
 from maximir.training import teacher
 from maximir.training.data import ImageFile, Scene, fit_depth
-from maximir.training.places import Unreachable
 from maximir.training.recipe import AS_IS, EVEN, PAIRS, Recipe
 
 CLEAN, DEPTH = "clean", "depth"  # beside PAIRS, the kinds of what samples are drawn from

@@ -11,8 +11,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from maximir.engine import network as engine
 from maximir.models import checkpoint
 
 # What a sample is to become.
@@ -28,7 +29,7 @@ class Teacher:
         Raises:
             MaximirError: there is no such model, or its file cannot be read.
         """
-        self.model: nn.Module = checkpoint.load_model(name_or_path).to(device).eval().requires_grad_(False)
+        self.model = checkpoint.load_model(name_or_path).to(device).eval().requires_grad_(False)
 
     @torch.no_grad()
     def targets(self, degraded: Tensor, clean: Tensor, lessons: Tensor) -> Tensor:
@@ -41,7 +42,7 @@ class Teacher:
         chosen = (lessons != CLEAN).nonzero()[:, 0]
         if not len(chosen):
             return clean
-        results = self.model(degraded[chosen])[-1][-1].float().clamp(0, 1)
+        results = engine.run(self.model, degraded[chosen])[-1][-1].clamp(0, 1)
         even = (lessons[chosen] == SMOOTHED).nonzero()[:, 0]
         results[even] = smooth_part(results[even])
         return clean.index_copy(0, chosen, results)

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 import torch
@@ -26,11 +25,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from maximir.errors import MaximirError, UsageError
-from maximir.files import reason, write_atomically
+from maximir.files import JsonLines, reason, write_atomically
 from maximir.models import checkpoint
-from maximir.training.data import Scene, check_pairs, find_pairs, find_scenes, split
+from maximir.training.data import Place, Scene, check_pairs, find_pairs, find_scenes, split
 from maximir.training.distributed import join
-from maximir.training.places import Place
 from maximir.training.recipe import EVEN, PAIRS, Recipe
 from maximir.training.run import DEFAULT, Execution, Run, locked, schedule
 from maximir.training.samples import (
@@ -74,7 +72,7 @@ class Log:
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
         kept = [line for line in lines if step_of(line) <= step]
         write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
-        self.file: TextIO = path.open("a", buffering=1)
+        self.lines = JsonLines(path)
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -84,7 +82,7 @@ class Log:
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        self.lines.add({"step": step, **values})
         if self.board is not None:
             for name, value in values.items():
                 self.board.add_scalar(name, value, step)
@@ -98,7 +96,7 @@ class Log:
             self.board.add_image("degraded, restored, clean", picture, step, dataformats="HWC")
 
     def close(self) -> None:
-        self.file.close()
+        self.lines.close()
         if self.board is not None:
             self.board.close()
 
@@ -278,7 +276,7 @@ def fit(
         if trials and (last or run.step % every.validate == 0):
             model = run.averaged()
             if log is not None:
-                scores, picture = validate(model, trials, run.autocast(), run.device)
+                scores, picture = validate(model, trials, run.features, run.device)
                 log.scalars(run.step, scores)
                 log.picture(run.step, picture)
         clock = time.monotonic()

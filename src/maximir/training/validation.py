@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from maximir.degradations import DEGRADATIONS, degrade_photograph
+from maximir.engine.sweeps import Streaming
 from maximir.errors import UsageError
 from maximir.metrics import psnr
 from maximir.network.model import Maxim
 from maximir.pixels import UINT8, from_unit, to_unit
 from maximir.restoring.restorer import restore_batch
-from maximir.training.data import Scene, find_scenes
-from maximir.training.places import Place
+from maximir.training.data import Place, Scene, find_scenes
 from maximir.training.recipe import AS_IS, EVEN, PAIRS, Recipe
 from maximir.training.samples import to_tensor
 
@@ -62,9 +62,12 @@ def make_trials(recipe: Recipe, held_out: Sequence[Scene], clean: Sequence[Place
 
 
 def validate(
-    model: Maxim, trials: Sequence[Trial], autocast: torch.autocast, device: torch.device
+    model: Maxim, trials: Sequence[Trial], features: torch.dtype, device: torch.device
 ) -> tuple[dict[str, float], np.ndarray]:
-    """How a network does.
+    """Measure how a network does.
+
+    Args:
+        features: bfloat16 if the network computes in it, else float32.
 
     Returns:
         For each group `psnr_GROUP`, the mean RGB PSNR of the results, rounded to 8 bits, without those that
@@ -73,8 +76,8 @@ def validate(
     scores: dict[str, list[float]] = {}
     rows: list[np.ndarray] = []
     for trial in trials:
-        with autocast:
-            output = restore_batch(model, to_tensor(trial.degraded)[None].to(device))[0]
+        image = to_tensor(trial.degraded)[None].to(device)
+        output = restore_batch(model, image, Streaming(features=features))[0]
         restored = from_unit(output.permute(1, 2, 0).float().cpu().numpy(), UINT8)
         if trial.group not in scores:
             rows.append(np.concatenate([from_unit(trial.degraded, UINT8), restored, trial.clean], axis=1))

@@ -1,0 +1,1 @@
+"""Many images: planned, restored one after the other, and resumed, wherever they lie."""

@@ -1,0 +1,271 @@
+"""Images through many restorers on a Ray cluster, by Ray Data.
+
+A row is a group of images: small ones together, a large one alone. Actors, each with a model, read and
+write the storage themselves, so only addresses and outcomes travel. When an actor or its node dies, Ray gives
+its rows to another, which finds in the journal what is done. A group that saw its actor die is done one by
+one, and an image that kills its actor MOST_DEATHS times is set aside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from maximir.batch.journal import ObjectJournal, settings_of
+from maximir.batch.outcome import Outcome
+from maximir.batch.plan import Job, Plan, file_size
+from maximir.batch.restore import restore_jobs
+from maximir.errors import MaximirError, UsageError
+from maximir.restoring.options import Options
+from maximir.storage import Address, Item, open_storage
+
+GROUP_FILES = 32
+GROUP_BYTES = 8 * 2**20  # of files: a photograph of some 10 megapixels goes alone
+MOST_DEATHS = 3
+MOST_BLOCKS = 10_000
+
+
+class Ledger:
+    """Counts jobs that started and never finished, to find the image that kills actors. Beside the driver."""
+
+    def __init__(self) -> None:
+        self.begun: Counter[str] = Counter()
+
+    def begin(self, name: str) -> int:
+        """How often this was begun before and not ended."""
+        self.begun[name] += 1
+        return self.begun[name] - 1
+
+    def end(self, name: str) -> None:
+        del self.begun[name]
+
+
+class Restoring:
+    """What an actor does with a batch of one row: {"group": [JSON]} → {"outcomes": [JSON]}.
+
+    null: "auto" has another precision on this node than where the run was started, so nothing was done.
+    """
+
+    def __init__(
+        self,
+        weights: Any,
+        name: str,
+        precision: str,
+        options: Options,
+        output: str,
+        settings: str,
+        overwrite: bool,
+        ledger: Any,
+    ) -> None:
+        import ray
+
+        from maximir.restoring.restorer import Restorer
+
+        with tempfile.TemporaryDirectory() as folder:  # nodes need not have the file of weights
+            path = Path(folder) / name
+            path.write_bytes(ray.get(weights))
+            self.restorer = Restorer.with_options(path, options)
+        self.same_precision = self.restorer.precision == precision
+        self.output, self.settings, self.overwrite = open_storage(output), settings, overwrite
+        self.ledger = ledger
+        self.storages = {output: self.output}
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        if not self.same_precision:
+            return {"outcomes": [json.dumps(None)] * len(batch["group"])}
+        return {"outcomes": [json.dumps(list(self.restore(json.loads(row)))) for row in batch["group"]]}
+
+    def restore(self, rows: list[list[Any]]) -> Iterator[list[Any]]:
+        """[number, the fields of its outcome but the job] for each."""
+        jobs = {number: self.job(*rest) for number, *rest in rows}
+        group = f"group {rows[0][0]}"
+        if self.begin(group) == 0:
+            yield from self.outcomes(jobs)
+        else:
+            for number, job in jobs.items():
+                if self.begin(str(number)) >= MOST_DEATHS:
+                    why = f"killed its process {MOST_DEATHS} times: set aside"
+                    yield [number, *fields_of(Outcome(job, why))]
+                else:
+                    yield from self.outcomes({number: job})
+                    self.ledger.end.remote(str(number))
+        self.ledger.end.remote(group)
+
+    def begin(self, name: str) -> int:
+        import ray
+
+        return int(ray.get(self.ledger.begin.remote(name)))
+
+    def outcomes(self, jobs: dict[int, Job]) -> Iterator[list[Any]]:
+        todo = list(jobs.values())
+        targets = [job.target for job in todo]
+        journal = ObjectJournal(self.output, self.settings, resume=True, targets=targets)
+        done = restore_jobs(todo, self.restorer, journal, overwrite=self.overwrite)
+        for number, outcome in zip(jobs, done, strict=True):
+            yield [number, *fields_of(outcome)]
+
+    def job(self, url: str, path: str, size: int, md5: str, target: str) -> Job:
+        if url not in self.storages:
+            self.storages[url] = open_storage(url)
+        item = Item(size, md5) if md5 or self.storages[url].local("") is None else None
+        return Job(Address(self.storages[url], path, item), Address(self.output, target))
+
+
+def restore(
+    planned: Plan,
+    weights: Path,
+    options: Options,
+    *,
+    address: str,
+    overwrite: bool = False,
+    actors: int | None = None,
+    cpus: float = 1,
+    gpus: float = 0,
+) -> Generator[Outcome, None, None]:
+    """Do what is planned on a cluster; each job yields its outcome, as they come.
+
+    Args:
+        weights: a file; the nodes get its content.
+        options: of the `Restorer` in each actor.
+        address: of the cluster, as `ray.init` takes it; "local": one on this machine, for this run.
+        actors: at most so many; None: as many as there is room for.
+        cpus, gpus: what each takes of a node; fractions share it.
+
+    Raises:
+        UsageError: Ray is missing, no cluster is there, or nothing can be written at the output.
+        MaximirError: the cluster fails.
+    """
+    if find_spec("ray") is None:
+        raise UsageError("--ray needs Ray: pip install 'maximir[ray]'")
+    import torch
+
+    from maximir.restoring.restorer import Restorer
+
+    if weights.is_dir():
+        raise UsageError(f"{weights}: is a folder; `maximir convert` makes the one file that --ray needs")
+    # What is wrong with the options is told at once; and what "auto" means here is what it must mean there.
+    device = options.device if gpus and torch.cuda.is_available() else "cpu"
+    here = Restorer.with_options(weights, dataclasses.replace(options, device=device))
+    planned.output.check_writable()
+    return generate(
+        planned, weights, options, here.precision, settings_of(here), address, overwrite, actors, cpus, gpus
+    )
+
+
+def generate(
+    planned: Plan,
+    weights: Path,
+    options: Options,
+    precision: str,
+    settings: str,
+    address: str,
+    overwrite: bool,
+    actors: int | None,
+    cpus: float,
+    gpus: float,
+) -> Generator[Outcome, None, None]:
+    import ray
+    import ray.data
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    jobs = planned.jobs
+    for job in jobs:
+        if job.problem is not None:
+            yield Outcome(job, job.problem)
+    numbers = [number for number, job in enumerate(jobs) if job.problem is None]
+    if not numbers:
+        return
+    connect(ray, address)
+    try:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        driver = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        ledger = ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=driver).remote()
+        share = {} if gpus == 0 else {"num_gpus": gpus}
+        if options.max_bytes is not None:
+            share["memory"] = options.max_bytes
+        room = int(min(
+            ray.cluster_resources().get("CPU", 1) // cpus if cpus else len(numbers),
+            ray.cluster_resources().get("GPU", 0) // gpus if gpus else len(numbers),
+        ))  # fmt: skip
+        rows = [{"group": text} for text in groups(jobs, numbers)]
+        most = max(1, min(actors or room, len(rows)))
+        outcomes = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS)).map_batches(
+            Restoring,
+            fn_constructor_args=(
+                ray.put(weights.read_bytes()),
+                weights.name,
+                precision,
+                options,
+                planned.output.url,
+                settings,
+                overwrite,
+                ledger,
+            ),
+            batch_size=1,
+            concurrency=(1, most),
+            num_cpus=cpus,
+            **share,
+        )
+        for row in outcomes.iter_rows():
+            if (found := json.loads(row["outcomes"])) is None:
+                raise UsageError(
+                    "--precision auto means something else on a node than here; give --precision fp32 or bf16"
+                )
+            for number, *fields in found:
+                yield outcome_from(jobs[number], *fields)
+    except ray.exceptions.RayError as error:
+        raise MaximirError(f"Ray: {first_line(error)}; --ray again goes on where this ended") from error
+    finally:
+        ray.shutdown()
+
+
+def fields_of(outcome: Outcome) -> list[Any]:
+    return [getattr(outcome, field.name) for field in dataclasses.fields(Outcome)[1:]]
+
+
+def outcome_from(job: Job, *fields: Any) -> Outcome:
+    """The inverse of `fields_of`, after JSON, which has lists instead of tuples."""
+    values: list[Any] = [tuple(value) if isinstance(value, list) else value for value in fields]
+    return Outcome(job, *values)
+
+
+def connect(ray: Any, address: str) -> None:
+    try:
+        ray.init(
+            address=address,
+            include_dashboard=False if address == "local" else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UsageError(f"--ray {address}: no cluster answers there ({first_line(error)})") from error
+
+
+def groups(jobs: Sequence[Job], numbers: Sequence[int]) -> Iterator[str]:
+    """As JSON: [number, URL of the source's storage, its path, size and MD5, the target's path] of each."""
+    group: list[list[Any]] = []
+    held = 0
+    for number in numbers:
+        job, size = jobs[number], file_size(jobs[number])
+        if group and (len(group) == GROUP_FILES or held + size > GROUP_BYTES):
+            yield json.dumps(group)
+            group, held = [], 0
+        held += size
+        source = job.source
+        md5 = source.item.md5 if source.item is not None else ""
+        group.append([number, source.storage.url, source.path, size, md5, job.target.path])
+    if group:
+        yield json.dumps(group)
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

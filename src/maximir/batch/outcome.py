@@ -1,0 +1,75 @@
+"""What became of an image, for people and scripts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from maximir import __version__
+from maximir.batch.plan import Job
+from maximir.errors import MaximirError, UsageError
+from maximir.files import JsonLines, reason
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: `error` is None if it was done."""
+
+    job: Job
+    error: str | None = None
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0  # of computing
+    known: bool = False  # done by an earlier run
+    size: tuple[int, int] | None = None  # height and width
+    digest: str | None = None  # SHA-256 of the result
+    precision: str | None = None  # of the arithmetic in this run
+
+    def facts(self) -> dict[str, Any]:
+        """The line of a `Report`."""
+        status = "failed" if self.error is not None else "known" if self.known else "restored"
+        height, width = self.size or (None, None)
+        return {
+            "source": str(self.job.source),
+            "target": None if self.job.problem else str(self.job.target),
+            "status": status,
+            "error": self.error,
+            "notes": self.notes,
+            "seconds": round(self.seconds, 3),
+            "height": height,
+            "width": width,
+            "sha256": self.digest,
+            "precision": self.precision,
+        }
+
+
+class Report:
+    """What became of each image, for scripts: a line of JSON each, after one on the run.
+
+    Raises:
+        UsageError: the file cannot be opened.
+        MaximirError: it cannot be written.
+    """
+
+    def __init__(self, path: Path, command: str) -> None:
+        self.path = path
+        try:
+            self.lines = JsonLines(path)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot write the report there ({reason(error)})") from error
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._add({"run": command, "version": __version__, "started": now})
+
+    def add(self, outcome: Outcome) -> None:
+        self._add(outcome.facts())
+
+    def close(self) -> None:
+        self.lines.close()
+
+    def _add(self, facts: dict[str, Any]) -> None:
+        try:
+            self.lines.add(facts)
+        except OSError as error:
+            self.close()
+            raise MaximirError(f"{self.path}: cannot be written ({reason(error)})") from error

@@ -1,0 +1,209 @@
+"""Which image becomes which result, before anything is read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from maximir import images
+from maximir.batch.journal import FILE, FOLDER, FileJournal, Journal, ObjectJournal
+from maximir.errors import MaximirError, UsageError
+from maximir.restoring import extent
+from maximir.storage import Address, Folder, Storage, is_address, local_path, open_storage, redact
+
+IGNORED = {"thumbs.db", "desktop.ini"}  # what file managers leave in folders of pictures; so are dot files
+PICTURE_SUFFIX = re.compile(r"\.[a-z][a-z0-9]{1,4}")  # what the name of a file of pictures ends in
+FALLBACK_SUFFIX = ".png"  # for images of formats that can be read but not written
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to restore; `problem` is the reason why it cannot be, if that is known before."""
+
+    source: Address
+    target: Address
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The jobs of a run.
+
+    Attributes:
+        output: where the results go; for one result with a name of its own, the folder that holds it.
+        shared: many processes may write there: `ObjectJournal`.
+        to_file: the result is one file, named by the user: no journal.
+    """
+
+    jobs: Sequence[Job]
+    output: Storage
+    shared: bool = False
+    to_file: bool = False
+
+    def open_journal(self, settings: str, *, resume: bool) -> Journal:
+        """
+        Raises:
+            UsageError: to resume in a folder where another run writes, or where there is one file.
+            MaximirError: the journal cannot be read or written.
+        """
+        if self.to_file:
+            if resume:
+                raise UsageError("--resume goes on in a folder; give one as --output")
+            return Journal(settings)
+        targets = [job.target for job in self.jobs if job.problem is None]
+        if self.shared or (folder := self.output.local("")) is None:
+            return ObjectJournal(self.output, settings, resume=resume, targets=targets)
+        return FileJournal(folder, settings, resume=resume, targets=targets)
+
+    def has_journal(self) -> bool:
+        """Whether there may be entries of an earlier run."""
+        folder = self.output.local("")
+        return self.shared or folder is None or (folder / FILE).exists()
+
+
+def plan(
+    inputs: Sequence[str | Path], output: str | Path, *, shard: str | None = None, shared: bool = False
+) -> Plan:
+    """Which file becomes which.
+
+    A file goes into the output folder under its own name (or is written to `output` itself, if that is
+    named like an image and there is one input); a folder's files keep their places below it. Images of
+    formats that cannot be written become PNGs.
+
+    Args:
+        inputs: images and folders, as paths or addresses.
+        output: a folder or address for the results, or the path of one file.
+        shard: "i/n": only the i-th of n parts.
+        shared: other processes write into `output` too. So they do with a shard, and behind an address.
+
+    Raises:
+        UsageError: no inputs, an output that is an input, two inputs for one output, a shard that is none, or
+            an address that cannot be opened or listed.
+    """
+    places = [local_path(os.fspath(name)) for name in inputs]
+    if "" in places:
+        raise UsageError("an INPUT is empty; give files or folders")
+    out = local_path(os.fspath(output))
+    shared = shared or shard is not None or any(map(is_address, [*places, out]))
+    if not is_address(out):  # a folder where several did a part each stays like that
+        shared = shared or (Path(out) / FOLDER).is_dir()
+    to_file = names_a_file(out, places)
+    if to_file and shared:
+        raise UsageError(f"{redact(out)}: is named like one image; give a folder for the results")
+    storage = open_storage(Path(out).parent if to_file else out)
+    jobs: dict[Address, Job] = {}
+    for given in places:
+        for source, place, problem in find_sources(given, storage):
+            if problem is not None:
+                jobs[source] = Job(source, Address(storage), problem)
+                continue
+            target = Address(storage, Path(out).name if to_file else result_name(place))
+            if source.is_same_file(target):
+                raise UsageError(f"{source}: input and output are the same file; choose another output")
+            other = jobs.get(target)
+            if other is None:
+                jobs[target] = Job(source, target)
+                continue
+            if source.is_same_file(other.source):  # given twice
+                continue
+            if (source.name == target.name) == (other.source.name == target.name):
+                raise UsageError(f"{other.source} and {source} would both become {target}")
+            loser, winner = other.source, source  # prefer the source that already has the target's name
+            if source.name != target.name:
+                loser, winner = winner, loser
+            jobs[target] = Job(winner, target)
+            jobs[loser] = Job(loser, target, f"would become {target}, as {winner.name} does")
+    if not jobs:
+        raise UsageError(f"no files in {', '.join(str(open_storage(place)) for place in places)}")
+    found = list(jobs.values())
+    return Plan(found if shard is None else select_shard(found, shard), storage, shared, to_file)
+
+
+def names_a_file(output: str, inputs: Sequence[str]) -> bool:
+    """Whether the output is one file, rather than a folder.
+
+    Raises:
+        UsageError: it is named like an image that cannot be written, or there are several inputs for it.
+    """
+    suffix = "" if os.path.isdir(output) else Path(output).suffix.lower()
+    if is_address(output):
+        return suffix in images.WRITABLE
+    one = len(inputs) == 1 and not os.path.isdir(inputs[0])
+    if suffix in images.NOT_WRITABLE:
+        raise UsageError(f"{output}: cannot write {suffix}; use one of {' '.join(images.WRITABLE)}")
+    if one and PICTURE_SUFFIX.fullmatch(suffix) and suffix not in images.WRITABLE:
+        raise UsageError(  # a folder of this name would be a surprise
+            f"{output}: cannot write {suffix}; use one of {' '.join(images.WRITABLE)}, "
+            "or make that folder first if it is one"
+        )
+    if suffix in images.WRITABLE and not one:
+        raise UsageError(f"{output}: is named like one image, but the inputs are a folder or several files")
+    return suffix in images.WRITABLE
+
+
+def find_sources(given: str, output: Storage) -> Iterator[tuple[Address, str, str | None]]:
+    """The images of an input: (source, its path below the input, the reason why it cannot be restored).
+
+    Not only what is named like an image: nothing but hidden files is left out silently.
+    """
+    if not is_address(given) and not os.path.isdir(given):
+        yield Address(Folder(Path(given).parent), Path(given).name), Path(given).name, None
+        return
+    storage = open_storage(given)
+    try:
+        item = storage.item()
+    except MaximirError as error:
+        raise UsageError(str(error)) from error
+    if item is not None:
+        source = Address(storage, "", item)
+        yield source, source.name, None
+        return
+    for source, problem in storage.files(leave_out=output):
+        if problem is not None or not is_hidden(source.name):
+            yield source, source.path, problem
+
+
+def is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in IGNORED
+
+
+def result_name(path: str) -> str:
+    """The path of the result: the same, or with .png behind it."""
+    return path if path.lower().endswith(images.WRITABLE) else path + FALLBACK_SUFFIX
+
+
+def select_shard(jobs: Sequence[Job], shard: str) -> list[Job]:
+    """The jobs of shard "i/n", i from 1 to n: by the hash of the result's path, the same on every machine.
+
+    Raises:
+        UsageError: it is written otherwise.
+    """
+    first, _, second = shard.partition("/")
+    number, count = (int(part) if part.isdecimal() else 0 for part in (first, second))
+    if not 1 <= number <= count:
+        raise UsageError(f"--shard is i/n with i from 1 to n, as 3/16; not {shard!r}")
+    return [job for job in jobs if shard_number(job.target.path, count) == number]
+
+
+def shard_number(path: str, count: int) -> int:
+    """1 … count."""
+    return int.from_bytes(hashlib.sha256(os.fsencode(path)).digest()[:8]) % count + 1
+
+
+def estimate_jobs(jobs: Sequence[Job]) -> dict[Job, int]:
+    """How much work each job is: by pixels on a disk; by bytes elsewhere, where no header is read for it."""
+    paths = [path for job in jobs if (path := job.source.local) is not None]
+    pixels = dict(zip(paths, extent.estimate_work(paths), strict=True)) if paths else {}
+    return {job: pixels[path] if (path := job.source.local) else max(1, file_size(job)) for job in jobs}
+
+
+def file_size(job: Job) -> int:
+    """Bytes of the source; 0 if unknown."""
+    try:
+        return job.source.size()
+    except (OSError, ValueError, MaximirError):
+        return 0

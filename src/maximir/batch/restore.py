@@ -1,0 +1,228 @@
+"""Images through a restorer: no failure stops the rest, and what is done already is not done again."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maximir import images
+from maximir.batch import pipeline
+from maximir.batch.journal import Entry, Journal, settings_of
+from maximir.batch.outcome import Outcome
+from maximir.batch.pipeline import Work
+from maximir.batch.plan import Job, Plan, plan
+from maximir.errors import MaximirError
+from maximir.restoring.options import Progress, silent
+from maximir.storage import Address
+
+if TYPE_CHECKING:  # torch takes a second to import: what is wrong with a request is told before
+    from maximir.restoring.restorer import Restorer
+
+LOOKERS = 16  # threads
+
+
+def restore_files(
+    inputs: str | Path | Sequence[str | Path],
+    output: str | Path,
+    restorer: Restorer | str,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    shard: str | None = None,
+) -> Generator[Outcome, None, None]:
+    """Restore files and folders, as `maximir restore` does.
+
+        for outcome in restore_files("holiday", "restored", "denoise", resume=True):
+            print(outcome.job.source, outcome.error or "restored")
+
+    Results keep name, format, bit depth, metadata and place in the folder. Each image's outcome is yielded
+    when it is written, or known to fail; to stop early, close the generator.
+
+    Args:
+        inputs: images and folders, as paths or addresses of any storage that fsspec knows ("s3://bucket/in").
+        output: a folder or an address for the results; or a file, for one image.
+        restorer: a `Restorer`, or what it takes: a task, a model's name, or a file of weights.
+        resume: go on where a run was stopped: results that are still those of these images and settings stay.
+        overwrite: replace results that exist.
+        shard: "i/n": only the i-th of n parts. It resumes.
+
+    Raises:
+        UsageError: the request makes no sense, or nothing can be written at `output`.
+        MaximirError: the model cannot be used.
+    """
+    several = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    planned = plan(several, output, shard=shard)
+    if isinstance(restorer, str):
+        from maximir.restoring.restorer import Restorer
+
+        restorer = Restorer(restorer)
+    return restore(planned, restorer, resume=resume or shard is not None, overwrite=overwrite)
+
+
+def restore(
+    planned: Plan,
+    restorer: Restorer,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    started: Callable[[Job], None] = lambda job: None,
+    progress: Progress = silent,
+) -> Generator[Outcome, None, None]:
+    """Do what is planned; each job yields its outcome, good or bad, in their order.
+
+    Args:
+        started: called with each job whose image could be read, when computing begins.
+        progress: called with the part of that image that is done, 0 … 1.
+
+    Raises:
+        UsageError: nothing can be written at the output, or another run writes there.
+        MaximirError: the journal cannot be read or written.
+    """
+    planned.output.check_writable()
+    settings = settings_of(restorer)
+
+    def outcomes() -> Generator[Outcome, None, None]:
+        with planned.open_journal(settings, resume=resume) as journal:
+            yield from restore_jobs(
+                planned.jobs, restorer, journal, overwrite=overwrite, started=started, progress=progress
+            )
+
+    return outcomes()
+
+
+def restore_jobs(
+    jobs: Sequence[Job],
+    restorer: Restorer,
+    journal: Journal,
+    *,
+    overwrite: bool = False,
+    started: Callable[[Job], None] = lambda job: None,
+    progress: Progress = silent,
+) -> Generator[Outcome, None, None]:
+    """Do jobs of one output with its open journal: see `restore` and `pipeline.run`."""
+    return pipeline.run(
+        jobs,
+        functools.partial(read, journal=journal, overwrite=overwrite),
+        functools.partial(restorer.restore_photo, progress=progress, reserve=pipeline.reserve(jobs)),
+        functools.partial(finish, restorer, journal=journal, overwrite=overwrite),
+        finishers=max((job.target.storage.writers for job in jobs), default=1),
+        started=started,
+    )
+
+
+def find_unfinished(planned: Plan, restorer: Restorer) -> Iterator[Job]:
+    """The jobs whose result is not there, or would be another one now."""
+    if not planned.has_journal():
+        yield from planned.jobs
+        return
+    with planned.open_journal(settings_of(restorer), resume=True) as journal:
+
+        def is_done(job: Job) -> bool:
+            entry = None if job.problem is not None else journal.look_up(job.target)
+            return entry is not None and journal.is_done(entry, job.source)
+
+        with ThreadPoolExecutor(LOOKERS, "maximir-looker") as pool:
+            for job, done in zip(planned.jobs, pool.map(is_done, planned.jobs), strict=True):
+                if not done:
+                    yield job
+
+
+@dataclass(eq=False)
+class Task(Work[Job]):
+    """An image on its way.
+
+    Attributes:
+        earlier: the entry of the result that an earlier run left.
+        done: that result would be the same again.
+        source_md5: of the source's content, if it came from a store, which may tell it again.
+    """
+
+    earlier: Entry | None = None
+    done: bool = False
+    source_md5: str = ""
+
+
+def read(job: Job, *, journal: Journal, overwrite: bool) -> Task:
+    """Decode the image, unless its result is there already or cannot be written."""
+    if job.problem is not None:
+        return Task(job, error=job.problem)
+    earlier = journal.find(job.target)
+    if earlier is not None and journal.is_done(earlier, job.source):
+        return Task(job, earlier=earlier, done=True)
+    if not (overwrite or earlier is not None) and (error := obstacle(job.target, journal)):
+        return Task(job, error=error)
+    data = job.source.read(limit=images.MAX_BYTES)
+    photo = dataclasses.replace(images.decode(data), digest=hashlib.sha256(data).hexdigest())
+    images.check_fits(photo, Path(job.target.name))
+    source_md5 = md5(data) if job.source.local is None else ""
+    return Task(job, photo, earlier=earlier, source_md5=source_md5)
+
+
+def finish(restorer: Restorer, work: Work[Job], *, journal: Journal, overwrite: bool) -> Outcome:
+    """Write the image, if there is one, and drop it."""
+    task = work if isinstance(work, Task) else Task(work.job, error=work.error)
+    try:
+        return write(restorer, task, journal, overwrite)
+    finally:
+        work.photo = None
+
+
+def write(restorer: Restorer, task: Task, journal: Journal, overwrite: bool) -> Outcome:
+    job, photo, earlier = task.job, task.photo, task.earlier
+    if task.done and earlier is not None:
+        return Outcome(job, known=True, size=(earlier.height, earlier.width), digest=earlier.result)
+    if photo is None:
+        return Outcome(job, task.error, seconds=task.seconds)
+    height, width = photo.rgb.shape[:2]
+    failed = functools.partial(Outcome, job, seconds=task.seconds, size=(height, width))
+    try:
+        # Asked again: it may have appeared since, perhaps as another job's result where case is ignored.
+        if not (overwrite or earlier is not None) and (error := obstacle(job.target, journal)):
+            return failed(error)
+        data, notes = encode(photo, job.target)
+        digest = hashlib.sha256(data).hexdigest()
+        entry = Entry(
+            job.target.path, photo.digest, journal.settings, digest, height, width, task.source_md5, md5(data)
+        )
+        journal.add(entry, earlier)
+        job.target.write(data)
+    except MaximirError as problem:
+        return failed(str(problem))
+    return Outcome(
+        job,
+        notes=photo.notes + notes,
+        seconds=task.seconds,
+        size=(height, width),
+        digest=digest,
+        precision=restorer.precision_for(photo.rgb.dtype),
+    )
+
+
+def encode(photo: images.Photo, target: Address) -> tuple[bytes, tuple[str, ...]]:
+    """The content of the file at `target`, and notes; an error names it."""
+    try:
+        return images.encode(photo, images.KINDS[target.suffix.lower()])
+    except MaximirError as problem:
+        raise MaximirError(f"{target}: {problem}") from None
+
+
+def obstacle(target: Address, journal: Journal) -> str | None:
+    """Why there cannot be a result at `target`, if something is there already that is not ours."""
+    if not target.exists():
+        return None
+    if not journal.resume:
+        return f"{target} exists; use --overwrite to replace it, or --resume to keep what is done"
+    if journal.look_up(target) is not None:  # another process has just written it
+        return None
+    return f"{target} exists, and is not what maximir made of it; use --overwrite to replace it"
+
+
+def md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -1,0 +1,127 @@
+"""Whole blocks by the native kernels: sweeps over windows in registers and caches instead of maps.
+
+A block hands over its parameters as a `Table`: weight and bias of one layer after the other, in the order of
+the structures in kernels.cpp.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from ctypes import Structure, c_int32, c_int64, c_void_p
+
+import torch
+from torch import Tensor, nn
+
+from maximir.engine.sweeps import Pass
+from maximir.network.layers import Axis
+from maximir.ops import kernels
+
+Table = Sequence[Tensor | None]  # a block's parameters for one axis
+
+FEATURES = (torch.float32, torch.bfloat16)
+WINDOW_STRIPS = 4  # windows at a time, in strips: their inner maps are small, and the threads start anew
+
+
+class Sweep(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("images", "height", "width", "channels", "side", "first", "last")),
+        *((name, c_int32) for name in ("axis", "precision", "threads", "features_bf16")),
+    ]
+
+
+class MabWeights(Structure):
+    _fields_ = [*((f"weight{i}", c_void_p) for i in range(16)), ("out_stride", c_int64)]
+
+
+class GateWeights(Structure):
+    _fields_ = [*((f"weight{i}", c_void_p) for i in range(12)), ("out_stride", c_int64)]
+
+
+class CrossWeights(Structure):
+    _fields_ = [("x", GateWeights), ("y", GateWeights), *((f"weight{i}", c_void_p) for i in range(4))]
+
+
+def fits(run: Pass, module: nn.Module, *maps: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """True if the kernels can compute this block for these maps.
+
+    Args:
+        dtype: type of the maps; None: that of feature maps.
+    """
+    streaming = run.streaming
+    return (
+        streaming.kernels
+        and streaming.features in FEATURES
+        and all(
+            x.device.type == "cpu"
+            and x.dtype == (dtype or streaming.features)
+            and x.shape[-1] % kernels.CHANNELS == 0
+            and x.is_contiguous()
+            for x in maps
+        )
+        and all(p.dtype == torch.float32 and p.is_contiguous() for p in module.parameters())
+        and kernels.library() is not None
+    )
+
+
+def multi_axis(run: Pass, x: Tensor, into: Tensor | None, size: int, tables: Mapping[Axis, Table]) -> Tensor:
+    """Run a multi-axis gated MLP block of a float32 map; may write the result into `into`."""
+    block, grid = (structure(MabWeights, tables[axis]) for axis in ("block", "grid"))
+    share = run.new(x.shape, x.device, feature=True)
+    sweep("mab_sweep", run, block, x, size, "block", x, None, share)
+    if into is None:
+        into = share if share.dtype == x.dtype else run.new(x.shape, x.device, feature=False)
+    sweep("mab_sweep", run, grid, x, size, "grid", x, share, into)
+    return into
+
+
+def cross_gate(
+    run: Pass, x: Tensor, y: Tensor, size: int, tables: Mapping[Axis, tuple[Table, Table]], joins: Table
+) -> None:
+    """Run a cross-gating block after its projections, in place.
+
+    Args:
+        tables: by axis, of the gates computed from X and from Y.
+        joins: the projections that join Y, and X.
+    """
+    shares = []
+    for table, z in zip(tables["grid"], (x, y), strict=True):
+        share = run.new(z.shape, z.device, feature=True)
+        sweep("gate_sweep", run, structure(GateWeights, table), z, size, "grid", z, share)
+        shares.append(share)
+    gates = (structure(GateWeights, table) for table in tables["block"])
+    both = CrossWeights(*gates, *addresses(joins))
+    sweep("cross_gate_sweep", run, both, x, size, "block", x, y, *shares)
+
+
+def sweep(
+    name: str,
+    run: Pass,
+    weights: Structure,
+    shape_of: Tensor,
+    side: int,
+    axis: Axis,
+    *maps: Tensor | None,
+) -> None:
+    """Run one sweep, some windows at a time: between them progress is reported and scratch pages released."""
+    n, h, w, c = shape_of.shape
+    count = n * (h // side) * (w // side)
+    step = max(1, WINDOW_STRIPS * run.streaming.strip_bytes // (side * side * c * 4))
+    for first in run.streaming.strips(range(0, count, step)):
+        job = Sweep(
+            n, h, w, c, side, first, min(first + step, count),
+            axis == "grid", torch.is_autocast_enabled("cpu"), torch.get_num_threads(),
+            run.streaming.features == torch.bfloat16,
+        )  # fmt: skip
+        kernels.call(name, ctypes.byref(job), ctypes.byref(weights), *kernels.pointers(*maps))
+
+
+def structure(kind: type[MabWeights] | type[GateWeights], table: Table) -> MabWeights | GateWeights:
+    """Return the kernels' structure of a table, whose last weight may be some columns of a wider one."""
+    last = table[-2]
+    assert last is not None
+    return kind(*addresses(table), last.stride(0))
+
+
+def addresses(table: Table) -> list[int | None]:
+    return [None if parameter is None else parameter.data_ptr() for parameter in table]

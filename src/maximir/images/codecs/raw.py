@@ -1,0 +1,69 @@
+"""Camera raw files, by content: what they are called, for they are not developed here.
+
+Most are TIFFs whose first picture is a small preview; nobody wants that restored instead of the photograph.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+
+from maximir.images.codecs import tiff
+from maximir.images.metadata import ifd
+
+# How files begin that are no TIFFs, or nearly.
+STARTS = {
+    b"FUJIFILMCCD-RAW": "Fujifilm RAF",
+    b"IIU\0": "Panasonic RW2",
+    b"IIRO": "Olympus ORF",
+    b"IIRS": "Olympus ORF",
+    b"MMOR": "Olympus ORF",
+    b"FOVb": "Sigma X3F",
+    b"\0MRM": "Minolta MRW",
+    b"II\x1a\0\0\0HEAPCCDR": "Canon CRW",
+    b"ARRI": "ARRIRAW",
+}
+CR3 = b"ftypcrx "
+# At byte 8 of TIFFs, where in others pixels may stand.
+CR2, IIQ = b"CR\x02\0", re.compile(rb"IIII.waR|MMMMRaw.", re.DOTALL)
+CR2_DIRECTORY = b"\x10\0\0\0"  # at byte 4
+DNG_VERSION = 50706
+SENSOR = (32803, 34892)  # photometric: colour filter array, linear raw
+MAKERS = {b"NIKON": "Nikon NEF", b"SONY": "Sony ARW", b"PENTAX": "Pentax PEF", b"SAMSUNG": "Samsung SRW"}
+MAKE = 271
+OTHERS = "sensor data in a TIFF"
+
+
+def refusal(data: bytes) -> str | None:
+    """What to tell whoever hands in a raw file; None: it is none."""
+    called = name(data)
+    return called and (
+        f"is a camera raw file ({called}), which is not developed here; "
+        "export it as a 16-bit TIFF from your raw program"
+    )
+
+
+def name(data: bytes) -> str | None:
+    """What kind of raw the file is, in words; None: it is none."""
+    for start, called in STARTS.items():
+        if data.startswith(start):
+            return called
+    if data[4:12] == CR3:
+        return "Canon CR3"
+    if data[:4] not in ifd.STARTS:
+        return None
+    if data[4:12] == CR2_DIRECTORY + CR2:
+        return "Canon CR2"
+    if IIQ.match(data, 8):
+        return "Phase One IIQ"
+    try:
+        reader = ifd.Reader(data)
+        first, _ = reader.directory(reader.first())
+    except struct.error:
+        return None
+    if any(field.tag == DNG_VERSION for field in first):
+        return "DNG"
+    if not any(picture.photometric in SENSOR for picture in tiff.pictures(data)):
+        return None
+    make = next((reader.value(field) for field in first if field.tag == MAKE), b"")
+    return next((called for maker, called in MAKERS.items() if make.upper().startswith(maker)), OTHERS)

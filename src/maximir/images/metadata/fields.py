@@ -1,0 +1,27 @@
+"""The metadata of an image, whatever file it comes from or goes to."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+Metadata = TypedDict(
+    "Metadata",
+    {
+        # libvips's names
+        "icc-profile-data": bytes,
+        "exif-data": bytes,
+        "xmp-data": bytes,
+        "iptc-data": bytes,  # bare records, or Photoshop's resources
+        "xres": float,  # pixels per mm, where the file says so
+        "yres": float,
+        "bits-per-sample": int,  # where it is fewer than the array's, which still has full range
+        # ours
+        "png-texts": bytes,  # chunks as they stood in the file
+        "jpeg-segments": bytes,  # others of a JPEG, as they stood in the file
+        "extra-sample": int,  # what a TIFF says its last channel is, if not usual alpha: see `tiff`
+        "png-light": bytes,  # chunks on the light of HDR, as they stood in the file
+        "comments": tuple[bytes, ...],  # of a JPEG or GIF
+        "cicp": bytes,  # primaries and transfer of HDR colours, as numbers of ITU-T H.273
+    },
+    total=False,
+)

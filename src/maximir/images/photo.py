@@ -1,0 +1,21 @@
+"""A photograph in memory: its pixels, and what its file said about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from maximir.images.metadata.fields import Metadata
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A decoded photograph, upright."""
+
+    rgb: np.ndarray  # [H, W, 3] uint8 or uint16, full range; a grey one has three equal channels
+    grey: bool = False  # the file was grey: write() writes one channel back
+    alpha: np.ndarray | None = None  # [H, W], same dtype as rgb; or a TIFF's extra channel
+    metadata: Metadata = field(default_factory=Metadata)  # what write() puts back
+    notes: tuple[str, ...] = ()  # facts worth telling the user
+    digest: str = ""  # SHA-256 of the file that `read` decoded

@@ -1,0 +1,73 @@
+"""The options of a restorer, with their defaults, and the progress reports of its calls.
+
+The command, the service, evaluation and Ray's actors all make `Options`. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from maximir.errors import UsageError
+from maximir.sizes import parse_size
+
+PRECISIONS = ("auto", "fp32", "bf16")
+VIEWS = ("auto", "exact")
+
+Progress = Callable[[float], None]  # called with the part that is done, 0 … 1
+
+
+def silent(part: float) -> None:
+    """The `Progress` of work whose progress nobody watches."""
+
+
+def share_progress(progress: Progress, number: int, shares: Sequence[float]) -> Progress:
+    """The `Progress` for the `number`-th share of some work, which makes it a part of the whole."""
+    before, whole = sum(shares[:number]), sum(shares)
+    return lambda part: progress((before + shares[number] * part) / whole)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a restorer restores.
+
+    Attributes:
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", …
+        precision: "fp32", or "bf16": faster and less exact arithmetic, and feature maps of half the size.
+            "auto": bf16 for 8-bit images where it is faster (`engine.precision`), otherwise fp32.
+        max_memory: limit for the memory of the process, in bytes or as text ("4GB"); None: most of what is
+            free. What does not fit goes to scratch files, with the same result.
+        scratch: folder for these; None: the system's folder for temporary files.
+        ensemble: the mean over the image's eight rotations and reflections: a little better, and eight times
+            the time (the paper's "geometric ensemble"; the official script's stacks them, and so fails for
+            images that are not square).
+        view: "exact": every image whole, as in the paper. "auto": large images, for a task that changes the
+            light of the whole, get it from a small view, and detail from tiles (`views`). For other tasks,
+            sizes a little above multiples of 64 are restored in windows without padding (`edges`).
+        stages: end after this many of the model's stages: faster, and a little less good. None: all.
+
+    Raises:
+        UsageError: an unknown precision or view, or `max_memory` is not an amount of memory.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    max_memory: int | str | None = None
+    scratch: str | os.PathLike[str] | None = None
+    ensemble: bool = False
+    view: str = "auto"
+    stages: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UsageError(f'precision must be "auto", "fp32" or "bf16", not {self.precision!r}')
+        if self.view not in VIEWS:
+            raise UsageError(f'view must be "auto" or "exact", not {self.view!r}')
+        if self.max_memory is not None:
+            parse_size(self.max_memory)
+
+    @property
+    def max_bytes(self) -> int | None:
+        """`max_memory` in bytes."""
+        return None if self.max_memory is None else parse_size(self.max_memory)

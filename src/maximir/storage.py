@@ -1,0 +1,556 @@
+"""Where files lie: a folder, or an address such as s3://bucket/folder of any storage that fsspec knows.
+
+A file is written whole or not at all: in object stores by one PUT, elsewhere under another name and then
+moved. A remote request that fails is repeated if that may help. No message shows credentials.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, ClassVar, TypeVar, cast
+
+from maximir.errors import MaximirError, UsageError
+from maximir.files import PART, check_file_size, file_digest, read_file, reason, walk, write_atomically
+
+SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+(://|::)")  # two letters at least: C:// is a drive
+SECRETS = re.compile(r"(://)[^/@\s]*@|(\?)[^\s'\"]*")  # user:password@, and the query of a signed address
+LOCAL = ("file", "local")
+ATOMIC = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "memory"}  # one PUT replaces
+NO_CREDENTIALS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"}  # an @ would be part of a bucket's name
+READ_ONLY = {"zip", "tar", "libarchive", "http", "https", "github", "data"}
+ATTEMPTS = 6
+FIRST_WAIT = (
+    0.3  # seconds before the second attempt; doubled before each further one, plus up to as much again
+)
+PERMANENT = (
+    FileNotFoundError,
+    FileExistsError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    ImportError,
+    TypeError,
+    ValueError,
+    NotImplementedError,
+    MemoryError,
+)
+REFUSED = re.compile(
+    "Credential|Authenticat|AccessDenied|Forbidden|Unauthorized|error_perm"
+)  # in a type's name
+PASSING_STATUS = (408, 425, 429)  # of HTTP's 4xx, the ones that a later request may not get
+LONGEST_REASON = 300
+MD5 = re.compile(r"[0-9a-f]{32}")
+
+Answer = TypeVar("Answer")
+
+
+class Unreachable(MaximirError):
+    """Remote storage did not give a file's bytes: nothing is known of them, not that they are damaged."""
+
+
+class Missing(Unreachable):
+    """There is nothing at this address."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """What storage says about a file: its size in bytes and, if it tells, the MD5 of its content."""
+
+    size: int
+    md5: str = ""
+
+
+@dataclass(frozen=True)
+class Address:
+    """A file or folder in some storage; `path` is relative to it, with "/". `item` comes from a listing."""
+
+    storage: Storage
+    path: str = ""
+    item: Item | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        return self.storage.show(self.path)
+
+    def __truediv__(self, name: str) -> Address:
+        return Address(self.storage, f"{self.path}/{name}" if self.path else name)
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.path).name or self.storage.name
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.name).stem
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.name).suffix
+
+    @property
+    def parent(self) -> Address:
+        if self.path:
+            return Address(self.storage, self.path.rpartition("/")[0])
+        return Address(open_storage(self.storage.url.rstrip("/").rpartition("/")[0]))
+
+    @property
+    def local(self) -> Path | None:
+        """The path on this machine's disks; None for remote storage."""
+        return self.storage.local(self.path)
+
+    def is_file(self) -> bool:
+        return self.storage.item(self.path) is not None
+
+    def is_dir(self) -> bool:
+        return self.storage.is_dir(self.path)
+
+    def exists(self) -> bool:
+        return self.storage.exists(self.path)
+
+    def is_same_file(self, other: Address) -> bool:
+        return self.storage.identify(self.path) == other.storage.identify(other.path)
+
+    def size(self) -> int:
+        """Bytes. Raises MaximirError if there is no such file."""
+        item = self.item or self.storage.item(self.path)
+        if item is None:
+            raise Missing(f"{self}: there is no such file")
+        return item.size
+
+    def files(self, leave_out: Storage | None = None) -> Iterator[tuple[Address, str | None]]:
+        """The files below, sorted, with the reason why one cannot be used (or None); see `Storage.files`."""
+        return self.storage.files(self.path, leave_out)
+
+    def read(self, begin: int = 0, end: int | None = None, *, limit: int | None = None) -> bytes:
+        """The file's bytes from `begin` to `end`. See `Storage.read`."""
+        if self.item is not None:  # its size is known without a request
+            check_file_size(self.item.size, limit)
+            limit = None
+        return self.storage.read(self.path, begin, end, limit)
+
+    def read_text(self, encoding: str) -> str:
+        return self.read().decode(encoding)
+
+    def open(self, mode: str = "rb") -> BinaryIO:
+        return self.storage.open(self.path, mode)
+
+    def write(self, data: bytes) -> None:
+        self.storage.write(self.path, data)
+
+    def has_content(self, sha256: str, md5: str = "") -> bool:
+        """Compare the file's content with these digests; False if it cannot be read.
+
+        Storage that tells an equal MD5 need not be read.
+        """
+        with contextlib.suppress(OSError, MaximirError):
+            item = (self.item or self.storage.item(self.path)) if md5 else None
+            return (item is not None and item.md5 == md5) or self.storage.digest(self.path) == sha256
+        return False
+
+
+class Storage(ABC):
+    """A folder on a disk or behind an address. Paths are relative to it, with "/"; "" is the folder itself.
+
+    Attributes:
+        url: opens it again, in another process too.
+        shown: the same for messages, without credentials.
+        name: the last part of its path.
+        writers: how many files are best written at once.
+    """
+
+    url: str
+    shown: str
+    name: str
+    writers: ClassVar[int]
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.url == self.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
+    def __str__(self) -> str:
+        return self.shown
+
+    @abstractmethod
+    def show(self, path: str) -> str:
+        """An address in it, for messages."""
+
+    @abstractmethod
+    def local(self, path: str) -> Path | None: ...
+
+    @abstractmethod
+    def identify(self, path: str) -> tuple[frozenset[str], str]:
+        """A value that is equal for two addresses of the same file."""
+
+    @abstractmethod
+    def files(self, path: str = "", leave_out: Storage | None = None) -> Iterator[tuple[Address, str | None]]:
+        """The files below a folder, sorted, each with the reason why it cannot be used (or None).
+
+        Hidden folders do not count, nor does `leave_out`.
+
+        Raises:
+            UsageError: `leave_out` is the folder itself, or the storage cannot be listed.
+        """
+
+    @abstractmethod
+    def item(self, path: str = "") -> Item | None:
+        """Facts about a file; None if there is none (or a folder)."""
+
+    @abstractmethod
+    def is_dir(self, path: str = "") -> bool: ...
+
+    @abstractmethod
+    def exists(self, path: str) -> bool:
+        """Whether a file or folder, or even a broken link, has this path."""
+
+    @abstractmethod
+    def read(self, path: str, begin: int = 0, end: int | None = None, limit: int | None = None) -> bytes:
+        """
+        Args:
+            begin, end: of the bytes that are read; None: to the end of the file.
+            limit: the most bytes that a file may have.
+
+        Raises:
+            Missing: there is no such file.
+            MaximirError: it cannot be read, or is larger than `limit`. On a disk, without the path.
+        """
+
+    @abstractmethod
+    def open(self, path: str, mode: str = "rb") -> BinaryIO:
+        """Open a file to be read from its beginning to its end."""
+
+    @abstractmethod
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file, whole or not at all; an older one is replaced. Folders are made.
+
+        Raises:
+            MaximirError: it cannot be written.
+        """
+
+    @abstractmethod
+    def check_writable(self) -> None:
+        """Write a file and remove it again.
+
+        Raises:
+            UsageError: nothing can be written.
+        """
+
+    def digest(self, path: str) -> str:
+        """SHA-256 of a file's content.
+
+        Raises:
+            OSError, MaximirError: it cannot be read.
+        """
+        return hashlib.sha256(self.read(path)).hexdigest()
+
+
+class Folder(Storage):
+    """A folder on this machine's disks. It need not exist before something is written."""
+
+    writers = 1
+
+    def __init__(self, path: Path | str) -> None:
+        self.root = Path(path)
+        self.shown, self.name = str(self.root), self.root.name
+        self.url = str(self.root.absolute())
+
+    def __reduce__(self) -> tuple[type[Folder], tuple[str]]:
+        return Folder, (self.url,)
+
+    def show(self, path: str) -> str:
+        return str(self.root / path)
+
+    def local(self, path: str) -> Path:
+        return self.root / path
+
+    def identify(self, path: str) -> tuple[frozenset[str], str]:
+        return frozenset(LOCAL), os.path.realpath(self.root / path)
+
+    def files(self, path: str = "", leave_out: Storage | None = None) -> Iterator[tuple[Address, str | None]]:
+        top = self.root / path
+        excluded = str(leave_out.local("") or "") if leave_out is not None else ""
+        excluded = os.path.realpath(excluded) if excluded else ""
+        if os.path.realpath(top) == excluded:
+            raise UsageError(f"{top}: input and output are the same folder; choose another output")
+        unreadable: list[OSError] = []
+        for here, loops, names in walk(top, unreadable.append, leave_out=excluded):
+            for name in loops:
+                yield self._address(here / name), "is a link to a folder that it is in"
+            for name in names:
+                yield self._address(here / name), None
+        for error in unreadable:
+            yield self._address(Path(error.filename)), reason(error)
+
+    def item(self, path: str = "") -> Item | None:
+        file = self.root / path
+        return Item(file.stat().st_size) if file.is_file() else None
+
+    def is_dir(self, path: str = "") -> bool:
+        return (self.root / path).is_dir()
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(self.root / path)
+
+    def read(self, path: str, begin: int = 0, end: int | None = None, limit: int | None = None) -> bytes:
+        try:
+            return read_file(self.root / path, limit)[begin:end]
+        except OSError as error:
+            kind = Missing if isinstance(error, FileNotFoundError | NotADirectoryError) else MaximirError
+            raise kind(reason(error)) from error
+
+    def open(self, path: str, mode: str = "rb") -> BinaryIO:
+        return cast(BinaryIO, (self.root / path).open(mode))
+
+    def digest(self, path: str) -> str:
+        return file_digest(self.root / path)
+
+    def write(self, path: str, data: bytes) -> None:
+        file = self.root / path
+        place = file.parent
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            place = file
+            write_atomically(file, data)
+        except OSError as error:
+            raise MaximirError(f"{place}: {reason(error)}") from error
+
+    def check_writable(self) -> None:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            raise UsageError(f"{self.root}: cannot write there ({reason(error)})") from error
+
+    def _address(self, path: Path) -> Address:
+        return Address(self, "" if path == self.root else path.relative_to(self.root).as_posix())
+
+
+class Remote(Storage):
+    """A folder (or one file) behind an address, opened by fsspec.
+
+    Raises:
+        UsageError: an unknown scheme, a missing package, or credentials in an address that cannot have them.
+    """
+
+    writers = 4  # a store takes its time for each
+
+    def __init__(self, url: str) -> None:
+        self.url, self.shown = url, redact(url).rstrip("/")
+        self.schemes = {part.partition("://")[0].lower() for part in url.split("::")}
+        if "@" in url.partition("://")[2].partition("/")[0] and self.schemes & NO_CREDENTIALS:
+            raise UsageError(
+                f"{self.shown}: credentials do not belong in an address; put them where the store's package "
+                "looks for them, such as its environment variables"
+            )
+        self._opened: tuple[int, Any] | None = None
+        self.root = self._connect()[1].rstrip("/")
+        self.name = PurePosixPath(self.root.partition("?")[0]).name
+
+    def __reduce__(self) -> tuple[type[Remote], tuple[str]]:
+        return Remote, (self.url,)
+
+    def _connect(self) -> tuple[Any, str]:
+        try:
+            from fsspec.core import url_to_fs
+        except ModuleNotFoundError:
+            raise UsageError(f"{self.shown}: addresses need fsspec: pip install 'maximir[cloud]'") from None
+        try:
+            # Old listings would hide what others write meanwhile.
+            fs, root = url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True)
+            return fs, root
+        except ImportError as error:  # "Install s3fs to access S3"
+            raise UsageError(f"{self.shown}: a package for this is missing ({self._why(error)})") from None
+        except ValueError as error:
+            raise UsageError(f"{self.shown}: no storage of this kind is known ({self._why(error)})") from None
+        except Exception as error:
+            raise UsageError(f"{self.shown}: cannot be opened ({self._why(error)})") from None
+
+    @property
+    def fs(self) -> Any:
+        """fsspec's file system. Each process makes its own: connections do not survive a fork."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = os.getpid(), self._connect()[0]
+        return self._opened[1]
+
+    def show(self, path: str) -> str:
+        return f"{self.shown}/{redact(path)}" if path else self.shown
+
+    def local(self, path: str) -> None:
+        return None
+
+    def identify(self, path: str) -> tuple[frozenset[str], str]:
+        return frozenset(self.schemes), self._full(path)
+
+    def files(self, path: str = "", leave_out: Storage | None = None) -> Iterator[tuple[Address, str | None]]:
+        top, excluded = self._full(path), None
+        if leave_out is not None and (others := leave_out.identify(""))[0] == self.schemes:
+            excluded = others[1]
+        if top == excluded:
+            raise UsageError(
+                f"{self.show(path)}: input and output are the same folder; choose another output"
+            )
+        try:
+            found = self._try("listed", path, lambda: self.fs.find(top, detail=True))
+        except MaximirError as error:
+            raise UsageError(str(error)) from None
+        for full in sorted(found):
+            below = full[len(top) :].lstrip("/")
+            if excluded is not None and full.startswith(f"{excluded}/"):
+                continue
+            if below and not any(part.startswith(".") for part in below.split("/")[:-1]):
+                yield Address(self, full[len(self.root) :].lstrip("/"), item_from(found[full])), None
+
+    def item(self, path: str = "") -> Item | None:
+        info = self._info(path)
+        return item_from(info) if info is not None and info.get("type", "file") == "file" else None
+
+    def is_dir(self, path: str = "") -> bool:
+        info = self._info(path)
+        return info is not None and info.get("type") == "directory"
+
+    def exists(self, path: str) -> bool:
+        return self.item(path) is not None
+
+    def read(self, path: str, begin: int = 0, end: int | None = None, limit: int | None = None) -> bytes:
+        def ask() -> bytes:
+            if begin == 0 and end is None:
+                return bytes(self.fs.cat_file(self._full(path)))
+            found = bytes(self.fs.cat_file(self._full(path), start=begin, end=end))
+            if end is not None and len(found) != end - begin:
+                raise OSError(f"{len(found)} bytes came instead of {end - begin}")
+            return found
+
+        if limit is not None and (item := self.item(path)) is not None:
+            check_file_size(item.size, limit)
+        return self._try("read", path, ask)
+
+    def open(self, path: str, mode: str = "rb") -> BinaryIO:
+        return cast(BinaryIO, self._try("read", path, lambda: self.fs.open(self._full(path), mode)))
+
+    def write(self, path: str, data: bytes) -> None:
+        self._try("written", path, lambda: self._write(self._full(path), data))
+
+    def check_writable(self) -> None:
+        if self.schemes & READ_ONLY:
+            raise UsageError(
+                f"{self.shown}: cannot be written object by object; choose a folder or a bucket as output"
+            )
+        name = f"{PART}{secrets.token_hex(6)}"
+        try:
+            self.write(name, b"")
+        except MaximirError as error:
+            raise UsageError(str(error)) from None
+        with contextlib.suppress(Exception):  # a bucket where nothing can be removed is good enough
+            self.fs.rm_file(self._full(name))
+
+    def _write(self, path: str, data: bytes) -> None:
+        if self.schemes & ATOMIC:
+            self.fs.pipe_file(path, data)
+            return
+        folder, _, name = path.rpartition("/")
+        part = f"{folder}/{PART}{secrets.token_hex(6)}-{name}"
+        self.fs.makedirs(folder, exist_ok=True)
+        try:
+            self.fs.pipe_file(part, data)
+            if self.fs.exists(path):  # many servers do not move onto a file
+                self.fs.rm_file(path)
+            self.fs.mv(part, path)
+        except BaseException:
+            if self.fs.exists(part):
+                self.fs.rm_file(part)
+            raise
+
+    def _info(self, path: str) -> dict[str, Any] | None:
+        try:
+            return cast(dict[str, Any], self._try("read", path, lambda: self.fs.info(self._full(path))))
+        except Missing:
+            return None
+
+    def _full(self, path: str) -> str:
+        return f"{self.root}/{path}" if path else self.root
+
+    def _try(self, what: str, path: str, action: Callable[[], Answer]) -> Answer:
+        """The answer to a request, which is repeated while another attempt may help.
+
+        The original error, which may show what is secret, is not part of the one that is raised.
+        """
+        try:
+            return repeated(action)
+        except MaximirError:
+            raise
+        except FileNotFoundError:
+            why = "there is nothing at this address"
+            raise Missing(f"{self.show(path)}: cannot be {what} ({why})") from None
+        except Exception as error:
+            raise Unreachable(f"{self.show(path)}: cannot be {what} ({self._why(error)})") from None
+
+    def _why(self, error: BaseException) -> str:
+        """The error in one line, without what stands before an @ or behind a ? in the address."""
+        text = redact(" ".join(str(error).split()) or type(error).__name__)
+        for found in SECRETS.finditer(self.url):
+            for secret in re.split(r"[:@?&=/]", found[0]):
+                if len(secret) > 3:
+                    text = text.replace(secret, "***")
+        return text[:LONGEST_REASON]
+
+
+def open_storage(text: str | Path) -> Storage:
+    """The folder or address that `text` means."""
+    if isinstance(text, Path) or not is_address(text):
+        return Folder(text if isinstance(text, Path) else local_path(text))
+    return Remote(text)
+
+
+def is_address(text: str) -> bool:
+    """Whether `text` is an address of remote storage, rather than a path (or file://…)."""
+    return SCHEME.match(text) is not None and local_path(text) == text
+
+
+def local_path(text: str) -> str:
+    """`text`, without file:// if it is an address on this machine."""
+    scheme, separator, rest = text.partition("://")
+    return rest if separator and scheme.lower() in LOCAL and "::" not in text else text
+
+
+def redact(text: str) -> str:
+    """An address, or a sentence with addresses in it, with *** instead of credentials."""
+    return SECRETS.sub(lambda found: f"{found[1] or found[2]}***" + "@" * bool(found[1]), text)
+
+
+def repeated(action: Callable[[], Answer]) -> Answer:
+    """The result of `action`, called up to ATTEMPTS times while its error is not permanent."""
+    import tenacity
+
+    attempts = tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(ATTEMPTS),
+        wait=tenacity.wait_exponential(FIRST_WAIT) + tenacity.wait_random(0, FIRST_WAIT),
+        retry=tenacity.retry_if_exception(may_pass),
+        reraise=True,
+    )
+    return attempts(action)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether another attempt may succeed: not after wrong credentials, or where there is nothing."""
+    if not isinstance(error, Exception) or isinstance(error, (*PERMANENT, MaximirError)):
+        return False
+    if REFUSED.search(type(error).__name__):
+        return False
+    status = getattr(error, "status", None) or getattr(error, "code", None)
+    return not (isinstance(status, int) and 400 <= status < 500 and status not in PASSING_STATUS)
+
+
+def item_from(info: dict[str, Any]) -> Item:
+    """An item from fsspec's `info`. S3's ETag of an object that came by one PUT is its MD5."""
+    tag = str(info.get("ETag") or info.get("etag") or "").strip('"')
+    return Item(int(info.get("size") or 0), tag if MD5.fullmatch(tag) else "")
