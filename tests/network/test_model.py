@@ -221,3 +221,13 @@ def test_recomputation_gives_the_same_gradients():
         sum(scale.square().sum() for stage in model(image) for scale in stage).backward()
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler
+def test_torch_compile_takes_it_as_one_graph():
+    torch.manual_seed(0)
+    network = Maxim(MaximConfig(features=8, stages=1, groups=1, bottlenecks=1)).eval()
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        compiled = torch.compile(network, fullgraph=True, backend="aot_eager")(image)[-1][-1]
+        torch.testing.assert_close(compiled, network(image)[-1][-1], rtol=0, atol=1e-5)

@@ -102,7 +102,8 @@ def allow(on: bool) -> Iterator[None]:
 def take(*tensors: Tensor | None) -> bool:
     """Return True if kernels can compute with these tensors: contiguous float32, on the processor, real."""
     return (
-        _allowed.get()
+        not torch.compiler.is_compiling()  # first: the compiler cannot trace the rest
+        and _allowed.get()
         and all(
             type(x) in (Tensor, nn.Parameter)  # a subclass may only be traced
             and x.device.type == "cpu"
@@ -113,7 +114,6 @@ def take(*tensors: Tensor | None) -> bool:
             if x is not None
         )
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         and not torch._C._are_functorch_transforms_active()  # torch has no public names for these two:
         and not torch._C._len_torch_dispatch_stack()  # a mode, such as make_fx, would not see the operator
