@@ -20,7 +20,6 @@ UNREVISED = (  # not rewritten yet; remove a line here when its files are
     "src/maximir/batch/",
     "src/maximir/cluster.py",
     "src/maximir/hosts/export.py",
-    "src/maximir/images/",
     "src/maximir/storage.py",
     "src/maximir/training/",
 )

@@ -38,6 +38,8 @@ XMP = b"""<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?>
 RECORDS = b"\x1c\x02\x78\x00\x05hello"
 PATHS = b"8BIM\x07\xd0\0\0" + struct.pack(">I", 4) + b"path"
 
+TIME = chunk(b"tIME", bytes((7, 230, 1, 2, 3, 4, 5)))
+
 Value = tuple[int, int, bytes]  # field type, count, bytes
 
 
@@ -167,6 +169,7 @@ def everything(order: str = "<") -> Metadata:
         "comments": (b"scanned by me",),
         "jpeg-segments": jpeg.segment(0xEC, b"Maker's own\0 data"),
         "png-texts": chunk(b"tEXt", b"Title\0hello"),
+        "png-chunks": TIME,
     }
 
 
@@ -226,6 +229,7 @@ ROWS: dict[str, tuple[Metadata, Callable[[bytes, str], bool]]] = {
         lambda data, kind: b"scanned by me" in data,
     ),
     "other segments of a JPEG": ({}, lambda data, kind: b"Maker's own\0 data" in data),
+    "time and other chunks of a PNG": ({}, lambda data, kind: TIME in data),
     "PNG's texts": ({}, _blob("png-texts", b"Title\0hello")),
 }
 # What a note on each kind begins with, or has in it.
@@ -239,6 +243,7 @@ WORDS = {
     "comment": "comment",
     "PNG's": "texts",
     "other": "Maker's own",
+    "time": "tIME",
 }
 
 

@@ -580,7 +580,7 @@ def test_avif_with_colours_by_numbers():
     struct.pack_into(">HH", data, at, 12, 13)
     assert decode(bytes(data)).metadata["icc-profile-data"] == P3
     struct.pack_into(">HH", data, at, 9, 16)
-    assert decode(bytes(data)).metadata["cicp"] == b"\x09\x10"
+    assert decode(bytes(data)).metadata["cicp"] == b"\x09\x10\0\1"
 
 
 # BMP

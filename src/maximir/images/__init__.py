@@ -3,6 +3,7 @@
 Shapes: H height, W width, C channels: grey or RGB, and alpha behind them.
 """
 
+from maximir.images.codecs.vips import cmyk_to_srgb
 from maximir.images.photo import Photo
 from maximir.images.reading import MAX_BYTES, MAX_PIXELS, decode, read
 from maximir.images.writing import KINDS, NOT_WRITABLE, WRITABLE, check_fits, encode, write
@@ -15,6 +16,7 @@ __all__ = [
     "WRITABLE",
     "Photo",
     "check_fits",
+    "cmyk_to_srgb",
     "decode",
     "encode",
     "read",

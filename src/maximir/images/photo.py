@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from maximir.images.codecs import tiff
 from maximir.images.metadata.fields import Metadata
 
 
@@ -19,3 +20,8 @@ class Photo:
     metadata: Metadata = field(default_factory=Metadata)  # what write() puts back
     notes: tuple[str, ...] = ()  # facts worth telling the user
     digest: str = ""  # SHA-256 of the file that `read` decoded
+
+    @property
+    def transparency(self) -> np.ndarray | None:
+        """`alpha`, unless it is another channel of a TIFF, such as a scanner's infrared."""
+        return None if self.metadata.get("extra-sample") == tiff.UNSPECIFIED else self.alpha

@@ -10,7 +10,7 @@ import numpy as np
 
 from maximir.errors import DamagedImage, MaximirError, TooLarge, UnsupportedImage
 from maximir.files import check_file_size, read_file, reason
-from maximir.images.codecs import decoders, raw, vips
+from maximir.images.codecs import behind, decoders, raw, vips
 from maximir.images.codecs.decoded import CheckSize, Decoded
 from maximir.images.metadata import exif, xmp
 from maximir.images.photo import Photo
@@ -20,7 +20,7 @@ MAX_BYTES = 4 * 2**30  # a file is read whole; MAX_PIXELS of uncompressed 16-bit
 
 
 def read(path: Path) -> Photo:
-    """Decode the whole file at `path`; its content, not its suffix, says what it is.
+    """Decode the whole file at `path`; its content, not its suffix, decides the format.
 
     Raises MaximirError with the reason, without the path.
     """
@@ -32,7 +32,7 @@ def read(path: Path) -> Photo:
 
 
 def decode(data: bytes, admit: CheckSize = lambda width, height: None) -> Photo:
-    """The photograph in a file's content, judged by that alone.
+    """Decode a file's content, which alone decides the format.
 
     Args:
         admit: called with width and height before anything is decoded, perhaps twice; may raise.
@@ -60,6 +60,11 @@ def _decoded(data: bytes, check_size: CheckSize) -> Decoded:
     if why := raw.refusal(data):
         raise UnsupportedImage(why)
     kind = decoders.kind_of(data)
+    found = _by_kind(data, kind, check_size)
+    return found._replace(notes=tuple(dict.fromkeys([*found.notes, *behind.notes(data, kind)])))
+
+
+def _by_kind(data: bytes, kind: str | None, check_size: CheckSize) -> Decoded:
     if kind == "jxl":
         found = decoders.jpeg_xl(data, check_size)
         return _decoded(found, check_size) if isinstance(found, bytes) else found
@@ -89,6 +94,6 @@ def _photo(decoded: Decoded) -> Photo:
     if packet := metadata.get("xmp-data"):
         metadata["xmp-data"], more = xmp.corrected(packet, width, height, turned)
         notes += more
-    if "xres" not in metadata:  # HEIC, WebP and the like have no resolution but EXIF's
+    if "xres" not in metadata:  # HEIC, WebP and the like have only EXIF's resolution
         metadata |= exif.resolution(metadata.get("exif-data", b""))
     return Photo(rgb, grey, alpha, metadata, notes)

@@ -12,7 +12,7 @@ import pyvips
 
 from maximir.errors import MaximirError, TooLarge, UnsupportedImage
 from maximir.files import reason, write_atomically
-from maximir.images.codecs import jpeg, tiff, vips
+from maximir.images.codecs import jpeg, png, vips
 from maximir.images.metadata import exif, iptc, profiles
 from maximir.images.metadata.fields import Metadata
 from maximir.images.photo import Photo
@@ -30,12 +30,12 @@ KINDS = {
     ".avif": "avif",
 }
 WRITABLE = tuple(KINDS)
-NOT_WRITABLE = (".gif", ".bmp", ".heic", ".heif", ".hif", ".jxl")  # images all the same
+NOT_WRITABLE = (".gif", ".bmp", ".heic", ".heif", ".hif", ".jxl")  # read, but not written
 WIDE = ("png", "tiff")  # kinds of 16 bits
 
 
 def check_fits(photo: Photo, path: Path) -> None:
-    """Raise MaximirError, without the path, if `write` could not put `photo` there by the format's nature."""
+    """Raise MaximirError, without the path, if the format of `path` cannot hold `photo`."""
     kind = KINDS.get(suffix := path.suffix.lower())
     if kind is None:
         raise UnsupportedImage(f"cannot write '{suffix}' files; use one of {' '.join(WRITABLE)}")
@@ -43,7 +43,7 @@ def check_fits(photo: Photo, path: Path) -> None:
 
 
 def write(photo: Photo, path: Path, announce: Callable[[str], None] = lambda digest: None) -> tuple[str, ...]:
-    """Encode `photo` as the suffix of `path` says, and put it there whole or not at all.
+    """Encode `photo` in the format of the suffix of `path`, and write it there completely or not at all.
 
     PNG and TIFF keep 8 and 16 bit, AVIF 8, 10 and 12; JPEG and WebP get 8. WebP is lossless, because lossy
     WebP always halves the chroma; JPEG and AVIF have quality 95 and full chroma. Returns notes on what the
@@ -62,7 +62,7 @@ def write(photo: Photo, path: Path, announce: Callable[[str], None] = lambda dig
 
 
 def encode(photo: Photo, kind: str) -> tuple[bytes, tuple[str, ...]]:
-    """A file's content, and notes on what the format could not hold. `kind`: one of the values of KINDS.
+    """Return a file's content, and notes on what the format cannot hold. `kind`: a value of KINDS.
 
     Raises:
         UnsupportedImage: the format cannot hold this photograph.
@@ -82,10 +82,10 @@ def encode(photo: Photo, kind: str) -> tuple[bytes, tuple[str, ...]]:
 def _check_fits(photo: Photo, kind: str) -> None:
     if kind not in KINDS.values():
         raise UnsupportedImage(f"cannot write {kind}; use one of {' '.join(dict.fromkeys(KINDS.values()))}")
-    if photo.alpha is not None and kind == "jpeg" and not _is_extra(photo):
+    if kind == "jpeg" and photo.transparency is not None:
         raise UnsupportedImage("JPEG cannot hold transparency; write PNG, WebP or TIFF instead")
-    if kind != "png" and (numbers := photo.metadata.get("cicp")):
-        hdr = profiles.HDR[numbers[1]]
+    hdr = profiles.HDR.get(photo.metadata.get("cicp", bytes(4))[1])
+    if kind != "png" and hdr:
         raise UnsupportedImage(f"HDR colours ({hdr}) cannot be written as {kind.upper()}; write PNG instead")
     if (limit := vips.LONGEST.get(kind, 0)) and max(photo.rgb.shape[:2]) > limit:
         raise UnsupportedImage(
@@ -93,18 +93,13 @@ def _check_fits(photo: Photo, kind: str) -> None:
         )
 
 
-def _is_extra(photo: Photo) -> bool:
-    """Whether `alpha` is another channel, such as a scanner's infrared: only TIFF has those."""
-    return photo.metadata.get("extra-sample") == tiff.UNSPECIFIED
-
-
 def _fitted(photo: Photo, kind: str) -> tuple[np.ndarray, Metadata, tuple[str, ...]]:
-    """Pixels [H, W, C] and metadata as `kind` holds them, and a note on each thing that it cannot."""
+    """Return pixels [H, W, C] and metadata as `kind` holds them, and a note on each loss."""
     notes = []
     metadata = photo.metadata.copy()
     grey = photo.grey and kind not in vips.ALWAYS_COLOUR
     pixels = photo.rgb[..., :1] if grey else photo.rgb
-    if photo.alpha is not None and (kind == "tiff" or not _is_extra(photo)):
+    if photo.alpha is not None and (kind == "tiff" or photo.transparency is not None):
         pixels = np.dstack([pixels, photo.alpha])
     elif photo.alpha is not None:
         notes.append("the TIFF's extra channel, which is no alpha, left out")
@@ -114,6 +109,8 @@ def _fitted(photo: Photo, kind: str) -> tuple[np.ndarray, Metadata, tuple[str, .
     elif pixels.dtype == np.uint16 and kind not in WIDE:
         pixels = _eighths()[pixels]
         notes.append(f"16 bit reduced to the 8 of {kind.upper()}")
+    if kind == "png" and "cicp-profile" in metadata:
+        metadata["icc-profile-data"] = metadata["cicp-profile"]
     if icc := metadata.get("icc-profile-data"):
         if misfit := profiles.misfit(icc, grey=grey):
             del metadata["icc-profile-data"]
@@ -132,14 +129,16 @@ def _fitted(photo: Photo, kind: str) -> tuple[np.ndarray, Metadata, tuple[str, .
             notes.append("IPTC left out")
     if kind != "jpeg" and (others := metadata.get("jpeg-segments")):
         notes.append(f"other data of the JPEG left out ({jpeg.names(others)})")
+    if kind != "png" and (named := png.names(metadata.get("png-chunks", b""))):
+        notes.append(f"other data of the PNG left out ({named})")
     if "comments" in metadata and kind not in ("jpeg", "png"):
         notes.append("comment left out")
     by_exif = exif.resolution(metadata.get("exif-data", b""))
     if "xres" in metadata and kind in ("webp", "avif") and not exif.agree(by_exif, metadata):
         notes.append("resolution left out")
-    if kind != "png" and (numbers := metadata.get("cicp")):
+    if kind != "png" and metadata.get("cicp", b"\1")[-1] == 0:
         notes.append(
-            f"HDR ({profiles.HDR[numbers[1]]}) cannot be marked in {kind.upper()}: write PNG instead"
+            f"values in the narrow range of video, which {kind.upper()} cannot state: write PNG instead"
         )
     if kind != "png" and "png-texts" in metadata:
         notes.append("the PNG's texts left out")
@@ -148,5 +147,5 @@ def _fitted(photo: Photo, kind: str) -> tuple[np.ndarray, Metadata, tuple[str, .
 
 @functools.cache
 def _eighths() -> np.ndarray:
-    """16 bits → 8: round(x / 257)."""
+    """Return the table 16 bits → 8: round(x / 257)."""
     return ((np.arange(65_536) + 128) // 257).astype(np.uint8)

@@ -22,7 +22,7 @@ from maximir.errors import MaximirError, NotEnoughMemory, UsageError
 from maximir.models.checkpoint import load
 from maximir.network.model import Maxim
 from maximir.pixels import from_unit, to_unit
-from maximir.restoring import edges, views
+from maximir.restoring import edges, pil, transparency, views
 from maximir.restoring.options import Options, Progress, share_progress, silent
 from maximir.restoring.padding import Window, pad, reflected
 
@@ -189,8 +189,9 @@ class Restorer:
         self, photo: Photo, *, progress: Progress = silent, reserve: int = 0, view: str | None = None
     ) -> Photo:
         """Restore a decoded file: alpha and metadata stay; a grey image stays grey, in any file."""
-        grey = [photo.grey or is_grey(photo.rgb)]
-        (rgb,) = self.restore_arrays([photo.rgb], grey, progress=progress, reserve=reserve, view=view)
+        rgb = self._restore_visible(
+            photo.rgb, photo.transparency, grey=photo.grey, progress=progress, reserve=reserve, view=view
+        )
         notes = (views.NOTE,) if self.way(photo.rgb.shape[0], photo.rgb.shape[1], view) == "views" else ()
         return dataclasses.replace(photo, rgb=rgb, notes=photo.notes + notes)
 
@@ -329,46 +330,50 @@ class Restorer:
         besides = 3 * sum(image.size * 4 for image in images) if len(self.poses) > 1 else 0
         return 3 * sum(image.nbytes for image in images) + besides
 
-    def _restore_array(self, image: np.ndarray, progress: Progress) -> np.ndarray:
+    def _restore_array(
+        self, image: np.ndarray, progress: Progress, alpha: np.ndarray | None = None
+    ) -> np.ndarray:
         if image.size == 0:
             raise MaximirError(f"the image is empty: its shape is {list(image.shape)}")
         match image.shape:
             case (_, _):
                 rgb = np.repeat(image[..., None], 3, axis=-1)
-                return self.restore_arrays([rgb], [True], progress=progress)[0][..., 0]
-            case (_, _, 3):  # a grey picture stays grey, as it does in a file
-                return self.restore_arrays([image], [is_grey(image)], progress=progress)[0]
+                return self._restore_visible(rgb, alpha, grey=True, progress=progress)[..., 0]
+            case (_, _, 3):
+                return self._restore_visible(image, alpha, progress=progress)
             case (_, _, 4):
-                rgb = self._restore_array(image[..., :3], progress)
+                rgb = self._restore_visible(image[..., :3], image[..., 3], progress=progress)
                 return np.concatenate([rgb, image[..., 3:]], axis=-1)
         raise MaximirError(f"arrays are [H, W, 3], [H, W] or [H, W, 4], not {list(image.shape)}")
 
-    def _restore_pil(self, image: Image.Image, progress: Progress) -> Image.Image:
-        if image.mode in ("I", "F"):
-            raise MaximirError(f"PIL images of mode {image.mode} have no fixed full scale: pass an array")
-        if image.mode in ("La", "RGBa"):  # premultiplied alpha
-            image = image.convert(image.mode.upper())
-        transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
-        if image.mode.startswith("I;16"):
-            grey = np.asarray(image).astype(np.uint16)
-            values = self._restore_array(grey, progress)
-            if transparent:  # one grey is: as before, and no other pixel may become it
-                key = int(image.info["transparency"])
-                values[values == key] = key + 1 if key == 0 else key - 1
-                values[grey == key] = key
-            restored = Image.fromarray(values)
-            restored.info = dict(image.info)
-            return restored
-        elif image.mode in ("1", "L", "LA"):
-            restored = Image.fromarray(self._restore_array(np.asarray(image.convert("L")), progress))
-            if transparent:
-                restored = Image.merge("LA", (restored, image.convert("LA").getchannel("A")))
-        else:
-            restored = Image.fromarray(
-                self._restore_array(np.asarray(image.convert("RGBA" if transparent else "RGB")), progress)
-            )
-        restored.info = {key: value for key, value in image.info.items() if key != "transparency"}
+    def _restore_visible(
+        self,
+        rgb: np.ndarray,
+        alpha: np.ndarray | None,
+        *,
+        grey: bool = False,
+        progress: Progress = silent,
+        reserve: int = 0,
+        view: str | None = None,
+    ) -> np.ndarray:
+        """Restore `[H, W, 3]`; colours where `alpha` `[H, W]` is 0 stay, and do not change the others.
+
+        A grey image stays grey, as it does in a file.
+        """
+        hidden = None if alpha is None else alpha <= 0
+        hidden = hidden if hidden is not None and hidden.any() else None
+        visible = rgb if hidden is None else transparency.fill(rgb, hidden)
+        reserve += 0 if hidden is None else visible.nbytes
+        (restored,) = self.restore_arrays(
+            [visible], [grey or is_grey(visible)], progress=progress, reserve=reserve, view=view
+        )
+        if hidden is not None:
+            np.copyto(restored, rgb, where=hidden[..., None])
         return restored
+
+    def _restore_pil(self, image: Image.Image, progress: Progress) -> Image.Image:
+        pixels, alpha, info = pil.to_arrays(image)
+        return pil.from_arrays(self._restore_array(pixels, progress, alpha), alpha, info)
 
 
 def choose_device(name: str) -> torch.device:

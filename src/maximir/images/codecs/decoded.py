@@ -1,4 +1,4 @@
-"""What the decoders of image files give.
+"""Result of the decoders of image files.
 
 Shapes: H height, W width, C channels: grey or RGB, and alpha behind them.
 """
@@ -21,4 +21,4 @@ class Decoded(NamedTuple):
     pixels: np.ndarray  # [H, W, C] uint8 or uint16
     metadata: Metadata
     notes: tuple[str, ...]
-    turned: bool = False  # is upright now, but was not stored so
+    turned: bool = False  # rotated on decoding

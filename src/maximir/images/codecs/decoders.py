@@ -14,7 +14,7 @@ import numpy as np
 from PIL import AvifImagePlugin, BmpImagePlugin, ImageFile, ImageOps
 
 from maximir.errors import DamagedImage, MaximirError, UnsupportedImage
-from maximir.images.codecs import jxl
+from maximir.images.codecs import bitmap, heif, jxl
 from maximir.images.codecs.decoded import CheckSize, Decoded
 from maximir.images.metadata import exif, ifd, profiles, xmp
 from maximir.images.metadata.fields import Metadata
@@ -38,7 +38,7 @@ INSTALL = "pip install 'maximir[formats]'"
 
 
 def kind_of(data: bytes) -> str | None:
-    """What the file is, by how it begins; None: nothing that is known here."""
+    """Return the kind of file by its first bytes; None if it is unknown."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
     if data.startswith(b"\xff\xd8\xff"):
@@ -67,42 +67,42 @@ def _kind_of_heif(data: bytes) -> str | None:
 
 
 def is_odd_avif(data: bytes) -> bool:
-    """Of a kind that libheif, behind libvips, does not read: a sequence; or not well: one without colours.
+    """Return whether libheif, behind libvips, reads the file badly: a sequence, or one without colours.
 
-    (It leaves the latter's grey levels in the narrow range of video.)
+    It leaves grey levels in the narrow range of video.
     """
     return data[8:12] == b"avis" or bool(_av1_flags(data) & MONOCHROME)
 
 
 def _av1_flags(data: bytes) -> int:
-    """Of the first image's configuration."""
+    """Return the flags of the first image's configuration."""
     at = data.find(b"av1C", 0, 65_536)
     return data[at + 6] if 0 < at < len(data) - 6 else 0
 
 
 def unpacked(pixels: np.ndarray, bits: int) -> np.ndarray:
-    """uint16 with `bits` at the upper end, as libheif's readers give → the full range, rounded."""
+    """Stretch uint16 with `bits` at the upper end, as libheif decodes them, to the full range, rounded."""
     most = (1 << bits) - 1
     table = (np.arange(most + 1) * 65_535 + most // 2) // most
     return table.astype(np.uint16)[pixels >> (16 - bits)]
 
 
 def packed(pixels: np.ndarray, bits: int) -> np.ndarray:
-    """uint16 of full range → rounded to `bits`, at the upper end. Undoes `unpacked`."""
+    """Round uint16 of full range to `bits` at the upper end. Undoes `unpacked`."""
     most = (1 << bits) - 1
     table = (np.arange(65_536) * most + 32_767) // 65_535
     return (table << (16 - bits)).astype(np.uint16)[pixels]
 
 
 def heic(data: bytes, check_size: CheckSize) -> Decoded:
-    """The primary image, turned as the container says; EXIF's orientation does not count there."""
+    """Decode the primary image, rotated as the container states; EXIF's orientation does not count there."""
     library = _optional("pillow_heif", "HEIC")
     try:
         file = library.open_heif(data, convert_hdr_to_8bit=False)
         image = file[file.primary_index]
         check_size(*image.size)
         bits = int(image.info.get("bit_depth", 8))
-        # A copy, for the memory is the file's; and without what pads its rows.
+        # A copy, because the memory belongs to the file, and without the padding of its rows.
         pixels = np.array(image)[:, : image.size[0]]
     except MaximirError:
         raise
@@ -118,17 +118,17 @@ def heic(data: bytes, check_size: CheckSize) -> Decoded:
     if info.get("aux") or info.get("depth_images"):
         notes.append("depth or gain map left out")
     metadata = _of_pillow(info)
-    numbers = info.get("nclx_profile")
-    if numbers and "icc-profile-data" not in metadata:
-        primaries, transfer = numbers["color_primaries"], numbers["transfer_characteristics"]
-        metadata |= profiles.described(int(primaries), int(transfer), grey=pixels.shape[2] < 3)
+    numbers = None
+    if nclx := info.get("nclx_profile"):
+        numbers = heif.as_cicp(int(nclx["color_primaries"]), int(nclx["transfer_characteristics"]))
+    metadata |= profiles.chosen(numbers, metadata.pop("icc-profile-data", None), grey=pixels.shape[2] < 3)
     if pixels.dtype == np.uint16:
         metadata["bits-per-sample"] = bits
     return Decoded(np.ascontiguousarray(pixels), metadata, tuple(notes), turned=_was_turned(metadata))
 
 
 def jpeg_xl(data: bytes, check_size: CheckSize) -> Decoded | bytes:
-    """The image; or the JPEG file that was packed into this one without loss."""
+    """Decode the image, or return the JPEG file that was packed into this one without loss."""
     header = jxl.header(data)
     check_size(header.width, header.height)
     library = _optional("pillow_jxl", "JPEG XL")
@@ -136,9 +136,9 @@ def jpeg_xl(data: bytes, check_size: CheckSize) -> Decoded | bytes:
         is_jpeg, info, samples, icc, boxes = library.Decoder(num_threads=0)(data)
     except MemoryError:
         raise
-    except Exception as error:  # whose words are about building libjxl
+    except Exception as error:  # its message is about building libjxl
         raise DamagedImage("the file is truncated or damaged") from error
-    except BaseException as error:  # a panic of the Rust library, which is no Exception
+    except BaseException as error:  # a panic of the Rust library is not an Exception
         if type(error).__name__ != "PanicException":
             raise
         raise DamagedImage("the file is damaged in a way that its decoder does not expect") from error
@@ -155,11 +155,13 @@ def jpeg_xl(data: bytes, check_size: CheckSize) -> Decoded | bytes:
         notes.append("first of several frames")
     if header.bits > 8 and dtype is np.uint8:
         notes.append(f"{header.bits} bit reduced to 8")
-    metadata: Metadata = {"icc-profile-data": bytes(icc)} if icc and not _says_srgb(icc) else {}
+    grey = pixels.size < 3 * info.width * info.height
+    profile = bytes(icc) if icc and not _says_srgb(icc) else None
+    metadata = profiles.chosen(profiles.numbers_in(icc), profile, grey=grey)
     for box in boxes:
         kind, body = bytes(box.box_type), bytes(box.data)
         if kind == b"Exif":
-            # 4 bytes say where in the rest it begins; some programs leave them out.
+            # 4 bytes state the offset in the rest; some programs omit them.
             start = 0 if body[:4] in ifd.STARTS else 4 + int.from_bytes(body[:4], "big")
             metadata.setdefault("exif-data", body[start:])
         elif kind == b"xml ":
@@ -172,25 +174,30 @@ def jpeg_xl(data: bytes, check_size: CheckSize) -> Decoded | bytes:
 
 
 def _says_srgb(icc: bytes) -> bool:
-    """The decoder makes up a profile where the file says "sRGB": it need not be carried along."""
+    """Return whether the decoder invented the profile for a file marked "sRGB": it need not be kept."""
     marks = ("sRGB", "RGB_D65_SRG_Rel_SRG", "Gra_D65_Rel_SRG")
     return icc[4:8] == b"jxl " and any(mark.encode("utf-16-be") in icc for mark in marks)
 
 
 def bmp(data: bytes, check_size: CheckSize) -> Decoded:
-    return _by_pillow(BmpImagePlugin.BmpImageFile, data, check_size)
+    decoded = _by_pillow(BmpImagePlugin.BmpImageFile, data, check_size)
+    colours, notes = bitmap.colours(data, grey=decoded.pixels.shape[2] < 3)
+    return decoded._replace(metadata=decoded.metadata | colours, notes=(*decoded.notes, *notes))
 
 
 def odd_avif(data: bytes, check_size: CheckSize) -> Decoded:
-    """In 8 bits, as Pillow has it."""
+    """Decode in 8 bits, with Pillow."""
     decoded, flags = _by_pillow(AvifImagePlugin.AvifImageFile, data, check_size), _av1_flags(data)
+    icc = decoded.metadata.pop("icc-profile-data", None)
+    metadata = decoded.metadata | profiles.chosen(heif.numbers(data), icc, grey=decoded.pixels.shape[2] < 3)
+    decoded = decoded._replace(metadata=metadata)
     if not flags & MORE_THAN_8:
         return decoded
     return decoded._replace(notes=(*decoded.notes, f"{12 if flags & TWELVE else 10} bit reduced to 8"))
 
 
 def _by_pillow(reader: type[ImageFile.ImageFile], data: bytes, check_size: CheckSize) -> Decoded:
-    """The first frame. Not by `Image.open`, which knows formats that nobody has tried to break."""
+    """Decode the first frame. `Image.open` is avoided: it accepts formats that are not fuzzed here."""
     try:
         with reader(io.BytesIO(data)) as image:
             check_size(*image.size)
@@ -212,7 +219,7 @@ def _by_pillow(reader: type[ImageFile.ImageFile], data: bytes, check_size: Check
 
 
 def _of_pillow(info: Mapping[Any, Any]) -> Metadata:
-    """What Pillow and its like call by other names."""
+    """Translate the `info` of Pillow and of libraries like it."""
     metadata: Metadata = {}
     if icc := info.get("icc_profile"):
         metadata["icc-profile-data"] = bytes(icc)
@@ -226,7 +233,7 @@ def _of_pillow(info: Mapping[Any, Any]) -> Metadata:
 
 
 def _was_turned(metadata: Metadata) -> bool:
-    """As EXIF says: the decoders do not, and the containers seldom differ."""
+    """Return whether EXIF states a rotation: decoders do not report theirs, and containers seldom differ."""
     return exif.orientation(metadata.get("exif-data", b"")) > 1
 
 

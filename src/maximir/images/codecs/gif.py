@@ -1,20 +1,21 @@
-"""What libvips leaves behind in a GIF: comments and XMP."""
+"""Parts of a GIF that libvips does not read: comments, XMP and the profile."""
 
 from __future__ import annotations
 
 from maximir.images.metadata.fields import Metadata
 
-EXTENSION, IMAGE, COMMENT, APPLICATION = 0x21, 0x2C, 0xFE, 0xFF
+EXTENSION, IMAGE, TRAILER, COMMENT, APPLICATION = 0x21, 0x2C, 0x3B, 0xFE, 0xFF
 XMP, XMP_TAIL = (
     b"\x0bXMP DataXMP",
     b"\1\xff\xfe",
-)  # a packet in no blocks, and what leads readers of blocks over it
-MOST_BLOCKS = 10_000  # that are looked at
+)  # a packet without blocks, and the tail that lets block readers skip it
+ICC = b"\x0bICCRGBG1012"
+MOST_BLOCKS = 10_000  # read at most
 MOST_BYTES = 2**20  # of comments
 
 
 def described(gif: bytes) -> Metadata:
-    """What the file says about the picture, as far as it can be followed."""
+    """Return the metadata of a GIF, as far as its blocks are complete."""
     found: Metadata = {}
     comments: list[bytes] = []
     try:
@@ -30,6 +31,8 @@ def described(gif: bytes) -> Metadata:
                 elif kind == APPLICATION and gif.startswith(XMP, start):
                     tail = gif.find(XMP_TAIL, start, at)
                     found.setdefault("xmp-data", gif[start + len(XMP) : tail])
+                elif kind == APPLICATION and gif.startswith(ICC, start):
+                    found.setdefault("icc-profile-data", _joined(gif, start + len(ICC)))
             else:
                 break
     except IndexError:  # cut off
@@ -39,13 +42,29 @@ def described(gif: bytes) -> Metadata:
     return found
 
 
+def end(gif: bytes) -> int:
+    """Return where the file's blocks end; its length if they cannot be followed."""
+    try:
+        at = 13 + _colours(gif[10])
+        for _ in range(MOST_BLOCKS):
+            if gif[at] == IMAGE:
+                at = _end(gif, at + 11 + _colours(gif[at + 9]))
+            elif gif[at] == EXTENSION:
+                at = _end(gif, at + 2)
+            else:
+                return at + 1 if gif[at] == TRAILER else len(gif)
+    except IndexError:
+        pass
+    return len(gif)
+
+
 def _colours(flags: int) -> int:
-    """Bytes of a table of colours."""
+    """Return the bytes of a table of colours."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
 def _end(gif: bytes, at: int) -> int:
-    """Behind the blocks that begin there."""
+    """Return the offset after the blocks that begin at `at`."""
     while length := gif[at]:
         at += 1 + length
     return at + 1

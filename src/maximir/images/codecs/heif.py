@@ -1,16 +1,30 @@
-"""EXIF in AVIF files: libvips would write it anew."""
+"""Boxes of AVIF files: colours by numbers, and EXIF, which libvips would write anew."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
 
-# What libvips is given to make an item of, and what stands in its place then.
+# Block that libvips makes an item of, and that `with_exif` replaces.
 PLACEHOLDER = b"II*\0" + struct.pack("<IHHHIII", 8, 1, 0x0112, 3, 1, 1, 0)
 
 
+MOST_SEARCHED = 65_536  # bytes
+
+
+def numbers(heif: bytes) -> bytes | None:
+    """Return the colours of the first image by numbers, if it has them."""
+    at = heif.find(b"colrnclx", 0, MOST_SEARCHED) + 8
+    return as_cicp(*struct.unpack_from(">HH", heif, at)) if 8 <= at <= len(heif) - 4 else None
+
+
+def as_cicp(primaries: int, transfer: int) -> bytes:
+    """Return the numbers as a PNG's cICP states them: those of RGB in full range, as pixels are decoded."""
+    return bytes((min(primaries, 255), min(transfer, 255), 0, 1))
+
+
 def with_exif(avif: bytes, block: bytes) -> bytes:
-    """`avif`, as libheif writes it, whose EXIF item is this block: at the file's end, in a box of its own.
+    """Replace the EXIF item of an AVIF, as libheif writes it, by this block in a new box at the end.
 
     Raises:
         ValueError: there is no such item.
@@ -30,17 +44,22 @@ def with_exif(avif: bytes, block: bytes) -> bytes:
 
 
 def boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, and where the content begins and ends."""
+    """Yield kind, begin and end of the content of each box."""
     while start + 8 <= end:
         length, kind = struct.unpack_from(">I4s", data, start)
-        if length < 8 or start + length > end:
+        head = 8
+        if length == 1 and start + 16 <= end:
+            length, head = int.from_bytes(data[start + 8 : start + 16], "big"), 16
+        elif length == 0:  # to the end
+            length = end - start
+        if length < head or start + length > end or not kind.strip(b"\0"):
             return
-        yield kind, start + 8, start + length
+        yield kind, start + head, start + length
         start += length
 
 
 def _extent(avif: bytes) -> tuple[int, int, int, int, int]:
-    """Of the EXIF item: where its offset and its length are written, its base, its place and length."""
+    """Find the EXIF item: where its offset and its length are written, its base, its place and length."""
     meta = {kind: (begin, end) for kind, begin, end in boxes(avif, 0, len(avif))}.get(b"meta")
     inside = {kind: (a, b) for kind, a, b in boxes(avif, meta[0] + 4, meta[1])} if meta else {}
     if b"iinf" not in inside or b"iloc" not in inside:

@@ -1,4 +1,4 @@
-"""What libvips does not say about a JPEG"""
+"""Parts of a JPEG that libvips does not report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-from maximir.images.codecs import tiff
+from maximir.images.codecs import png, tiff
 from maximir.images.metadata import exif, ifd, iptc, xmp
 from maximir.images.metadata.fields import Metadata
 
@@ -17,10 +17,10 @@ HUFFMAN = (0xC0, 0xC1, 0xC2)  # frames of such codes: every block takes one bit 
 APP0, APP1, APP2, APP11, APP13, APP14, APP15, COMMENT = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xEE, 0xEF, 0xFE
 # Segments that are about how the file is written (as is APP14), or that libvips carries; JFXX has thumbnails.
 WRITERS = (b"JFIF\0", b"JFXX\0", b"ICC_PROFILE\0", b"MPF\0", b"Ducky", b"urn:iso:std:iso:ts:21496")
-JUMBF = b"JP"  # boxes of JPEG's further parts: signatures above all, which hold for these very pixels alone
+JUMBF = b"JP"  # boxes of JPEG's further parts: above all signatures, which hold only for the original pixels
 LONG_FIELDS = {tiff.MAKER_NOTE: "maker notes", 0x9286: "EXIF's comment"}
 MOST_EXIF = 4 * 2**20  # bytes of a block in several segments
-MOST_BEHIND = 64  # bytes behind the picture that are not worth a word
+MOST_BEHIND = 64  # bytes behind the picture that need no note
 XMP, MORE_XMP = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 MOST = 65_533  # bytes of a segment
 PER_MM = {1: 25.4, 2: 10.0}  # units of JFIF
@@ -31,7 +31,7 @@ VIDEOS = (b"MotionPhoto=", b"MicroVideo=", b"GCamera:MotionPhoto>", b"GCamera:Mi
 
 
 def segments(jpeg: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and body of the segments before the first scan; then the scan's marker and what follows it."""
+    """Yield marker and body of the segments before the first scan, then its marker and all after it."""
     at = 2
     while at + 4 <= len(jpeg):
         if jpeg[at] != 0xFF:
@@ -48,7 +48,7 @@ def segments(jpeg: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def is_cut(jpeg: bytes) -> bool:
-    """Whether it is too short for the size that it tells. libjpeg would make up the rest, and only warn."""
+    """Return whether the file is too short for its size. libjpeg would invent the rest, and only warn."""
     for marker, body in segments(jpeg):
         if marker in HUFFMAN and len(body) > 5:
             height, width = struct.unpack_from(">HH", body, 1)
@@ -57,7 +57,7 @@ def is_cut(jpeg: bytes) -> bool:
 
 
 def notes(jpeg: bytes) -> tuple[str, ...]:
-    """On pictures and videos besides the first picture."""
+    """Return notes on pictures and videos besides the first picture."""
     found, listed, pictures, gain_map, video, behind = [], False, 1, False, False, 0
     for marker, body in segments(jpeg):
         if marker in (APP1, APP2):
@@ -66,7 +66,7 @@ def notes(jpeg: bytes) -> tuple[str, ...]:
         if marker == APP2 and body.startswith(b"MPF\0"):
             listed, pictures = True, max(pictures, len(entries(body[4:])))
         if marker == START_OF_SCAN:
-            # In a scan 0xFF is followed by 0 or by a marker: this is the end, or in a table by chance.
+            # In a scan 0xFF is followed by 0 or by a marker, so this is the end, or a coincidence in a table.
             end = body.find(END_OF_IMAGE)
             behind = len(body[end + 2 :].rstrip(b"\0")) if end >= 0 else 0
             video &= end >= 0 and b"ftyp" in body[end:]
@@ -76,13 +76,13 @@ def notes(jpeg: bytes) -> tuple[str, ...]:
         found.append(f"first of {pictures} pictures")
     if video:
         found.append("video left out")
-    if behind > MOST_BEHIND and not found and not listed:  # a large thumbnail is not worth a word
+    if behind > MOST_BEHIND and not found and not listed:  # a large thumbnail needs no note
         found.append(f"{behind:,} bytes behind the picture left out")
     return tuple(found)
 
 
 def entries(directory: bytes) -> list[int]:
-    """The kinds of the pictures in a file of several, without thumbnails."""
+    """Return the kinds of the pictures in a file of several, without thumbnails."""
     try:
         reader = ifd.Reader(directory)
         fields, _ = reader.directory(reader.first())
@@ -97,7 +97,7 @@ def entries(directory: bytes) -> list[int]:
 
 
 def described(jpeg: bytes) -> tuple[Metadata, tuple[str, ...]]:
-    """What the file says about the picture, and notes on what of it is broken."""
+    """Return the picture's metadata, and notes on damaged parts of it."""
     found: Metadata = {}
     resources: list[bytes] = []
     comments: list[bytes] = []
@@ -133,7 +133,7 @@ def described(jpeg: bytes) -> tuple[Metadata, tuple[str, ...]]:
         found["comments"] = tuple(comments)
     if others:
         found["jpeg-segments"] = bytes(others)
-    said = ("content credentials, which were for the picture as it was, left out",) if signed else ()
+    said = (png.CREDENTIALS_NOTE,) if signed else ()
     packet = found.get("xmp-data", b"")
     if (guid := xmp.extended_by(packet)) is None:
         return found, said
@@ -146,7 +146,7 @@ def described(jpeg: bytes) -> tuple[Metadata, tuple[str, ...]]:
 
 
 def _assembled(parts: list[tuple[int, int, bytes]]) -> bytes:
-    """An extension of XMP from its segments; nothing if one is missing."""
+    """Join an extension of XMP from its segments; return nothing if one is missing."""
     whole = bytearray()
     for at, _, data in sorted(parts):
         if at == len(whole):  # others are repeated
@@ -155,7 +155,7 @@ def _assembled(parts: list[tuple[int, int, bytes]]) -> bytes:
 
 
 def with_metadata(jpeg: bytes, metadata: Metadata) -> tuple[bytes, tuple[str, ...]]:
-    """`jpeg` with segments for what is known of the picture, and notes on what is too long for them."""
+    """Add segments for the metadata to `jpeg`; return it with notes on what is too long for them."""
     added, notes = _resolution(metadata), []
     if block := metadata.get("exif-data"):
         fitting, said = _fitting(block)
@@ -176,13 +176,13 @@ def with_metadata(jpeg: bytes, metadata: Metadata) -> tuple[bytes, tuple[str, ..
         for at in range(0, len(comment), MOST):
             added += segment(COMMENT, comment[at : at + MOST])
     at = 2
-    if jpeg[2:4] == bytes((0xFF, APP0)):  # what libvips says of the resolution
+    if jpeg[2:4] == bytes((0xFF, APP0)):  # libvips's resolution
         at += 2 + int.from_bytes(jpeg[4:6], "big")
     return b"".join((jpeg[:2], added, memoryview(jpeg)[at:])), tuple(notes)
 
 
 def _fitting(block: bytes) -> tuple[bytes, list[str]]:
-    """An EXIF block as long as a segment may be, and what had to be left out for that."""
+    """Shorten an EXIF block to the length of a segment; return it with notes on what was left out."""
     room = MOST - len(exif.PREFIX)
     if len(block) <= room:
         return block, []
@@ -198,7 +198,7 @@ def _fitting(block: bytes) -> tuple[bytes, list[str]]:
 
 
 def names(others: bytes) -> str:
-    """What segments call themselves: "FLIR, CIFF"."""
+    """Return the names at the beginning of segments: "FLIR, CIFF"."""
     found = []
     for _, body in segments(b"\xff\xd8" + others):
         match = re.match(rb"[ -~]{2,16}", body)
@@ -211,7 +211,7 @@ def segment(marker: int, body: bytes) -> bytes:
 
 
 def _extension(packet: bytes) -> bytes:
-    """The second part of XMP in as many segments as it takes."""
+    """Return segments for the second part of XMP."""
     guid = hashlib.md5(packet, usedforsecurity=False).hexdigest().upper().encode()
     step = MOST - len(MORE_XMP) - 40
     return b"".join(
@@ -221,13 +221,13 @@ def _extension(packet: bytes) -> bytes:
 
 
 def _resolution(metadata: Metadata) -> bytes:
-    """A JFIF segment; none where EXIF says the same. Without a resolution it says that pixels are square."""
+    """Return a JFIF segment, or nothing if EXIF states the same. Without a resolution, pixels are square."""
     stated = exif.resolution(metadata.get("exif-data", b""))
     x, y = metadata.get("xres", 0.0), metadata.get("yres", 0.0)
     if stated and (not x or exif.agree(stated, metadata)):
         return b""
     unit, densities = 0, (1, 1)
-    for kind, per_mm in PER_MM.items():  # inches, or centimetres where that is nearer
+    for kind, per_mm in PER_MM.items():  # inches, or centimetres if more exact
         rounded = round(x * per_mm), round(y * per_mm)
         if all(0 < value < 2**16 for value in rounded) and (
             unit == 0 or abs(x * per_mm - rounded[0]) + 1e-3 < abs(x * 25.4 - densities[0])

@@ -26,7 +26,7 @@ class Header(NamedTuple):
 
 
 def header(data: bytes) -> Header:
-    """Raises DamagedImage: there is none."""
+    """Read the header. Raises DamagedImage if there is none."""
     try:
         return _header(_Bits(_codestream(data)))
     except (struct.error, IndexError) as error:
@@ -34,7 +34,7 @@ def header(data: bytes) -> Header:
 
 
 def _codestream(data: bytes) -> bytes:
-    """How it begins; in a container it stands in a box."""
+    """Return the beginning of the codestream, which in a container is in a box."""
     if data.startswith(STARTS[0]):
         return data[2:100]
     at = 0
@@ -45,7 +45,7 @@ def _codestream(data: bytes) -> bytes:
             (length,) = struct.unpack_from(">Q", data, start)
             start += 8
         if kind in (b"jxlc", b"jxlp"):
-            start += 4 if kind == b"jxlp" else 0  # a number: the first part comes first
+            start += 4 if kind == b"jxlp" else 0  # its number; the first part comes first
             return data[start + 2 : start + 100]
         if length < start - at:
             raise IndexError
@@ -66,7 +66,7 @@ class _Bits:
         return taken
 
     def choose(self, ways: tuple[tuple[int, int], ...]) -> int:
-        """Two bits say which way: how many bits follow, and what is added."""
+        """Read two bits that choose how many bits follow and what is added to them."""
         bits, offset = ways[self.take(2)]
         return self.take(bits) + offset
 
@@ -82,7 +82,7 @@ def _size(bits: _Bits) -> tuple[int, int]:
 
 def _header(bits: _Bits) -> Header:
     width, height = _size(bits)
-    if bits.take(1):  # everything as usual
+    if bits.take(1):  # all defaults
         return Header(width, height, 8, False)
     animated = False
     if bits.take(1):

@@ -1,4 +1,4 @@
-"""Camera raw files, by content: what they are called, for they are not developed here.
+"""Names of camera raw files, recognised by content: they are not developed here.
 
 Most are TIFFs whose first picture is a small preview; nobody wants that restored instead of the photograph.
 """
@@ -11,7 +11,7 @@ import struct
 from maximir.images.codecs import tiff
 from maximir.images.metadata import ifd
 
-# How files begin that are no TIFFs, or nearly.
+# First bytes of files that are not TIFFs, or not quite.
 STARTS = {
     b"FUJIFILMCCD-RAW": "Fujifilm RAF",
     b"IIU\0": "Panasonic RW2",
@@ -24,7 +24,7 @@ STARTS = {
     b"ARRI": "ARRIRAW",
 }
 CR3 = b"ftypcrx "
-# At byte 8 of TIFFs, where in others pixels may stand.
+# At byte 8 of TIFFs; in other TIFFs pixels may be there.
 CR2, IIQ = b"CR\x02\0", re.compile(rb"IIII.waR|MMMMRaw.", re.DOTALL)
 CR2_DIRECTORY = b"\x10\0\0\0"  # at byte 4
 DNG_VERSION = 50706
@@ -35,7 +35,7 @@ OTHERS = "sensor data in a TIFF"
 
 
 def refusal(data: bytes) -> str | None:
-    """What to tell whoever hands in a raw file; None: it is none."""
+    """Return the error message for a raw file; None if it is none."""
     called = name(data)
     return called and (
         f"is a camera raw file ({called}), which is not developed here; "
@@ -44,7 +44,7 @@ def refusal(data: bytes) -> str | None:
 
 
 def name(data: bytes) -> str | None:
-    """What kind of raw the file is, in words; None: it is none."""
+    """Return the name of the kind of raw file; None if it is none."""
     for start, called in STARTS.items():
         if data.startswith(start):
             return called

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maximir.images.metadata import exif, ifd, iptc
+from maximir.images.metadata import exif, ifd, iptc, profiles
 from maximir.images.metadata.fields import Metadata
 
 XMP, IPTC, PHOTOSHOP = 700, 33723, 34377
@@ -24,10 +24,11 @@ PREDICTOR, HORIZONTAL = 317, 2
 STRIPS, TILES = 273, 324  # offsets into the file
 RESOLUTION = (282, 283, 296)
 WIDTH, HEIGHT, SUB_IFDS = 256, 257, 330
+BITS, REFERENCE = 258, 532
 SUBFILE_TYPE, SMALLER, MASK = 254, 1, 4
 OLD_SUBFILE_TYPE, OLD_SMALLER = 255, 2
-BELOW = 1 << 20  # ours: not a page, but below one
-# Of a directory, the fields that say how pixels are stored, or that are carried in another way.
+BELOW = 1 << 20  # maximir's own flag: not a page, but below one
+# Fields about the storage of pixels, or kept in another way.
 # fmt: off
 LAYOUT = frozenset((
     254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281, 284, 288, 289,
@@ -36,16 +37,34 @@ LAYOUT = frozenset((
     512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 559, 32995, 32996, 32997, 32998, 34675,
     37724, 50674, 50706, 50707, XMP, IPTC, PHOTOSHOP, exif.EXIF, exif.GPS, exif.INTEROP, *RESOLUTION,
 ))
+# Those of them that are not only about storage: left out with a note.
+LOST = {
+    263: "halftoning", 264: "halftoning", 265: "halftoning", 321: "halftoning",
+    280: "range of samples", 281: "range of samples", 340: "range of samples", 341: "range of samples",
+    290: "response curve", 291: "response curve", 300: "response curve",
+    301: "transfer function", 342: "transfer function",
+    333: "ink names",
+    343: "clipping path", 344: "clipping path", 345: "clipping path",
+    351: "OPI proxy",
+    400: "TIFF-FX", 401: "TIFF-FX", 402: "TIFF-FX", 403: "TIFF-FX", 404: "TIFF-FX", 405: "TIFF-FX",
+    433: "TIFF-FX", 434: "TIFF-FX",
+    532: "reference black and white",
+    37724: "layers",
+}
 # fmt: on
+USUAL = {263: (1,), 280: (0,), 340: (0,)}  # values that say nothing; of 281 and 341 the largest sample
+LARGEST = (281, 341)
 MAKER_NOTE = 0x927C
+WHITE_POINT, PRIMARIES = 318, 319
 SAMPLES, EXTRA_SAMPLES = 277, 338
-# A channel behind the colours; alpha that they are multiplied by, or not.
+# Kinds of the channel behind the colours: another one, premultiplied alpha, straight alpha.
 UNSPECIFIED, ASSOCIATED, UNASSOCIATED = 0, 1, 2
+SEPARATED, GREYS = 5, (0, 1)  # photometrics
 COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4}  # channels by photometric
 MAX_PAGES = 1000
-MOST_LEFT_OUT = 8  # fields, for a block to fit
-MAX_FIELDS, MAX_FIELD, MAX_FIELDS_BYTES = 512, 2**20, 4 * 2**20  # what we copy of a directory
-NOT_COPIED = "some fields of the TIFF left out, too long or too many"
+MOST_LEFT_OUT = 8  # fields left out so that a block fits
+MAX_FIELDS, MAX_FIELD, MAX_FIELDS_BYTES = 512, 2**20, 4 * 2**20  # limits for copying a directory
+NOT_COPIED = "some fields of the TIFF left out: too long, too many, or of 64 bits"
 MOVED = "maker notes moved: what they point to in the file may not be found"
 
 
@@ -61,7 +80,7 @@ Directory = dict[int, Entry]
 
 
 def described(data: bytes) -> tuple[Metadata, tuple[str, ...]]:
-    """What the file says about the picture of its first directory, and notes on what of it is not carried."""
+    """Return the metadata of the first directory, and notes on what of it is not kept."""
     try:
         reader = ifd.Reader(data)
         fields, _ = reader.directory(reader.first())
@@ -82,13 +101,55 @@ def described(data: bytes) -> tuple[Metadata, tuple[str, ...]]:
     if block := _block(reader, fields, notes):
         found |= exif.resolution(block)
         tags = {field.tag for field in fields} - LAYOUT
-        if tags or ifd.numbers(reader, fields, exif.EXIF, exif.GPS):  # otherwise it would be invented
+        if tags or ifd.numbers(reader, fields, exif.EXIF, exif.GPS):  # otherwise EXIF would be invented
             found["exif-data"] = block
-    return found, tuple(dict.fromkeys(notes))
+    return found, tuple(dict.fromkeys([*notes, *_lost(reader, fields), *_below(data)]))
+
+
+def _lost(reader: ifd.Reader, fields: list[ifd.Field]) -> list[str]:
+    """Return notes on fields that are neither carried nor only about storage."""
+    values = ifd.numbers(reader, fields, PHOTOMETRIC, BITS, *LOST)
+    largest = (1 << max(values.get(BITS, (1,)))) - 1
+    names = []
+    for field in fields:
+        usual = {largest} if field.tag in LARGEST else set(USUAL.get(field.tag, ()))
+        is_layout = field.tag == REFERENCE and values.get(PHOTOMETRIC) == (YCBCR,)
+        if (
+            field.tag in LOST
+            and not is_layout
+            and not (usual and usual >= set(values.get(field.tag, (None,))))
+        ):
+            names.append(LOST[field.tag])
+    return [f"{', '.join(dict.fromkeys(names))} left out"] if names else []
+
+
+def _below(data: bytes) -> list[str]:
+    """Return a note on pictures below the first that are not smaller copies of it."""
+    count = sum(bool(each.kind & BELOW) and not each.kind & SMALLER for each in pictures(data))
+    return [f"{count} pictures below the first left out"] if count else []
+
+
+def colours(data: bytes) -> Metadata:
+    """Return metadata with a profile for the chromaticities that the file states beside none, if it does."""
+    try:
+        reader = ifd.Reader(data)
+        fields, _ = reader.directory(reader.first())
+        (photometric, *_) = ifd.numbers(reader, fields, PHOTOMETRIC).get(PHOTOMETRIC, (-1,))
+        values = {field.tag: reader.value(field) for field in fields if field.tag in (WHITE_POINT, PRIMARIES)}
+        ratios = struct.unpack(reader.order + "16I", values[PRIMARIES] + values[WHITE_POINT])
+    except (struct.error, KeyError):
+        return {}
+    if photometric not in (*COLOURS, YCBCR) or photometric == SEPARATED or 0 in ratios[1::2]:
+        return {}
+    parts = [over / under for over, under in zip(ratios[::2], ratios[1::2], strict=True)]
+    points = tuple(zip(parts[::2], parts[1::2], strict=True))
+    if not profiles.are_plausible(points):
+        return {}
+    return profiles.described(profiles.Colours(points), grey=photometric in GREYS)
 
 
 def _extra_sample(reader: ifd.Reader, fields: list[ifd.Field]) -> Metadata:
-    """What kind the last channel is, if there is one behind the colours, and it is not usual alpha."""
+    """Return the kind of the channel behind the colours, if there is one that is not usual alpha."""
     values = ifd.numbers(reader, fields, PHOTOMETRIC, SAMPLES, EXTRA_SAMPLES)
     colours = COLOURS.get(values.get(PHOTOMETRIC, (-1,))[0], 0)
     if not colours or values.get(SAMPLES, (1,))[0] <= colours:
@@ -98,7 +159,7 @@ def _extra_sample(reader: ifd.Reader, fields: list[ifd.Field]) -> Metadata:
 
 
 def multiplied(pixels: np.ndarray) -> np.ndarray:
-    """[H, W, C] with the colours multiplied by alpha, rounded: libvips divides by it on reading."""
+    """Multiply the colours of [H, W, C] by alpha, rounded: libvips divides by it on reading."""
     full = np.iinfo(pixels.dtype).max
     alpha = pixels[..., -1:].astype(np.uint32)
     result = ((pixels * alpha + full // 2) // full).astype(pixels.dtype)
@@ -107,9 +168,9 @@ def multiplied(pixels: np.ndarray) -> np.ndarray:
 
 
 def shortened(block: bytes, limit: int) -> tuple[bytes, tuple[int, ...]] | None:
-    """An EXIF block made anew to have at most `limit` bytes, and the tags of what had to go, longest first.
+    """Rebuild an EXIF block with at most `limit` bytes; return it with the tags left out, longest first.
 
-    None: it cannot be.
+    Returns None if that is impossible.
     """
     reader = ifd.Reader(block)
     fields, _ = reader.directory(reader.first())
@@ -133,7 +194,7 @@ def _block(
     notes: list[str],
     left_out: frozenset[int] = frozenset(),
 ) -> bytes:
-    """An EXIF block of the descriptive fields and the directories of EXIF, GPS and interoperability."""
+    """Build an EXIF block of the descriptive fields and the directories of EXIF, GPS and interoperability."""
     first = _copied(reader, fields, notes, LAYOUT - set(RESOLUTION) | left_out)
     body = bytearray(b"II*\0" if reader.order == "<" else b"MM\0*") + bytes(4)
     pointers = ifd.numbers(reader, fields, exif.EXIF, exif.GPS)
@@ -167,7 +228,10 @@ def _copied(
     found: Directory = {}
     total = 0
     for field in fields:
-        if field.tag in left_out or field.tag in found or field.kind in (16, 17, 18):  # BigTIFF's own
+        if field.tag in left_out or field.tag in found:
+            continue
+        if field.kind in (16, 17, 18):  # BigTIFF's own
+            notes.append(NOT_COPIED)
             continue
         total += field.size
         if field.size > MAX_FIELD or total > MAX_FIELDS_BYTES or len(found) == MAX_FIELDS:
@@ -179,7 +243,7 @@ def _copied(
 
 
 def _append(body: bytearray, order: str, directory: Directory) -> int:
-    """Put a directory at the end; where it begins."""
+    """Append a directory; return its offset."""
     body += bytes(len(body) % 2)
     start = len(body)
     table = struct.pack(order + "H", len(directory))
@@ -195,12 +259,12 @@ def _append(body: bytearray, order: str, directory: Directory) -> int:
 
 
 def byte_order(metadata: Metadata) -> str:
-    """Of the file that is to carry an EXIF block, as of `struct`."""
+    """Return the byte order of the file for an EXIF block, as in `struct`."""
     return ">" if metadata.get("exif-data", b"").startswith(b"MM") else "<"
 
 
 def differences(pixels: np.ndarray) -> np.ndarray:
-    """16-bit samples as the horizontal predictor stores them, big-endian, as libvips does not write them."""
+    """Return 16-bit samples as the horizontal predictor stores them in big-endian files; libvips cannot."""
     stored = pixels.copy()
     stored[:, 1:] -= pixels[:, :-1]
     return stored.byteswap()
@@ -209,7 +273,7 @@ def differences(pixels: np.ndarray) -> np.ndarray:
 def with_metadata(
     tiff: bytes, metadata: Metadata, *, predicted: bool = False
 ) -> tuple[bytes, tuple[str, ...]]:
-    """`tiff`, as libvips writes it, behind the EXIF block and with one directory for both; and notes.
+    """Put `tiff`, as libvips writes it, behind the EXIF block, with one directory for both; add notes.
 
     Args:
         predicted: the samples are `differences`.
@@ -222,13 +286,13 @@ def with_metadata(
     own: Directory = {}
     for field in fields:
         value, unit = reader.value(field), 4 if field.kind in (5, 10) else ifd.SIZES[field.kind]
-        if field.tag in (STRIPS, TILES):  # the file's bytes come behind the block
+        if field.tag in (STRIPS, TILES):  # the file's bytes are moved behind the block
             moved = (at + len(block) - 8 for at in reader.numbers(field))
             own[field.tag] = Entry(ifd.LONG, field.n, struct.pack(f"{order}{field.n}I", *moved))
         else:
             own[field.tag] = Entry(field.kind, field.n, value if order == "<" else swapped(value, unit))
     stated = exif.resolution(metadata.get("exif-data", b""))
-    if "xres" not in metadata or exif.agree(stated, metadata):  # libvips invents some
+    if "xres" not in metadata or exif.agree(stated, metadata):  # libvips invents a resolution
         for tag in RESOLUTION:
             own.pop(tag, None)
     if predicted:
@@ -258,21 +322,22 @@ def with_metadata(
 
 
 def _entries(block: bytearray, own: Directory, besides: tuple[int, ...]) -> tuple[dict[int, bytes], bool]:
-    """The entries of the block's first directory as they stand there, but for the layout except `besides`;
-    and whether all are whole.
+    """Return the entries of the block's first directory, and whether all are complete.
+
+    Fields about the layout are left out, except `besides`.
     """
     reader = ifd.Reader(block)
     start = reader.first()
     fields, end = reader.directory(start)
     wanted = (field for field in fields if field.tag not in LAYOUT or field.tag in besides)
     kept = [field for field in wanted if field.tag not in own]
-    kept.reverse()  # of those that are there twice the first counts
+    kept.reverse()  # the first of repeated fields counts
     entries = {field.tag: bytes(block[field.at : field.at + 12]) for field in kept}
     return entries, len(fields) == (end - start - 2) // 12
 
 
 def _append_both(body: bytearray, order: str, own: Directory, theirs: dict[int, bytes]) -> int:
-    """A directory at the end, of fields with values and of entries whose values stand in `body` already."""
+    """Append a directory of fields with values and of entries whose values are in `body` already."""
     start = _append(body, order, own | {tag: Entry(1, 1, b"\0") for tag in theirs})
     for number, tag in enumerate(sorted(own | theirs)):
         if tag in theirs:
@@ -282,7 +347,7 @@ def _append_both(body: bytearray, order: str, own: Directory, theirs: dict[int, 
 
 
 def is_raw_ycbcr(data: bytes) -> bool:
-    """Whether the channels are luma and chroma as libvips takes them for RGB: in planes, or of full size."""
+    """Return whether libvips takes luma and chroma for RGB: in planes, or of full size."""
     try:
         reader = ifd.Reader(data)
         fields, _ = reader.directory(reader.first())
@@ -295,7 +360,7 @@ def is_raw_ycbcr(data: bytes) -> bool:
 
 
 class Picture(NamedTuple):
-    """One directory's. `kind`: bits that say whether it is a smaller copy, or a mask."""
+    """Picture of one directory. `kind`: flags for a smaller copy and for a mask."""
 
     width: int
     height: int
@@ -304,7 +369,7 @@ class Picture(NamedTuple):
 
 
 def pictures(data: bytes) -> list[Picture]:
-    """All pictures of the file, as far as it can be followed: pages first, then those below them."""
+    """Return all pictures of the file that can be found: pages first, then those below them."""
     found: list[Picture] = []
     below: list[int] = []
     seen = set[int]()
@@ -319,7 +384,7 @@ def pictures(data: bytes) -> list[Picture]:
             at = reader.following(link)
         for start in below[: MAX_PAGES - len(seen)]:
             found.append(_picture(reader, reader.directory(start)[0], page=False))
-    except struct.error:  # the chain is cut
+    except struct.error:  # the chain is broken
         pass
     return found
 
@@ -333,12 +398,12 @@ def _picture(reader: ifd.Reader, fields: list[ifd.Field], *, page: bool = True) 
 
 
 def pages(data: bytes) -> int:
-    """How many pages the file has, without what it calls smaller copies or masks of others."""
+    """Return the number of pages, without smaller copies or masks of others."""
     return sum(not picture.kind & (SMALLER | MASK | BELOW) for picture in pictures(data))
 
 
 def larger(data: bytes) -> Picture | None:
-    """The picture that the first one of the file is only a preview of, if there is such a one."""
+    """Return the picture of which the first one is only a preview, if there is one."""
     first, *others = pictures(data) or [Picture(0, 0, 0, 0)]
     wanted = (
         other for other in others if not other.kind & MASK and (first.kind & SMALLER or other.kind & BELOW)
@@ -350,7 +415,7 @@ def larger(data: bytes) -> Picture | None:
 
 
 def unfit(data: bytes) -> str | None:
-    """Why the first picture of a file is not the one that is meant, in words; None: it is."""
+    """Return why the first picture of a file is not the main one; None if it is."""
     if (main := larger(data)) is not None:
         first = pictures(data)[0]
         return (

@@ -19,19 +19,19 @@ from maximir.images.codecs.decoders import packed, unpacked
 from maximir.images.metadata import exif, profiles, xmp
 from maximir.images.metadata.fields import Metadata
 
-# libvips marks the loaders that are fuzzed; no other may see a file from a stranger.
+# libvips marks the fuzzed loaders; no other may read an untrusted file.
 pyvips.block_untrusted_set(True)
-# Nothing here is computed twice: a cache would only hold memory.
+# Nothing is computed twice here, so a cache would only waste memory.
 pyvips.cache_set_max(0)
 
-LOGS = (b"VIPS", b"GLib-GObject")  # whose messages about damaged files nobody needs
+LOGS = (b"VIPS", b"GLib-GObject")  # their messages about damaged files are not shown
 LEVELS = 0xFF  # of GLib: all
 
 
 def silence() -> object:
-    """Have libraries print nothing: what matters is raised, and told in one sentence.
+    """Keep libraries from printing: errors are raised, with one sentence each.
 
-    pyvips has a handler, but for libvips alone, and it stumbles over messages that are not UTF-8. Returns the
+    pyvips has a handler for libvips alone, and it fails on messages that are not UTF-8. Returns the
     new one, which must be kept.
     """
 
@@ -46,7 +46,7 @@ def silence() -> object:
     remove = pyvips.glib_lib.g_log_remove_handler
     for name in LOGS:
         number = pyvips.glib_lib.g_log_set_handler(name, LEVELS, callback, pyvips.ffi.NULL)
-        atexit.register(remove, name, number)  # at the very end there is no Python to call any more
+        atexit.register(remove, name, number)  # at exit, the handler can no longer be called
     return callback
 
 
@@ -60,7 +60,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "avif": {"compression": "av1", "Q": 95, "subsample_mode": "off", "effort": 2},
 }
 LONGEST = {"jpeg": 65_500, "webp": 16_383, "avif": 16_384}  # pixels a side
-ALWAYS_COLOUR = ("webp", "avif")  # libvips writes no grey ones
+ALWAYS_COLOUR = ("webp", "avif")  # libvips cannot write grey ones
 KEEP_EXIF, KEEP_XMP, KEEP_ICC = 1, 2, 8  # libvips's flags
 MOST_FRAMES = 10_000  # of a WebP: the time that libwebp takes grows with their square
 NOT_DAMAGED = (
@@ -74,7 +74,7 @@ NOT_DAMAGED = (
 
 
 def decode(data: bytes, kind: str | None, check_size: CheckSize) -> Decoded:
-    """The first frame, upright.
+    """Decode the first frame, upright.
 
     Raises:
         UnsupportedImage: nothing that libvips reads, or what we do not take.
@@ -96,7 +96,7 @@ def decode(data: bytes, kind: str | None, check_size: CheckSize) -> Decoded:
         metadata, said = kept(image, data, kind)
         turned = orientation(image, metadata, kind)
         image = image.copy_memory()  # decodes here: turning needs the rows out of order
-        if kind != "avif":  # which is turned already
+        if kind != "avif":  # libheif has rotated it
             image.set_type(pyvips.GValue.gint_type, "orientation", turned)
             image = image.autorot()
         is_cmyk = image.interpretation == "cmyk"
@@ -104,7 +104,7 @@ def decode(data: bytes, kind: str | None, check_size: CheckSize) -> Decoded:
         pixels = image.numpy().reshape(image.height, image.width, image.bands)
     except pyvips.Error as error:
         raise in_words(error) from error
-    except UnicodeDecodeError as error:  # pyvips: libvips's words have some of the file's bytes
+    except UnicodeDecodeError as error:  # from pyvips: the message contains bytes of the file
         raise DamagedImage("the file is truncated or damaged") from error
     bits = get(image, "bits-per-sample", 16)
     if kind == "avif" and pixels.dtype == np.uint16 and bits < 16:
@@ -122,7 +122,7 @@ def decode(data: bytes, kind: str | None, check_size: CheckSize) -> Decoded:
 
 
 def refuse(image: pyvips.Image, data: bytes, kind: str | None) -> None:
-    """Raise MaximirError for what is not taken, judged by the header alone."""
+    """Raise MaximirError for an image that is not supported, judged by the header alone."""
     space = image.interpretation
     if image.format not in ("uchar", "ushort"):
         raise UnsupportedImage(
@@ -151,22 +151,31 @@ def in_words(error: pyvips.Error) -> MaximirError:
 
 
 def cause(error: pyvips.Error) -> str:
-    """What libvips says last, before it only says that it failed."""
+    """Return libvips's last message before the one that only states the failure."""
     lines = [line.strip() for line in str(error.detail).splitlines() if line.strip()]
     telling = [line for line in lines if not line.endswith(("load error", "read error"))]
     return (telling or lines or ["for a reason that libvips keeps to itself"])[-1][:100]
 
 
 def from_cmyk(image: pyvips.Image) -> pyvips.Image:
-    """sRGB with libvips's sRGB profile; a missing or useless profile means libvips's own CMYK."""
+    """Convert to sRGB with libvips's profile; without a usable profile, from libvips's own CMYK."""
     depth = 16 if image.format == "ushort" else 8
     inks, options = image[:4], {"embedded": True, "input_profile": "cmyk", "black_point_compensation": True}
     rgb = inks.icc_transform("srgb", depth=depth, **options)
     return rgb.bandjoin(image[4]) if image.bands == 5 else rgb
 
 
+def cmyk_to_srgb(inks: np.ndarray, icc: bytes | None) -> tuple[np.ndarray, bytes]:
+    """Convert `[H, W, 4]` uint8 (255: full ink) through its profile to `[H, W, 3]` sRGB and that profile."""
+    image = pyvips.Image.new_from_array(np.ascontiguousarray(inks)).copy(interpretation="cmyk")
+    if icc:
+        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)
+    image = from_cmyk(image)
+    return image.numpy(), bytes(image.get("icc-profile-data"))
+
+
 def kept(image: pyvips.Image, data: bytes, kind: str | None) -> tuple[Metadata, tuple[str, ...]]:
-    """What the file says about the photograph, and notes on what of it is not carried."""
+    """Return the photograph's metadata, and notes on what of it is not kept."""
     notes: tuple[str, ...] = ()
     metadata: Metadata = {}
     match kind:
@@ -183,31 +192,29 @@ def kept(image: pyvips.Image, data: bytes, kind: str | None) -> tuple[Metadata, 
                 metadata["exif-data"] = block.removeprefix(exif.PREFIX)
             if packet := get(image, "xmp-data", b""):
                 metadata["xmp-data"] = xmp.upright(packet) if kind == "avif" else packet
-    if (icc := get(image, "icc-profile-data", None)) is not None:
-        metadata["icc-profile-data"] = icc
-    elif kind == "png":
-        metadata |= png.colours(data)
-    elif kind == "avif" and (numbers := heif_numbers(data)):
-        metadata |= profiles.described(*numbers, grey=False)
+    icc = get(image, "icc-profile-data", None)
+    match kind:
+        case "png":
+            metadata |= png.colours(data, icc)
+        case "avif":
+            metadata |= profiles.chosen(heif.numbers(data), icc, grey=False)
+        case "tiff" if icc is None:
+            metadata |= tiff.colours(data)
+        case _ if icc is not None:
+            metadata["icc-profile-data"] = icc
     return metadata, notes
 
 
 def orientation(image: pyvips.Image, metadata: Metadata, kind: str | None) -> int:
-    """1 to 8. By our own reading, for that is what is set to 1 in the result."""
+    """Return the orientation, 1 to 8, from the field that is set to 1 in the result."""
     block = metadata.get("exif-data", b"")
     if kind == "tiff" or not exif.is_exif(block):
         return int(get(image, "orientation", 1))
     return exif.orientation(block)
 
 
-def heif_numbers(data: bytes) -> tuple[int, int] | None:
-    """Primaries and transfer of an AVIF's colours, if it has them as numbers: of its first image."""
-    at = data.find(b"colrnclx", 0, 65_536)
-    return struct.unpack_from(">HH", data, at + 8) if 0 <= at <= len(data) - 12 else None
-
-
 def encode(pixels: np.ndarray, metadata: Metadata, kind: str) -> tuple[bytes, tuple[str, ...]]:
-    """A file's content, and notes on metadata that is too long for it. `pixels`: [H, W, C], of its bits.
+    """Return a file's content, and notes on metadata too long for it. `pixels`: [H, W, C], of its bits.
 
     libvips writes pixels and the profile; EXIF it would make anew, of what it knows: the rest is put in here.
 
@@ -252,16 +259,16 @@ def encode(pixels: np.ndarray, metadata: Metadata, kind: str) -> tuple[bytes, tu
         case "avif" if "exif-data" in metadata:
             try:
                 return heif.with_exif(data, metadata["exif-data"]), ()
-            except ValueError:  # of a libheif that writes other boxes
+            except ValueError:  # from another libheif, with other boxes
                 return data, ("EXIF left out",)
     return data, ()
 
 
 def avif_bits(metadata: Metadata) -> int:
-    """Of a sample of an AVIF with more than 8: it has 10 or 12."""
+    """Return the bits of a sample of an AVIF with more than 8: 10 or 12."""
     return 10 if metadata.get("bits-per-sample", 16) <= 10 else 12
 
 
 def get(image: pyvips.Image, name: str, default: Any) -> Any:
-    # Not by `get_fields`: a PNG's texts are fields, and their names need not be text.
+    # `get_fields` would fail: a PNG's texts are fields, and their names need not be valid text.
     return image.get(name) if image.get_typeof(name) else default

@@ -8,7 +8,7 @@ ICC, ALPHA, EXIF, XMP = 0x20, 0x10, 0x08, 0x04  # flags of the extended header
 
 
 def with_metadata(webp: bytes, width: int, height: int, exif: bytes | None, xmp: bytes | None) -> bytes:
-    """A still picture, as libwebp writes it, with chunks behind it."""
+    """Add chunks behind a still picture, as libwebp writes it."""
     flags = (EXIF if exif else 0) | (XMP if xmp else 0)
     if not flags:
         return webp

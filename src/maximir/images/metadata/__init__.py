@@ -1,1 +1,1 @@
-"""What files say about an image, kept as it is: EXIF, XMP, IPTC, colour profiles."""
+"""Metadata of an image, kept unchanged: EXIF, XMP, IPTC, colour profiles."""

@@ -30,7 +30,7 @@ def is_exif(block: bytes) -> bool:
 
 
 def orientation(block: bytes) -> int:
-    """1 to 8, as EXIF has it; 1 where it says nothing sensible."""
+    """Return EXIF's orientation, 1 to 8; 1 if it is missing or invalid."""
     try:
         reader = ifd.Reader(block.removeprefix(PREFIX))
         fields, _ = reader.directory(reader.first())
@@ -41,7 +41,7 @@ def orientation(block: bytes) -> int:
 
 
 def resolution(block: bytes) -> Metadata:
-    """As the block has it, if it does."""
+    """Return the resolution that the block states, if any."""
     try:
         reader = ifd.Reader(block.removeprefix(PREFIX))
         fields, _ = reader.directory(reader.first())
@@ -60,18 +60,18 @@ def resolution(block: bytes) -> Metadata:
 
 
 def sensible(x: float, y: float) -> Metadata:
-    """A resolution in pixels per mm, unless it is nonsense."""
+    """Return a resolution in pixels per mm as metadata, if it is plausible."""
     return {"xres": x, "yres": y} if 0 < x < MOST_PER_MM and 0 < y < MOST_PER_MM else {}
 
 
 def agree(one: Metadata, other: Metadata) -> bool:
-    """Whether both tell the same resolution, rounded to dots per inch."""
+    """Return whether both state the same resolution, rounded to dots per inch."""
     pairs = ((one.get("xres", 0), other.get("xres", 0)), (one.get("yres", 0), other.get("yres", 0)))
     return all(abs(a - b) * 25.4 < 0.51 for a, b in pairs)
 
 
 def restored(block: bytes, width: int, height: int) -> bytes:
-    """The block for the upright picture of this size: turned once, and without the thumbnail of the old one.
+    """Correct a block for the upright picture of this size, and remove the thumbnail of the old one.
 
     What cannot be followed stays as it is. The caller has asked `is_exif`.
     """
@@ -83,7 +83,7 @@ def restored(block: bytes, width: int, height: int) -> bytes:
     except struct.error:
         return bytes(data)
     turned = orientation(block)
-    live = [(0, 8), (start, end + 4)]  # what somebody may still read
+    live = [(0, 8), (start, end + 4)]  # bytes that are still in use
     for number, parts in enumerate([fields, *_below(reader, fields, live)]):
         seen = set[int]()
         for field in parts:
@@ -104,7 +104,7 @@ def restored(block: bytes, width: int, height: int) -> bytes:
 
 
 def _below(reader: ifd.Reader, fields: list[ifd.Field], live: list[tuple[int, int]]) -> list[list[ifd.Field]]:
-    """The fields of the directories of EXIF, GPS and interoperability; `live` gets where these stand."""
+    """Return the fields of the directories of EXIF, GPS and interoperability; add their places to `live`."""
     found: list[list[ifd.Field]] = []
     pointers = ifd.numbers(reader, fields, EXIF, GPS)
     waiting = [pointers[tag][0] for tag in (EXIF, GPS) if tag in pointers]
@@ -122,7 +122,7 @@ def _below(reader: ifd.Reader, fields: list[ifd.Field], live: list[tuple[int, in
 
 
 def _put(reader: ifd.Reader, field: ifd.Field, value: int) -> None:
-    """A single integer, in the entry itself; what is no integer stays."""
+    """Overwrite a single integer, in the entry itself; leave other values."""
     if field.kind not in (ifd.SHORT, ifd.LONG) or field.n != 1 or not isinstance(reader.data, bytearray):
         return
     kind = field.kind if value < 2**16 else ifd.LONG
@@ -132,7 +132,7 @@ def _put(reader: ifd.Reader, field: ifd.Field, value: int) -> None:
 
 
 def _turn(reader: ifd.Reader, field: ifd.Field, turned: int, width: int, height: int) -> None:
-    """Where the subject is: (x, y), and perhaps a diameter or width and height."""
+    """Rotate the place of the subject: (x, y), optionally with a diameter or width and height."""
     if field.kind != ifd.SHORT or not 2 <= field.n <= 4 or turned == 1:
         return
     x, y, *size = reader.numbers(field)
@@ -147,7 +147,7 @@ def _turn(reader: ifd.Reader, field: ifd.Field, turned: int, width: int, height:
 
 
 def _drop_thumbnail(reader: ifd.Reader, link: int, live: list[tuple[int, int]]) -> None:
-    """Cut the directory that follows the first one, and blank what it has for itself alone."""
+    """Unlink the directory after the first one, and blank the bytes that only it uses."""
     data = reader.data
     assert isinstance(data, bytearray)
     if link + 4 > len(data) or not (start := reader.following(link)):
@@ -166,14 +166,14 @@ def _drop_thumbnail(reader: ifd.Reader, link: int, live: list[tuple[int, int]]) 
     used = _united(live)
     gone = _united([span for span in spans if not _meets(used, *span)])
     for a, b in reversed(gone):
-        if b >= len(data) - 1:  # a byte may fill it up
+        if b >= len(data) - 1:  # allows one byte of padding
             del data[a:]
         else:
             data[a:b] = bytes(b - a)
 
 
 def _united(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Sorted and apart."""
+    """Return the spans sorted, with overlapping ones joined."""
     found: list[tuple[int, int]] = []
     for a, b in sorted(span for span in spans if span[0] < span[1]):
         if found and a <= found[-1][1]:
@@ -184,6 +184,6 @@ def _united(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _meets(united: list[tuple[int, int]], a: int, b: int) -> bool:
-    """Whether one of them has a byte of [a, b)."""
-    k = bisect.bisect_right(united, (a, a))  # the first that begins behind a, or there and is not empty
+    """Return whether one of the spans has a byte of [a, b)."""
+    k = bisect.bisect_right(united, (a, a))  # the first non-empty one that begins at a or later
     return (k > 0 and united[k - 1][1] > a) or (k < len(united) and united[k][0] < b)

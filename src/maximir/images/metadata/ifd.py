@@ -16,11 +16,11 @@ SIZES |= {16: 8, 17: 8, 18: 8, 129: 1}
 INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 SHORT, LONG = 3, 4
 MOST_NUMBERS = 100_000  # of one field
-MOST_FIELDS = 100_000  # of all directories: some go in circles
+MOST_FIELDS = 100_000  # of all directories: some are circular
 
 
 class Field(NamedTuple):
-    """Where a field of `n` values stands: `at` the entry in its directory, `begin` and `size` the values."""
+    """Place of a field of `n` values: `at` is its entry in the directory, `begin` and `size` its values."""
 
     tag: int
     kind: int
@@ -47,11 +47,11 @@ class Reader:
         self.offset = self.order + ("Q" if self.big else "I")  # how offsets are written
 
     def first(self) -> int:
-        """Where the first directory begins."""
+        """Return the offset of the first directory."""
         return int(struct.unpack_from(self.offset, self.data, 8 if self.big else 4)[0])
 
     def directory(self, start: int) -> tuple[list[Field], int]:
-        """The fields that are whole, and where the offset of the directory that follows stands."""
+        """Return the complete fields, and the place of the offset of the next directory."""
         (count,) = self._at("Q" if self.big else "H", start)
         self.left -= min(count, len(self.data) // 12)
         if self.left < 0:
@@ -73,14 +73,14 @@ class Reader:
         return found, start + head + length * count
 
     def following(self, at: int) -> int:
-        """Where the directory that follows begins; 0: there is none."""
+        """Return the offset of the next directory; 0 if there is none."""
         return int(self._at(self.offset[1:], at)[0])
 
     def value(self, field: Field) -> bytes:
         return bytes(self.data[field.begin : field.begin + field.size])
 
     def numbers(self, field: Field) -> tuple[int, ...]:
-        """Its integers; none if it has others."""
+        """Return the field's integers; nothing if it has other values."""
         if field.kind not in INTEGERS or field.n > MOST_NUMBERS:
             return ()
         return struct.unpack_from(f"{self.order}{field.n}{INTEGERS[field.kind]}", self.data, field.begin)
@@ -92,7 +92,7 @@ class Reader:
 
 
 def numbers(reader: Reader, fields: list[Field], *tags: int) -> dict[int, tuple[int, ...]]:
-    """Integers by tags; of a tag that is there twice the first ones, as most readers have it."""
+    """Return integers by tag. The first of repeated tags counts, as in most readers."""
     found: dict[int, tuple[int, ...]] = {}
     for field in fields:
         if field.tag in tags and field.tag not in found and (values := reader.numbers(field)):

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 PHOTOSHOP = b"Photoshop 3.0\0"
 RECORDS = 0x0404  # the resource that holds IPTC
-THUMBNAILS = (0x0409, 0x040C)  # of the picture as it was
+THUMBNAILS = (0x0409, 0x040C)  # of the picture before restoring
 
 
 def resources(wrapped: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Number, content and all bytes of each resource that is whole."""
+    """Yield number, content and all bytes of each complete resource."""
     at = len(PHOTOSHOP)
     while at + 12 <= len(wrapped) and wrapped[at : at + 4] == b"8BIM":
         number, name = struct.unpack_from(">HB", wrapped, at + 4)
@@ -27,21 +27,21 @@ def resources(wrapped: bytes) -> Iterator[tuple[int, bytes, bytes]]:
 
 
 def restored(blob: bytes) -> bytes:
-    """Without the thumbnails of the picture as it was; what is not understood stays as it is."""
+    """Remove the thumbnails of the picture before restoring; leave what is not understood."""
     if not blob.startswith(PHOTOSHOP) or not any(n in THUMBNAILS for n, _, _ in resources(blob)):
         return blob
     return PHOTOSHOP + b"".join(whole for n, _, whole in resources(blob) if n not in THUMBNAILS)
 
 
 def bare(blob: bytes) -> bytes:
-    """The records alone."""
+    """Return the records alone."""
     if not blob.startswith(PHOTOSHOP):
         return blob
     return b"".join(content for number, content, _ in resources(blob) if number == RECORDS)
 
 
 def wrapped(blob: bytes) -> bytes:
-    """Photoshop's resources, of records alone if there are no others."""
+    """Return Photoshop's resources; made of the records if there are no others."""
     if blob.startswith(PHOTOSHOP):
         return blob
     head = b"8BIM" + struct.pack(">H2xI", RECORDS, len(blob))

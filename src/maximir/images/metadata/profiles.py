@@ -26,7 +26,7 @@ PRIMARIES: dict[int, Primaries] = {
 }
 GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}  # the other curves are sRGB's or near it
 HDR = {16: "PQ", 18: "HLG"}
-BT601 = (5, 6, 7)  # what video encoders write without thinking; viewers take it for BT.709
+BT601 = (5, 6, 7)  # video encoders write these by default; viewers treat them as BT.709
 
 D50 = np.array([0.9642, 1.0, 0.8249])  # white of every profile
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
@@ -42,28 +42,61 @@ class Colours:
     gamma: float | None = None
 
     def is_srgb(self) -> bool:
-        """Nearly: what files say is rounded, and 2.2 is meant for sRGB's curve."""
+        """Return whether these are nearly sRGB's: files round them, and mean sRGB's curve by 2.2."""
         apart = np.abs(np.subtract(self.primaries, BT709)).max()
         return bool(apart < 0.002) and (self.gamma is None or abs(self.gamma - 2.2) < 0.03)
 
 
 def by_numbers(primaries: int, transfer: int) -> Colours:
-    """The colour space of two numbers of H.273; sRGB where they say nothing."""
+    """Return the colour space of two numbers of H.273; sRGB where they are unspecified."""
     if primaries in BT601 and transfer not in GAMMAS:
         return Colours()
     return Colours(PRIMARIES.get(primaries, BT709), GAMMAS.get(transfer))
 
 
-def described(primaries: int, transfer: int, *, grey: bool) -> Metadata:
-    """Metadata for a colour space by numbers: a profile, or the numbers where none can be."""
-    if transfer in HDR:
-        return {"cicp": bytes((primaries, transfer))}
-    colours = by_numbers(primaries, transfer)
-    return {} if colours.is_srgb() else {"icc-profile-data": profile(colours, grey=grey)}
+def chosen(numbers: bytes | None, icc: bytes | None, *, grey: bool, numbers_first: bool = False) -> Metadata:
+    """Return metadata for the colour space of a file that may state it by numbers, by a profile, or by both.
+
+    Args:
+        numbers: primaries, transfer, matrix and full-range flag of H.273, as in PNG's cICP.
+        numbers_first: they count before the profile, as in PNG; elsewhere only those of HDR do.
+    """
+    kept = numbers is not None and (numbers_first or numbers[1] in HDR)
+    if icc is not None and not kept:
+        return {"icc-profile-data": icc}
+    if numbers is None:
+        return {}
+    found: Metadata = {"cicp": numbers} if kept else {}
+    if icc is not None:
+        found["cicp-profile"] = icc
+    return found if numbers[1] in HDR else found | described(by_numbers(numbers[0], numbers[1]), grey=grey)
+
+
+def numbers_in(icc: bytes) -> bytes | None:
+    """Return the numbers that a profile of version 4.4 states in its own "cicp" tag."""
+    count = int.from_bytes(icc[128:132], "big")
+    for at in range(132, min(132 + 12 * count, len(icc) - 11), 12):
+        name, start, length = struct.unpack_from(">4sII", icc, at)
+        if name == b"cicp" and length == 12 and icc[start : start + 4] == b"cicp" and start + 12 <= len(icc):
+            return icc[start + 8 : start + 12]
+    return None
+
+
+def described(colours: Colours, *, grey: bool) -> Metadata:
+    """Return metadata with a profile for `colours`, unless they are sRGB's."""
+    try:
+        return {} if colours.is_srgb() else {"icc-profile-data": profile(colours, grey=grey)}
+    except (np.linalg.LinAlgError, struct.error):  # primaries on a line, or nearly
+        return {}
+
+
+def are_plausible(points: Primaries) -> bool:
+    """Return whether these can be chromaticities of red, green, blue and white."""
+    return all(0 < x < 1 and 0 < y < 1 and x + y <= 1 for x, y in points)
 
 
 def misfit(icc: bytes, *, grey: bool) -> str | None:
-    """Why a profile cannot stand in a file of grey or RGB pixels, in words; None if it can."""
+    """Return why a profile cannot be in a file of grey or RGB pixels; None if it can."""
     if len(icc) < 132 or icc[36:40] != b"acsp" or int.from_bytes(icc[:4], "big") > len(icc):
         return "damaged colour profile"
     if len(icc) > MAX_BYTES:
@@ -75,7 +108,7 @@ def misfit(icc: bytes, *, grey: bool) -> str | None:
 
 
 def profile(colours: Colours, *, grey: bool) -> bytes:
-    """An ICC profile, version 4."""
+    """Return an ICC profile, version 4."""
     to_xyz, adaptation = matrices(colours.primaries)
     curve = struct.pack(">HH", 0, 0) + fixed(colours.gamma or 0)
     if colours.gamma is None:
@@ -103,7 +136,7 @@ def profile(colours: Colours, *, grey: bool) -> bytes:
 
 
 def matrices(primaries: Primaries) -> tuple[np.ndarray, np.ndarray]:
-    """Linear RGB → XYZ relative to D50, and the adaptation of the space's white to D50; 3 × 3 each."""
+    """Return the matrix linear RGB → XYZ relative to D50, and the white's adaptation to D50; 3 × 3 each."""
     xyz = np.array([[x / y, 1.0, (1 - x - y) / y] for x, y in primaries]).T
     columns, white = xyz[:, :3], xyz[:, 3]
     gains = (BRADFORD @ D50) / (BRADFORD @ white)
@@ -112,7 +145,7 @@ def matrices(primaries: Primaries) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fixed(*values: float) -> bytes:
-    """ICC's s15Fixed16."""
+    """Encode numbers as ICC's s15Fixed16."""
     return b"".join(struct.pack(">i", round(float(value) * 65536)) for value in values)
 
 

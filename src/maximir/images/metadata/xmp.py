@@ -1,4 +1,4 @@
-"""XMP packets: XML that is kept as it is, but for what is no longer true of a restored picture.
+"""XMP packets: XML that is kept unchanged, except for what is no longer true of a restored picture.
 
 Edits are small cuts in the text, so that all else stays byte by byte, and packets which are not quite XML can
 be corrected, too. JPEG holds long packets in two parts, a standard and an extended one.
@@ -21,7 +21,7 @@ PHOTOSHOP, RGB = b"http://ns.adobe.com/photoshop/1.0/", b"3"
 ORIENTATION = (TIFF, b"Orientation")
 BESIDES_GONE = "XMP about videos and gain maps left out"
 PLACES_GONE = "XMP with places in the picture, which was turned, left out (faces, depth, panorama)"
-# What tells of other things in the file, which are not carried along: by namespace, the names or all.
+# Properties about other things in the file, which are not kept: names by namespace, or all of them.
 BESIDES = (
     (b"http://ns.google.com/photos/1.0/camera/", rb"(?:MotionPhoto|MicroVideo)\w*"),
     (b"http://ns.google.com/photos/1.0/container/", NAME),
@@ -31,8 +31,8 @@ BESIDES = (
     (b"http://ns.oplus.com/photos/1.0/camera/", rb"(?:MotionPhoto|OLivePhoto|VideoLength)\w*"),
     (b"http://ns.xiaomi.com/photos/1.0/camera/", rb"XMPMeta"),
 )
-THUMBNAILS = ((b"http://ns.adobe.com/xap/1.0/", rb"Thumbnails"),)  # of the picture as it was
-# What has places in the picture, as it was stored.
+THUMBNAILS = ((b"http://ns.adobe.com/xap/1.0/", rb"Thumbnails"),)  # of the picture before restoring
+# Properties with places in the picture as it was stored.
 PLACES = (
     (b"http://www.metadataworkinggroup.com/schemas/regions/", rb"Regions"),
     (b"http://ns.microsoft.com/photo/1.2/", rb"RegionInfo"),
@@ -49,7 +49,7 @@ MOST_PREFIXES = 8  # of one namespace
 
 
 def corrected(packet: bytes, width: int, height: int, turned: bool) -> tuple[bytes, tuple[str, ...]]:
-    """The packet for an upright picture of this size, and notes on what was cut out."""
+    """Correct a packet for an upright picture of this size; return it with notes on what was removed."""
     notes = []
     found = packet
     if turned:
@@ -73,17 +73,17 @@ def corrected(packet: bytes, width: int, height: int, turned: bool) -> tuple[byt
 
 
 def upright(packet: bytes) -> bytes:
-    """XMP repeats EXIF's orientation, and some programs believe it: for a picture that was turned."""
+    """Set the orientation to 1: XMP repeats EXIF's, and some programs use it."""
     return _set(packet, *ORIENTATION, b"1")
 
 
 def in_rgb(packet: bytes) -> bytes:
-    """For a picture that was converted from other inks: without the name of their profile."""
+    """Mark the picture as RGB and remove the name of the profile of the inks that it was converted from."""
     return without(_set(packet, PHOTOSHOP, b"ColorMode", RGB), PHOTOSHOP, b"ICCProfile")
 
 
 def prefixes(packet: bytes, uri: bytes) -> list[bytes]:
-    """What the namespace is called there; its usual name where a fragment does not say."""
+    """Return the namespace's prefixes; the usual one where a fragment does not declare it."""
     found = re.findall(rb"xmlns:(%s)\s?=\s?[\"']%s[\"']" % (NAME, re.escape(uri)), packet)
     usual = USUAL.get(uri)
     if usual and b"xmlns:" + usual + b"=" not in packet:
@@ -92,7 +92,7 @@ def prefixes(packet: bytes, uri: bytes) -> list[bytes]:
 
 
 def without(packet: bytes, uri: bytes, name: bytes) -> bytes:
-    """The packet without the properties of a namespace whose names match, be they attributes or elements."""
+    """Remove the properties of a namespace whose names match, both attributes and elements."""
     for prefix in prefixes(packet, uri):
         full = re.escape(prefix) + b":" + name
         packet = re.sub(rb"\s" + full + rb"\s?=\s?(?:\"[^\"<]*\"|'[^'<]*')", b"", packet)
@@ -103,12 +103,12 @@ def without(packet: bytes, uri: bytes, name: bytes) -> bytes:
 def _without_elements(packet: bytes, full: bytes) -> bytes:
     kept, at = [], 0
     for match in re.finditer(rb"<(" + full + rb")(?=[\s/>])[^<>]*>", packet):
-        if match.start() < at:  # within one that is gone
+        if match.start() < at:  # within a removed one
             continue
         end = match.end()
         if not match[0].endswith(b"/>"):
             close = b"</" + match[1] + b">"
-            if (end := packet.find(close, end)) < 0:  # nor do those behind it close: no search without end
+            if (end := packet.find(close, end)) < 0:  # none behind it closes either
                 break
             end += len(close)
         kept.append(packet[at : match.start()])
@@ -117,7 +117,7 @@ def _without_elements(packet: bytes, full: bytes) -> bytes:
 
 
 def _set(packet: bytes, uri: bytes, name: bytes, value: bytes) -> bytes:
-    """Another value for a property that has a number."""
+    """Replace the number that is a property's value."""
     for prefix in prefixes(packet, uri):
         full = re.escape(prefix) + b":" + name
         packet = re.sub(rb"(\s" + full + rb"\s?=\s?[\"'])\d+", rb"\g<1>" + value, packet)
@@ -126,7 +126,7 @@ def _set(packet: bytes, uri: bytes, name: bytes, value: bytes) -> bytes:
 
 
 def extended_by(packet: bytes) -> bytes | None:
-    """The GUID of the packet's second part."""
+    """Return the GUID of the packet's second part; None if it has none."""
     for prefix in (*prefixes(packet, NOTE), b"xmpNote"):
         full = re.escape(prefix) + b":" + EXTENDED
         if match := re.search(full + rb"(?:\s?=\s?[\"']|>)([0-9A-Fa-f]{32})", packet):
@@ -135,7 +135,7 @@ def extended_by(packet: bytes) -> bytes | None:
 
 
 def joined(packet: bytes, extension: bytes) -> bytes | None:
-    """Both parts as one packet; None: they do not fit."""
+    """Join both parts into one packet; return None if they do not fit."""
     packet = unextended(packet)
     head, body, _ = _parts(extension)
     mine, _, end = _parts(packet)
@@ -146,7 +146,7 @@ def joined(packet: bytes, extension: bytes) -> bytes | None:
         said = re.search(rb"xmlns:%s\s?=\s?[\"']([^\"']*)[\"']" % re.escape(prefix), mine)
         if said is not None and said[1] != uri:
             return None
-        if said is None:  # to be said where both see it
+        if said is None:  # declare it where both see it
             at = mine.index(b"<rdf:RDF") + len(b"<rdf:RDF")
             mine = mine[:at] + b' xmlns:%s="%s"' % (prefix, uri) + mine[at:]
     own = len(_parts(packet)[0])
@@ -159,7 +159,9 @@ def unextended(packet: bytes) -> bytes:
 
 
 def _parts(packet: bytes) -> tuple[bytes, bytes, bytes]:
-    """What stands before the descriptions, these, and what stands behind; only the first if it is unusual."""
+    """Split a packet into the text before the descriptions, these, and the text behind them.
+
+    An unusual packet is returned as the first of the three."""
     start = packet.find(b"<rdf:RDF")
     begin = packet.find(b">", start) + 1
     end = packet.rfind(b"</rdf:RDF>")
@@ -178,7 +180,9 @@ class Piece(NamedTuple):
 
 
 def split(packet: bytes) -> tuple[bytes, bytes] | None:
-    """A packet as a JPEG holds it: the standard part, and the extended one (none: b""). None: it cannot be.
+    """Split a packet as JPEG stores it: a standard part and an extended one (b"" if not needed).
+
+    Returns None if the packet cannot be split.
 
     The largest properties go into the second part, until the first fits.
     """
@@ -215,7 +219,7 @@ def split(packet: bytes) -> tuple[bytes, bytes] | None:
 
 
 class Tag(NamedTuple):
-    """The start tag of a description: its place, the length of `<rdf:Description`, and namespaces there."""
+    """Start tag of a description: its place, the length of `<rdf:Description`, and its namespaces."""
 
     begin: int
     end: int
@@ -225,7 +229,7 @@ class Tag(NamedTuple):
 
 
 def _pieces(packet: bytes) -> tuple[dict[int, Tag], list[Piece]]:
-    """Descriptions and their properties.
+    """Return descriptions and their properties.
 
     Raises:
         expat.ExpatError: not XML. ValueError: with things that XMP does not have.
@@ -246,7 +250,7 @@ def _pieces(packet: bytes) -> tuple[dict[int, Tag], list[Piece]]:
     def end(name: str) -> None:
         _, begin = open_.pop()
         if len(open_) >= 1 and (parent := open_[-1][1]) in tags and begin not in tags:
-            # Of an element without content the end is where it starts.
+            # An element without content ends where it starts.
             pieces.append(Piece(begin, _tag_end(packet, parser.CurrentByteIndex), parent, False))
 
     def space(prefix: str | None, uri: str | None) -> None:
@@ -301,7 +305,7 @@ def _extension(packet: bytes, tags: dict[int, Tag], moved: list[Piece]) -> bytes
 
 
 def _unpadded(packet: bytes) -> bytes:
-    """Without the room that programs leave for later edits, at the end."""
+    """Remove the padding at the end, which programs leave for later edits."""
     at = packet.rfind(b"<?xpacket end")
     if at < 0:
         return packet.rstrip(b" \t\r\n\0")
