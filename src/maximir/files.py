@@ -17,6 +17,7 @@ from typing import Any
 from maximir.errors import MaximirError, TooLarge
 
 PART = ".maximir-"  # prefix of incomplete files
+NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -25,7 +26,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: the folder is missing or cannot be written to, or the disk is full. Nothing is left behind.
     """
-    part = path.with_name(f"{PART}{secrets.token_hex(6)}{path.suffix}")
+    part = path.with_name(part_name(path.suffix))
     try:
         with part.open("xb") as file:
             file.write(data)
@@ -38,8 +39,15 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def read_file(path: Path, limit: int | None = None) -> bytes:
-    """Read a regular file. It is not mapped: a mapped file that shrinks kills the process.
+def part_name(suffix: str) -> str:
+    """Return a new short name for an incomplete file; it keeps the suffix unless that is long."""
+    return f"{PART}{secrets.token_hex(6)}{suffix if len(suffix) < 10 else ''}"
+
+
+def read_file(path: Path, limit: int | None = None, begin: int = 0, end: int | None = None) -> bytes:
+    """Read a regular file, or its bytes from `begin` to `end`.
+
+    It is not mapped: a mapped file that shrinks kills the process.
 
     Raises:
         OSError: it cannot be read.
@@ -52,7 +60,9 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
         if not stat.S_ISREG(info.st_mode):  # a pipe would block forever
             raise MaximirError("is not a regular file")
         check_file_size(info.st_size, limit)
-        return path.read_bytes()
+        with path.open("rb") as file:
+            file.seek(begin)
+            return file.read(-1 if end is None else max(0, end - begin))
     except MemoryError as error:
         raise TooLarge("not enough memory to read the file") from error
     except ValueError as error:  # such as a zero byte in its name
@@ -108,13 +118,24 @@ def line_of(value: object) -> bytes:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make new names in a folder survive a power failure. (Windows cannot open folders.)"""
-    if os.name == "posix":
+    """Make new names in a folder survive a power failure, where the file system can do that.
+
+    Some network and FUSE drives cannot sync folders, Windows cannot open them, and one may write to a
+    folder without reading it.
+    """
+    if os.name != "posix":
+        return
+    try:
         descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def walk(

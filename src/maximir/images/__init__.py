@@ -4,7 +4,7 @@ Shapes: H height, W width, C channels: grey or RGB, and alpha behind them.
 """
 
 from maximir.images.photo import Photo
-from maximir.images.reading import MAX_BYTES, MAX_PIXELS, decode, read
+from maximir.images.reading import MAX_BYTES, MAX_PIXELS, START, check_start, decode, read
 from maximir.images.writing import KINDS, NOT_WRITABLE, WRITABLE, check_fits, encode, write
 
 __all__ = [
@@ -12,9 +12,11 @@ __all__ = [
     "MAX_BYTES",
     "MAX_PIXELS",
     "NOT_WRITABLE",
+    "START",
     "WRITABLE",
     "Photo",
     "check_fits",
+    "check_start",
     "decode",
     "encode",
     "read",
