@@ -7,21 +7,27 @@ moved. A remote request that fails is repeated if that may help. No message show
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
-import secrets
+import socket
+import tarfile
 import tempfile
+import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, ClassVar, TypeVar, cast
+from urllib.parse import unquote, urlsplit
 
 from maximir.errors import MaximirError, UsageError
-from maximir.files import PART, check_file_size, file_digest, read_file, reason, walk, write_atomically
+from maximir.files import check_file_size, file_digest, part_name, read_file, reason, walk, write_atomically
 
-SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+(://|::)")  # two letters at least: C:// is a drive
+SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)(://|::)")  # two letters at least: C:// is a drive
+WEB = {"http", "https"}
 SECRETS = re.compile(r"(://)[^/@\s]*@|(\?)[^\s'\"]*")  # user:password@, and the query of a signed address
 LOCAL = ("file", "local")
 ATOMIC = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "memory"}  # one PUT replaces
@@ -42,11 +48,26 @@ PERMANENT = (
     ValueError,
     NotImplementedError,
     MemoryError,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
 )
-REFUSED = re.compile(
-    "Credential|Authenticat|AccessDenied|Forbidden|Unauthorized|error_perm"
-)  # in a type's name
-PASSING_STATUS = (408, 425, 429)  # of HTTP's 4xx, the ones that a later request may not get
+PERMANENT_ERRNO = {
+    errno.ENAMETOOLONG,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EFBIG,
+    errno.ELOOP,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+}
+REFUSED = re.compile(  # in a type's name
+    "Credential|Authenticat|AccessDenied|Forbidden|Unauthorized|error_perm|Certificate|InvalidURL|LZMAError"
+)
+TEMPORARY_STATUS = (408, 425, 429)  # the client errors of HTTP that another attempt may avoid
+GONE = (404, 410)
+FOLDER_MARKERS = ("/", "_$folder$")  # ends of empty objects that consoles and Hadoop make for folders
 LONGEST_REASON = 300
 MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -84,8 +105,13 @@ class Address:
         return Address(self.storage, f"{self.path}/{name}" if self.path else name)
 
     @property
+    def place(self) -> str:
+        """The path below the storage as names on a disk: those of web addresses are decoded."""
+        return self.storage.place(self.path)
+
+    @property
     def name(self) -> str:
-        return PurePosixPath(self.path).name or self.storage.name
+        return PurePosixPath(self.place).name or self.storage.name
 
     @property
     def stem(self) -> str:
@@ -135,6 +161,12 @@ class Address:
             check_file_size(self.item.size, limit)
             limit = None
         return self.storage.read(self.path, begin, end, limit)
+
+    def read_start(self, count: int, limit: int | None = None) -> bytes:
+        """Read the first `count` bytes, fewer of a shorter file. Raise TooLarge over `limit` bytes in all."""
+        if self.item is not None:
+            check_file_size(self.item.size, limit)
+        return self.storage.read_start(self.path, count, limit)
 
     def read_text(self, encoding: str) -> str:
         return self.read().decode(encoding)
@@ -225,6 +257,14 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def read_start(self, path: str, count: int, limit: int | None = None) -> bytes:
+        """Read the first `count` bytes, fewer of a shorter file; raises as `read`."""
+
+    def place(self, path: str) -> str:
+        """Return `path` as names on a disk."""
+        return path
+
+    @abstractmethod
     def open(self, path: str, mode: str = "rb") -> BinaryIO:
         """Open a file to be read from its beginning to its end."""
 
@@ -302,10 +342,13 @@ class Folder(Storage):
 
     def read(self, path: str, begin: int = 0, end: int | None = None, limit: int | None = None) -> bytes:
         try:
-            return read_file(self.root / path, limit)[begin:end]
+            return read_file(self.root / path, limit, begin, end)
         except OSError as error:
             kind = Missing if isinstance(error, FileNotFoundError | NotADirectoryError) else MaximirError
             raise kind(reason(error)) from error
+
+    def read_start(self, path: str, count: int, limit: int | None = None) -> bytes:
+        return self.read(path, 0, count, limit)
 
     def open(self, path: str, mode: str = "rb") -> BinaryIO:
         return cast(BinaryIO, (self.root / path).open(mode))
@@ -345,16 +388,21 @@ class Remote(Storage):
     writers = 4  # a store takes its time for each
 
     def __init__(self, url: str) -> None:
-        self.url, self.shown = url, redact(url).rstrip("/")
         self.schemes = {part.partition("://")[0].lower() for part in url.split("::")}
+        self.url, self.shown = url, redact(url).rstrip("/")
         if "@" in url.partition("://")[2].partition("/")[0] and self.schemes & NO_CREDENTIALS:
             raise UsageError(
                 f"{self.shown}: credentials do not belong in an address; put them where the store's package "
                 "looks for them, such as its environment variables"
             )
+        if self.schemes <= NO_CREDENTIALS:
+            self.shown = url.rstrip("/")  # "?" and "@" are characters of a key there
         self._opened: tuple[int, Any] | None = None
         self.root = self._connect()[1].rstrip("/")
-        self.name = PurePosixPath(self.root.partition("?")[0]).name
+        self.is_web = bool(self.schemes & WEB) and urlsplit(self.root).scheme in WEB
+        self.name = PurePosixPath(self.place(self.root)).name
+        if self.is_web and self.name in ("", ".."):
+            self.name = urlsplit(self.root).hostname or "image"
 
     def __reduce__(self) -> tuple[type[Remote], tuple[str]]:
         return Remote, (self.url,)
@@ -366,7 +414,8 @@ class Remote(Storage):
             raise UsageError(f"{self.shown}: addresses need fsspec: pip install 'maximir[cloud]'") from None
         try:
             # Old listings would hide what others write meanwhile.
-            fs, root = url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True)
+            proxies = {scheme: {"client_kwargs": {"trust_env": True}} for scheme in self.schemes & WEB}
+            fs, root = url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True, **proxies)
             return fs, root
         except ImportError as error:  # "Install s3fs to access S3"
             raise UsageError(f"{self.shown}: a package for this is missing ({self._why(error)})") from None
@@ -383,7 +432,10 @@ class Remote(Storage):
         return self._opened[1]
 
     def show(self, path: str) -> str:
-        return f"{self.shown}/{redact(path)}" if path else self.shown
+        return f"{self.shown}/{redact(path) if self.is_web else path}" if path else self.shown
+
+    def place(self, path: str) -> str:
+        return unquote(re.split(r"[?#]", path)[0]).replace("\0", "_") if self.is_web else path
 
     def local(self, path: str) -> None:
         return None
@@ -403,12 +455,16 @@ class Remote(Storage):
             found = self._try("listed", path, lambda: self.fs.find(top, detail=True))
         except MaximirError as error:
             raise UsageError(str(error)) from None
+        if not found and self.is_web:
+            raise UsageError(f"{self.show(path)}: there is nothing at this address")
         for full in sorted(found):
-            below = full[len(top) :].lstrip("/")
+            below, item = full[len(top) :].removeprefix("/"), item_from(found[full])
             if excluded is not None and full.startswith(f"{excluded}/"):
                 continue
-            if below and not any(part.startswith(".") for part in below.split("/")[:-1]):
-                yield Address(self, full[len(self.root) :].lstrip("/"), item_from(found[full])), None
+            if item.size == 0 and below.endswith(FOLDER_MARKERS):
+                continue
+            if found[full].get("type") != "directory" and below and not is_in_hidden_folder(below):
+                yield Address(self, full[len(self.root) :].removeprefix("/"), item), None
 
     def item(self, path: str = "") -> Item | None:
         info = self._info(path)
@@ -434,6 +490,21 @@ class Remote(Storage):
             check_file_size(item.size, limit)
         return self._try("read", path, ask)
 
+    def read_start(self, path: str, count: int, limit: int | None = None) -> bytes:
+        full = self._full(path)
+
+        def ask_web() -> bytes:  # a server may ignore the range: take no more than the first bytes
+            headers = {"Range": f"bytes=0-{count - 1}"}
+            found = b""
+            with self.fs.open(full, block_size=0, size=count, headers=headers) as file:
+                while len(found) < count and (more := file.read(count - len(found))):
+                    found += more
+            return found
+
+        if self.is_web:
+            return self._try("read", path, ask_web)
+        return self._try("read", path, lambda: bytes(self.fs.cat_file(full, start=0, end=count)))
+
     def open(self, path: str, mode: str = "rb") -> BinaryIO:
         return cast(BinaryIO, self._try("read", path, lambda: self.fs.open(self._full(path), mode)))
 
@@ -445,7 +516,7 @@ class Remote(Storage):
             raise UsageError(
                 f"{self.shown}: cannot be written object by object; choose a folder or a bucket as output"
             )
-        name = f"{PART}{secrets.token_hex(6)}"
+        name = part_name("")
         try:
             self.write(name, b"")
         except MaximirError as error:
@@ -458,7 +529,7 @@ class Remote(Storage):
             self.fs.pipe_file(path, data)
             return
         folder, _, name = path.rpartition("/")
-        part = f"{folder}/{PART}{secrets.token_hex(6)}-{name}"
+        part = f"{folder}/{part_name(PurePosixPath(name).suffix)}"
         self.fs.makedirs(folder, exist_ok=True)
         try:
             self.fs.pipe_file(part, data)
@@ -495,8 +566,8 @@ class Remote(Storage):
             raise Unreachable(f"{self.show(path)}: cannot be {what} ({self._why(error)})") from None
 
     def _why(self, error: BaseException) -> str:
-        """The error in one line, without what stands before an @ or behind a ? in the address."""
-        text = redact(" ".join(str(error).split()) or type(error).__name__)
+        """Describe the error in one line, without what is before an @ or after a ? in the address."""
+        text = redact(" ".join(error_in_words(error).split()) or type(error).__name__)
         for found in SECRETS.finditer(self.url):
             for secret in re.split(r"[:@?&=/]", found[0]):
                 if len(secret) > 3:
@@ -512,14 +583,35 @@ def open_storage(text: str | Path) -> Storage:
 
 
 def is_address(text: str) -> bool:
-    """Whether `text` is an address of remote storage, rather than a path (or file://…)."""
-    return SCHEME.match(text) is not None and local_path(text) == text
+    """Return True for an address of remote storage; a path that exists on this disk is none."""
+    found = SCHEME.match(text)
+    if found is None or os.path.lexists(text) or local_path(text) != text:
+        return False
+    return found[2] == "://" or is_known_scheme(found[1])
+
+
+def is_known_scheme(scheme: str) -> bool:
+    """Return True for a scheme of fsspec's; "Trip::2024" is a name on a disk."""
+    try:
+        from fsspec import available_protocols
+    except ModuleNotFoundError:
+        return False
+    return scheme in available_protocols()
 
 
 def local_path(text: str) -> str:
-    """`text`, without file:// if it is an address on this machine."""
+    """Return `text` as a path if it is file://…, decoded if only that exists; otherwise unchanged."""
     scheme, separator, rest = text.partition("://")
-    return rest if separator and scheme.lower() in LOCAL and "::" not in text else text
+    if not separator or scheme.lower() not in LOCAL or os.path.lexists(text):
+        return text
+    decoded = unquote(rest.removeprefix("localhost") if rest.startswith("localhost/") else rest)
+    if not os.path.lexists(rest) and os.path.lexists(decoded):
+        return decoded
+    return text if "::" in rest and not os.path.lexists(rest) else rest
+
+
+def is_in_hidden_folder(path: str) -> bool:
+    return any(part.startswith(".") and part not in (".", "..") for part in path.split("/")[:-1])
 
 
 def redact(text: str) -> str:
@@ -531,23 +623,75 @@ def repeated(action: Callable[[], Answer]) -> Answer:
     """The result of `action`, called up to ATTEMPTS times while its error is not permanent."""
     import tenacity
 
+    def attempt() -> Answer:
+        try:
+            return action()
+        except FileNotFoundError as error:
+            raise unmasked(error) from None
+
     attempts = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(ATTEMPTS),
         wait=tenacity.wait_exponential(FIRST_WAIT) + tenacity.wait_random(0, FIRST_WAIT),
         retry=tenacity.retry_if_exception(may_pass),
         reraise=True,
     )
-    return attempts(action)
+    return attempts(attempt)
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether another attempt may succeed: not after wrong credentials, or where there is nothing."""
+    """Return True if another attempt may succeed: not after wrong credentials, or on a full disk."""
     if not isinstance(error, Exception) or isinstance(error, (*PERMANENT, MaximirError)):
         return False
-    if REFUSED.search(type(error).__name__):
+    if REFUSED.search(type(error).__name__) or is_encrypted(error) or is_unknown_host(error):
         return False
+    if isinstance(error, OSError) and error.errno in PERMANENT_ERRNO:
+        return False
+    status = status_of(error)
+    return not (400 <= status < 500 and status not in TEMPORARY_STATUS)
+
+
+def unmasked(error: FileNotFoundError) -> Exception:
+    """Return the cause if fsspec's "not found" stands for a server that did not answer, or refused."""
+    cause = error.__cause__
+    from_web = type(cause).__module__.partition(".")[0] == "aiohttp" or isinstance(cause, TimeoutError)
+    return cause if isinstance(cause, Exception) and from_web and status_of(cause) not in GONE else error
+
+
+def status_of(error: BaseException) -> int:
+    """Return the HTTP status of an error; 0 if it has none."""
     status = getattr(error, "status", None) or getattr(error, "code", None)
-    return not (isinstance(status, int) and 400 <= status < 500 and status not in PASSING_STATUS)
+    return status if isinstance(status, int) else 0
+
+
+def is_encrypted(error: BaseException) -> bool:
+    """Return True for an error about a missing or wrong password, such as zipfile's RuntimeError."""
+    return isinstance(error, RuntimeError) and "password" in str(error).lower()
+
+
+def is_unknown_host(error: BaseException) -> bool:
+    """Return True if the name of a host does not exist; a name server that is down may come back."""
+    cause = getattr(error, "os_error", error)
+    return isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN
+
+
+def error_in_words(error: BaseException) -> str:
+    """Describe what kept a server from answering; other errors describe themselves."""
+    cause = getattr(error, "os_error", error)
+    where = "the proxy: " if "Proxy" in type(error).__name__ else ""
+    status = status_of(error)
+    if status == 407:
+        return "the proxy asks for a user name and password (HTTP 407)"
+    if status >= 400:
+        return f"{where}HTTP {status} {getattr(error, 'message', '')}"
+    if isinstance(cause, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(cause):
+        return f"{where}connection refused"
+    if isinstance(cause, socket.gaierror):
+        return f"{where}unknown host"
+    if "Certificate" in type(error).__name__:
+        return "the server's certificate is not valid"
+    if isinstance(error, TimeoutError):
+        return f"{where}no answer in time"
+    return str(error)
 
 
 def item_from(info: dict[str, Any]) -> Item:

@@ -53,6 +53,8 @@ class Restoring:
     null: "auto" has another precision on this node than where the run was started, so nothing was done.
     """
 
+    max_bytes: int | None = None
+
     def __init__(
         self,
         weights: Any,
@@ -74,7 +76,7 @@ class Restoring:
             self.restorer = Restorer.with_options(path, options)
         self.same_precision = self.restorer.precision == precision
         self.output, self.settings, self.overwrite = open_storage(output), settings, overwrite
-        self.ledger = ledger
+        self.ledger, self.max_bytes = ledger, options.max_bytes
         self.storages = {output: self.output}
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
@@ -107,7 +109,13 @@ class Restoring:
         todo = list(jobs.values())
         targets = [job.target for job in todo]
         journal = ObjectJournal(self.output, self.settings, resume=True, targets=targets)
-        done = restore_jobs(todo, self.restorer, journal, overwrite=self.overwrite)
+        done = restore_jobs(
+            todo,
+            self.restorer,
+            journal,
+            overwrite=self.overwrite,
+            max_bytes=self.max_bytes,
+        )
         for number, outcome in zip(jobs, done, strict=True):
             yield [number, *fields_of(outcome)]
 

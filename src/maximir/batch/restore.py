@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # torch takes a second to import: what is wrong with a reques
     from maximir.restoring.restorer import Restorer
 
 LOOKERS = 16  # threads
+SMALL = 4 * 2**20  # bytes in a store that are read at once: a request for the first ones takes as long
 
 
 def restore_files(
@@ -91,7 +92,13 @@ def restore(
     def outcomes() -> Generator[Outcome, None, None]:
         with planned.open_journal(settings, resume=resume) as journal:
             yield from restore_jobs(
-                planned.jobs, restorer, journal, overwrite=overwrite, started=started, progress=progress
+                planned.jobs,
+                restorer,
+                journal,
+                overwrite=overwrite,
+                max_bytes=restorer.options.max_bytes,
+                started=started,
+                progress=progress,
             )
 
     return outcomes()
@@ -103,13 +110,19 @@ def restore_jobs(
     journal: Journal,
     *,
     overwrite: bool = False,
+    max_bytes: int | None = None,
     started: Callable[[Job], None] = lambda job: None,
     progress: Progress = silent,
 ) -> Generator[Outcome, None, None]:
-    """Do jobs of one output with its open journal: see `restore` and `pipeline.run`."""
+    """Restore jobs of one output with its open journal: see `restore` and `pipeline.run`.
+
+    Args:
+        max_bytes: the budget of memory: a larger file is not read. None: `images.MAX_BYTES`.
+    """
+    limit = min(images.MAX_BYTES, max_bytes or images.MAX_BYTES)
     return pipeline.run(
         jobs,
-        functools.partial(read, journal=journal, overwrite=overwrite),
+        functools.partial(read, journal=journal, overwrite=overwrite, limit=limit),
         functools.partial(restorer.restore_photo, progress=progress, reserve=pipeline.reserve(jobs)),
         functools.partial(finish, restorer, journal=journal, overwrite=overwrite),
         finishers=max((job.target.storage.writers for job in jobs), default=1),
@@ -149,7 +162,7 @@ class Task(Work[Job]):
     source_md5: str = ""
 
 
-def read(job: Job, *, journal: Journal, overwrite: bool) -> Task:
+def read(job: Job, *, journal: Journal, overwrite: bool, limit: int = images.MAX_BYTES) -> Task:
     """Decode the image, unless its result is there already or cannot be written."""
     if job.problem is not None:
         return Task(job, error=job.problem)
@@ -158,11 +171,18 @@ def read(job: Job, *, journal: Journal, overwrite: bool) -> Task:
         return Task(job, earlier=earlier, done=True)
     if not (overwrite or earlier is not None) and (error := obstacle(job.target, journal)):
         return Task(job, error=error)
-    data = job.source.read(limit=images.MAX_BYTES)
+    data = read_image(job.source, limit)
     photo = dataclasses.replace(images.decode(data), digest=hashlib.sha256(data).hexdigest())
     images.check_fits(photo, Path(job.target.name))
     source_md5 = md5(data) if job.source.local is None else ""
     return Task(job, photo, earlier=earlier, source_md5=source_md5)
+
+
+def read_image(source: Address, limit: int) -> bytes:
+    """Read a file, if its first bytes are those of an image; of small ones in stores, all is asked for."""
+    if source.item is None or not 0 < source.item.size <= SMALL:  # 0: some servers state no size
+        images.check_start(source.read_start(images.START, limit))
+    return source.read(limit=limit)
 
 
 def finish(restorer: Restorer, work: Work[Job], *, journal: Journal, overwrite: bool) -> Outcome:
