@@ -10,13 +10,31 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from maximir.errors import MaximirError, TooLarge
 
 PART = ".maximir-"  # prefix of incomplete files
+SYSTEM_FOLDERS = {  # of Synology, QNAP, Windows, macOS archives, Linux
+    "@eadir",
+    "@tmp",
+    "@recycle",
+    "@recently-snapshot",
+    "#recycle",
+    "#snapshot",
+    "$recycle.bin",
+    "system volume information",
+    "recycler",
+    "network trash folder",
+    "temporary items",
+    "__macosx",
+    "lost+found",
+}
+SYSTEM_FOLDER_SUFFIXES = (".lrdata", ".lrcat-data", ".cocatalogdb")  # previews of raw programs
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
 
 
@@ -141,7 +159,7 @@ def sync_folder(folder: Path) -> None:
 def walk(
     folder: Path, refuse: Callable[[OSError], None], leave_out: str = ""
 ) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Walk like `os.walk`, also through links to folders, without loops. Hidden folders are skipped.
+    """Walk like `os.walk`, also through links to folders, without loops; skip hidden and system folders.
 
     Yields each folder, the names of links in it that lead to one of its parents, and the names of its files;
     all sorted.
@@ -153,7 +171,7 @@ def walk(
     for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         here = Path(root)
         real = os.path.realpath(here) + os.sep
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not (name.startswith(".") or is_system_folder(name)))
         loops = [
             name
             for name in folders
@@ -166,6 +184,10 @@ def walk(
             if name not in loops and (not leave_out or os.path.realpath(here / name) != leave_out)
         ]
         yield here, loops, sorted(names)
+
+
+def is_system_folder(name: str) -> bool:
+    return name.lower() in SYSTEM_FOLDERS or name.lower().endswith(SYSTEM_FOLDER_SUFFIXES)
 
 
 def file_digest(path: Path) -> str:
@@ -185,6 +207,16 @@ def file_digest(path: Path) -> str:
 def reason(error: OSError) -> str:
     """Return the system's message in lower case: "no space left on device"."""
     return (error.strerror or str(error)).lower()
+
+
+def comparable(names: Iterable[str]) -> dict[str, str]:
+    """Map each name to its composed form (NFC): Macs write "é" as two characters where others write one.
+
+    A name stays as it is if others among `names` have the same composed form.
+    """
+    forms = {name: unicodedata.normalize("NFC", name) for name in names}
+    counts = Counter(forms.values())
+    return {name: form if counts[form] == 1 else name for name, form in forms.items()}
 
 
 def printable(text: object) -> str:

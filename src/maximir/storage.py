@@ -401,7 +401,7 @@ class Remote(Storage):
         self.root = self._connect()[1].rstrip("/")
         self.is_web = bool(self.schemes & WEB) and urlsplit(self.root).scheme in WEB
         self.name = PurePosixPath(self.place(self.root)).name
-        if self.is_web and self.name in ("", ".."):
+        if self.is_web and (self.name == ".." or not urlsplit(self.root).path.strip("/")):
             self.name = urlsplit(self.root).hostname or "image"
 
     def __reduce__(self) -> tuple[type[Remote], tuple[str]]:

@@ -39,6 +39,7 @@ except ImportError:  # Windows: two runs in one folder are not told apart
 
 FILE = ".maximir.jsonl"
 FOLDER = ".maximir"
+LONGEST_NAME, LONGEST_PATH = 255, 900  # bytes; a disk's names, and, with room for a folder, a store's keys
 AHEAD = 64  # objects that are asked for together: a store takes its time, but answers many at once
 
 
@@ -226,7 +227,7 @@ class ObjectJournal(Journal):
 
     def look_up(self, target: Address) -> Entry | None:
         try:
-            lines = self.storage.read(f"{FOLDER}/{target.path}.json").splitlines()
+            lines = self.storage.read(record_path(target.path)).splitlines()
         except Missing:
             return None
         for entry in parse_entries(map(parse_line, lines)):
@@ -236,9 +237,16 @@ class ObjectJournal(Journal):
 
     def add(self, entry: Entry, replaced: Entry | None = None) -> None:
         entries = [entry] if replaced is None or replaced.result == entry.result else [replaced, entry]
-        self.storage.write(
-            f"{FOLDER}/{entry.target}.json", b"".join(line_of(asdict(each)) for each in entries)
-        )
+        self.storage.write(record_path(entry.target), b"".join(line_of(asdict(each)) for each in entries))
+
+
+def record_path(target: str) -> str:
+    """Return the path of a result's object: its own below `.maximir`, or a digest where that is too long."""
+    path = f"{FOLDER}/{target}.json"
+    data = os.fsencode(path)
+    if len(data) > LONGEST_PATH or max(map(len, data.split(b"/"))) > LONGEST_NAME:
+        return f"{FOLDER}/{hashlib.sha256(os.fsencode(target)).hexdigest()}.json"
+    return path
 
 
 def parse_entries(values: Iterator[Any]) -> Iterator[Entry]:
