@@ -106,7 +106,7 @@ def test_a_teacher_stands_in_for_the_clean_image(wise):
     taught = Teacher(str(wise), torch.device("cpu"))
     degraded, clean = torch.rand(2, 4, 3, 64, 64).unbind()
     with torch.no_grad():
-        alone, even = taught.model(degraded[[1, 2]])[-1][-1].clamp(0, 1)
+        alone, even = engine.run(taught.model, degraded[[1, 2]])[-1][-1].clamp(0, 1)
     targets = taught.targets(degraded, clean, torch.tensor([CLEAN, TAUGHT, SMOOTHED, CLEAN]))
     assert torch.equal(targets[[0, 3]], clean[[0, 3]])
     torch.testing.assert_close(targets[1], alone)
