@@ -1,7 +1,7 @@
-"""Where files lie: a folder, or an address such as s3://bucket/folder of any storage that fsspec knows.
+"""Storage of files: folders, and addresses such as s3://bucket/folder of any storage that fsspec knows.
 
-A file is written whole or not at all: in object stores by one PUT, elsewhere under another name and then
-moved. A remote request that fails is repeated if that may help. No message shows credentials.
+Writes are atomic: one PUT in object stores, elsewhere a temporary name and a move. Remote requests are
+retried unless the error is permanent. Messages show no credentials.
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ ATOMIC = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", 
 NO_CREDENTIALS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"}  # an @ would be part of a bucket's name
 READ_ONLY = {"zip", "tar", "libarchive", "http", "https", "github", "data"}
 ATTEMPTS = 6
-FIRST_WAIT = (
-    0.3  # seconds before the second attempt; doubled before each further one, plus up to as much again
-)
+FIRST_WAIT = 0.3  # seconds before the first retry; doubled for each further one, plus random jitter
 PERMANENT = (
     FileNotFoundError,
     FileExistsError,
@@ -75,7 +73,7 @@ Answer = TypeVar("Answer")
 
 
 class Unreachable(MaximirError):
-    """Remote storage did not give a file's bytes: nothing is known of them, not that they are damaged."""
+    """Remote storage did not return a file: its content is unknown, not damaged."""
 
 
 class Missing(Unreachable):
@@ -84,7 +82,7 @@ class Missing(Unreachable):
 
 @dataclass(frozen=True)
 class Item:
-    """What storage says about a file: its size in bytes and, if it tells, the MD5 of its content."""
+    """Facts about a file: its size in bytes and, where the storage returns it, the MD5 of its content."""
 
     size: int
     md5: str = ""
@@ -106,7 +104,7 @@ class Address:
 
     @property
     def place(self) -> str:
-        """The path below the storage as names on a disk: those of web addresses are decoded."""
+        """Path below the storage as names on a disk: web addresses are decoded."""
         return self.storage.place(self.path)
 
     @property
@@ -129,7 +127,7 @@ class Address:
 
     @property
     def local(self) -> Path | None:
-        """The path on this machine's disks; None for remote storage."""
+        """Path on this machine's disks; None for remote storage."""
         return self.storage.local(self.path)
 
     def is_file(self) -> bool:
@@ -145,18 +143,18 @@ class Address:
         return self.storage.identify(self.path) == other.storage.identify(other.path)
 
     def size(self) -> int:
-        """Bytes. Raises MaximirError if there is no such file."""
+        """Return the size in bytes. Raise MaximirError if there is no such file."""
         item = self.item or self.storage.item(self.path)
         if item is None:
             raise Missing(f"{self}: there is no such file")
         return item.size
 
     def files(self, leave_out: Storage | None = None) -> Iterator[tuple[Address, str | None]]:
-        """The files below, sorted, with the reason why one cannot be used (or None); see `Storage.files`."""
+        """Yield the files below, sorted, each with a reason not to use it (or None); see `Storage.files`."""
         return self.storage.files(self.path, leave_out)
 
     def read(self, begin: int = 0, end: int | None = None, *, limit: int | None = None) -> bytes:
-        """The file's bytes from `begin` to `end`. See `Storage.read`."""
+        """Read the bytes from `begin` to `end`. See `Storage.read`."""
         if self.item is not None:  # its size is known without a request
             check_file_size(self.item.size, limit)
             limit = None
@@ -180,7 +178,7 @@ class Address:
     def has_content(self, sha256: str, md5: str = "") -> bool:
         """Compare the file's content with these digests; False if it cannot be read.
 
-        Storage that tells an equal MD5 need not be read.
+        Storage that returns an equal MD5 is not read.
         """
         with contextlib.suppress(OSError, MaximirError):
             item = (self.item or self.storage.item(self.path)) if md5 else None
@@ -192,10 +190,10 @@ class Storage(ABC):
     """A folder on a disk or behind an address. Paths are relative to it, with "/"; "" is the folder itself.
 
     Attributes:
-        url: opens it again, in another process too.
-        shown: the same for messages, without credentials.
+        url: opens the storage again, also in another process.
+        shown: the URL for messages, without credentials.
         name: the last part of its path.
-        writers: how many files are best written at once.
+        writers: the best number of parallel writes.
     """
 
     url: str
@@ -214,20 +212,20 @@ class Storage(ABC):
 
     @abstractmethod
     def show(self, path: str) -> str:
-        """An address in it, for messages."""
+        """Return the address of `path` for messages."""
 
     @abstractmethod
     def local(self, path: str) -> Path | None: ...
 
     @abstractmethod
     def identify(self, path: str) -> tuple[frozenset[str], str]:
-        """A value that is equal for two addresses of the same file."""
+        """Return a value that is equal for two addresses of the same file."""
 
     @abstractmethod
     def files(self, path: str = "", leave_out: Storage | None = None) -> Iterator[tuple[Address, str | None]]:
-        """The files below a folder, sorted, each with the reason why it cannot be used (or None).
+        """Yield the files below a folder, sorted, each with the reason why it cannot be used (or None).
 
-        Hidden folders do not count, nor does `leave_out`.
+        Hidden folders and `leave_out` are skipped.
 
         Raises:
             UsageError: `leave_out` is the folder itself, or the storage cannot be listed.
@@ -235,21 +233,22 @@ class Storage(ABC):
 
     @abstractmethod
     def item(self, path: str = "") -> Item | None:
-        """Facts about a file; None if there is none (or a folder)."""
+        """Return facts about a file; None if it is missing or a folder."""
 
     @abstractmethod
     def is_dir(self, path: str = "") -> bool: ...
 
     @abstractmethod
     def exists(self, path: str) -> bool:
-        """Whether a file or folder, or even a broken link, has this path."""
+        """Return True if a file, a folder or a broken link has this path."""
 
     @abstractmethod
     def read(self, path: str, begin: int = 0, end: int | None = None, limit: int | None = None) -> bytes:
-        """
+        """Read a file, or part of it.
+
         Args:
-            begin, end: of the bytes that are read; None: to the end of the file.
-            limit: the most bytes that a file may have.
+            begin, end: range of bytes; None: the end of the file.
+            limit: maximum size of the file in bytes.
 
         Raises:
             Missing: there is no such file.
@@ -266,11 +265,11 @@ class Storage(ABC):
 
     @abstractmethod
     def open(self, path: str, mode: str = "rb") -> BinaryIO:
-        """Open a file to be read from its beginning to its end."""
+        """Open a file for sequential reading."""
 
     @abstractmethod
     def write(self, path: str, data: bytes) -> None:
-        """Write a file, whole or not at all; an older one is replaced. Folders are made.
+        """Write a file atomically; replace an older one; create folders.
 
         Raises:
             MaximirError: it cannot be written.
@@ -285,7 +284,7 @@ class Storage(ABC):
         """
 
     def digest(self, path: str) -> str:
-        """SHA-256 of a file's content.
+        """Return the SHA-256 of a file's content.
 
         Raises:
             OSError, MaximirError: it cannot be read.
@@ -294,7 +293,7 @@ class Storage(ABC):
 
 
 class Folder(Storage):
-    """A folder on this machine's disks. It need not exist before something is written."""
+    """Folder on this machine's disks. The first write creates it."""
 
     writers = 1
 
@@ -379,13 +378,13 @@ class Folder(Storage):
 
 
 class Remote(Storage):
-    """A folder (or one file) behind an address, opened by fsspec.
+    """Folder or file at an address, opened by fsspec.
 
     Raises:
         UsageError: an unknown scheme, a missing package, or credentials in an address that cannot have them.
     """
 
-    writers = 4  # a store takes its time for each
+    writers = 4  # hides the latency of stores
 
     def __init__(self, url: str) -> None:
         self.schemes = {part.partition("://")[0].lower() for part in url.split("::")}
@@ -413,7 +412,7 @@ class Remote(Storage):
         except ModuleNotFoundError:
             raise UsageError(f"{self.shown}: addresses need fsspec: pip install 'maximir[cloud]'") from None
         try:
-            # Old listings would hide what others write meanwhile.
+            # Cached listings would hide files that other processes write.
             proxies = {scheme: {"client_kwargs": {"trust_env": True}} for scheme in self.schemes & WEB}
             fs, root = url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True, **proxies)
             return fs, root
@@ -426,7 +425,7 @@ class Remote(Storage):
 
     @property
     def fs(self) -> Any:
-        """fsspec's file system. Each process makes its own: connections do not survive a fork."""
+        """File system of fsspec. Each process opens its own: connections do not survive a fork."""
         if self._opened is None or self._opened[0] != os.getpid():
             self._opened = os.getpid(), self._connect()[0]
         return self._opened[1]
@@ -521,7 +520,7 @@ class Remote(Storage):
             self.write(name, b"")
         except MaximirError as error:
             raise UsageError(str(error)) from None
-        with contextlib.suppress(Exception):  # a bucket where nothing can be removed is good enough
+        with contextlib.suppress(Exception):  # removing is not required
             self.fs.rm_file(self._full(name))
 
     def _write(self, path: str, data: bytes) -> None:
@@ -551,9 +550,9 @@ class Remote(Storage):
         return f"{self.root}/{path}" if path else self.root
 
     def _try(self, what: str, path: str, action: Callable[[], Answer]) -> Answer:
-        """The answer to a request, which is repeated while another attempt may help.
+        """Return the answer to a request, retrying temporary errors.
 
-        The original error, which may show what is secret, is not part of the one that is raised.
+        The raised error does not chain the original one, which may show secrets.
         """
         try:
             return repeated(action)
@@ -576,7 +575,7 @@ class Remote(Storage):
 
 
 def open_storage(text: str | Path) -> Storage:
-    """The folder or address that `text` means."""
+    """Open the folder or address `text`."""
     if isinstance(text, Path) or not is_address(text):
         return Folder(text if isinstance(text, Path) else local_path(text))
     return Remote(text)
@@ -615,12 +614,12 @@ def is_in_hidden_folder(path: str) -> bool:
 
 
 def redact(text: str) -> str:
-    """An address, or a sentence with addresses in it, with *** instead of credentials."""
+    """Replace credentials by *** in an address, or in a sentence with addresses."""
     return SECRETS.sub(lambda found: f"{found[1] or found[2]}***" + "@" * bool(found[1]), text)
 
 
 def repeated(action: Callable[[], Answer]) -> Answer:
-    """The result of `action`, called up to ATTEMPTS times while its error is not permanent."""
+    """Call `action` up to ATTEMPTS times until it succeeds or its error is permanent; return its result."""
     import tenacity
 
     def attempt() -> Answer:
@@ -695,6 +694,6 @@ def error_in_words(error: BaseException) -> str:
 
 
 def item_from(info: dict[str, Any]) -> Item:
-    """An item from fsspec's `info`. S3's ETag of an object that came by one PUT is its MD5."""
+    """Make an item from fsspec's `info`. In S3, the ETag of an object written by one PUT is its MD5."""
     tag = str(info.get("ETag") or info.get("etag") or "").strip('"')
     return Item(int(info.get("size") or 0), tag if MD5.fullmatch(tag) else "")

@@ -1,4 +1,4 @@
-"""Which image becomes which result, before anything is read."""
+"""Plans: map images to results before any image is read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HAS_CLOUD_FLAGS = hasattr(os.stat_result, "st_file_attributes") or hasattr(os.st
 
 @dataclass(frozen=True)
 class Job:
-    """One image to restore; `problem` is the reason why it cannot be, if that is known before."""
+    """One image to restore; `problem` is why it cannot be restored, if that is known in advance."""
 
     source: Address
     target: Address
@@ -40,7 +40,7 @@ class Plan:
 
     Attributes:
         output: where the results go; for one result with a name of its own, the folder that holds it.
-        shared: many processes may write there: `ObjectJournal`.
+        shared: several processes may write there, which takes an `ObjectJournal`.
         to_file: the result is one file, named by the user: no journal.
         left_alone: files beside the photographs.
     """
@@ -52,7 +52,8 @@ class Plan:
     left_alone: LeftAlone = field(default_factory=LeftAlone)
 
     def open_journal(self, settings: str, *, resume: bool) -> Journal:
-        """
+        """Open the journal of the output.
+
         Raises:
             UsageError: to resume in a folder where another run writes, or where there is one file.
             MaximirError: the journal cannot be read or written.
@@ -67,7 +68,7 @@ class Plan:
         return FileJournal(folder, settings, resume=resume, targets=targets)
 
     def has_journal(self) -> bool:
-        """Whether there may be entries of an earlier run."""
+        """Return True if there may be entries of an earlier run."""
         folder = self.output.local("")
         return self.shared or folder is None or (folder / FILE).exists()
 
@@ -80,7 +81,7 @@ def plan(
     shared: bool = False,
     report: Path | None = None,
 ) -> Plan:
-    """Which file becomes which.
+    """Map each input file to its result.
 
     A file goes into the output folder under its own name (or is written to `output` itself, if that is
     named like an image and there is one input); a folder's files keep their places below it. Images of
@@ -143,7 +144,7 @@ def plan(
 
 
 def names_a_file(output: str, inputs: Sequence[str]) -> bool:
-    """Whether the output is one file, rather than a folder.
+    """Return True if the output is one file rather than a folder.
 
     Raises:
         UsageError: it is named like an image that cannot be written, or there are several inputs for it.
@@ -212,15 +213,15 @@ def why_no_file(place: str, output: Storage) -> str | None:
 
 
 def result_name(path: str) -> str:
-    """The path of the result: the same, or with .png behind it."""
+    """Return the path of the result: the same, or with .png appended."""
     return path if path.lower().endswith(images.WRITABLE) else path + FALLBACK_SUFFIX
 
 
 def select_shard(jobs: Sequence[Job], shard: str) -> list[Job]:
-    """The jobs of shard "i/n", i from 1 to n: by the hash of the result's path, the same on every machine.
+    """Return the jobs of shard "i/n", by the hash of the result's path, which is the same on every machine.
 
     Raises:
-        UsageError: it is written otherwise.
+        UsageError: `shard` has another form, or i is not from 1 to n.
     """
     first, _, second = shard.partition("/")
     number, count = (int(part) if part.isdecimal() else 0 for part in (first, second))
@@ -230,19 +231,19 @@ def select_shard(jobs: Sequence[Job], shard: str) -> list[Job]:
 
 
 def shard_number(path: str, count: int) -> int:
-    """1 … count."""
+    """Return the shard of a result, 1 … count."""
     return int.from_bytes(hashlib.sha256(os.fsencode(path)).digest()[:8]) % count + 1
 
 
 def estimate_jobs(jobs: Sequence[Job]) -> dict[Job, int]:
-    """How much work each job is: by pixels on a disk; by bytes elsewhere, where no header is read for it."""
+    """Estimate the work of each job: pixels on a disk, bytes elsewhere, where headers cost requests."""
     paths = [path for job in jobs if (path := job.source.local) is not None]
     pixels = dict(zip(paths, extent.estimate_work(paths), strict=True)) if paths else {}
     return {job: pixels[path] if (path := job.source.local) else max(1, file_size(job)) for job in jobs}
 
 
 def file_size(job: Job) -> int:
-    """Bytes of the source; 0 if unknown."""
+    """Return the size of the source in bytes; 0 if unknown."""
     try:
         return job.source.size()
     except (OSError, ValueError, MaximirError):

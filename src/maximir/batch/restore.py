@@ -1,4 +1,4 @@
-"""Images through a restorer: no failure stops the rest, and what is done already is not done again."""
+"""Restore planned images: failures do not stop the others, and finished images are skipped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from maximir.errors import MaximirError
 from maximir.restoring.options import Progress, silent
 from maximir.storage import Address
 
-if TYPE_CHECKING:  # torch takes a second to import: what is wrong with a request is told before
+if TYPE_CHECKING:  # torch takes a second to import; errors in a request are reported before
     from maximir.restoring.restorer import Restorer
 
 LOOKERS = 16  # threads
@@ -43,19 +43,19 @@ def restore_files(
         for outcome in restore_files("holiday", "restored", "denoise", resume=True):
             print(outcome.job.source, outcome.error or "restored")
 
-    Results keep name, format, bit depth, metadata and place in the folder. Each image's outcome is yielded
-    when it is written, or known to fail; to stop early, close the generator.
+    Results keep name, format, bit depth, metadata and place in the folder. Each outcome is yielded when
+    its image is written, or has failed; to stop early, close the generator.
 
     Args:
         inputs: images and folders, as paths or addresses of any storage that fsspec knows ("s3://bucket/in").
         output: a folder or an address for the results; or a file, for one image.
         restorer: a `Restorer`, or what it takes: a task, a model's name, or a file of weights.
-        resume: go on where a run was stopped: results that are still those of these images and settings stay.
+        resume: continue a stopped run: keep results that belong to the same images and settings.
         overwrite: replace results that exist.
-        shard: "i/n": only the i-th of n parts. It resumes.
+        shard: "i/n": only part i of n; implies `resume`.
 
     Raises:
-        UsageError: the request makes no sense, or nothing can be written at `output`.
+        UsageError: the arguments contradict each other, or `output` is not writable.
         MaximirError: the model cannot be used.
     """
     several = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
@@ -76,14 +76,14 @@ def restore(
     started: Callable[[Job], None] = lambda job: None,
     progress: Progress = silent,
 ) -> Generator[Outcome, None, None]:
-    """Do what is planned; each job yields its outcome, good or bad, in their order.
+    """Restore the planned images; yield their outcomes in order, failures included.
 
     Args:
-        started: called with each job whose image could be read, when computing begins.
-        progress: called with the part of that image that is done, 0 … 1.
+        started: called with each readable job when computing begins.
+        progress: called with the finished fraction of that image, 0 … 1.
 
     Raises:
-        UsageError: nothing can be written at the output, or another run writes there.
+        UsageError: the output is not writable, or another run writes there.
         MaximirError: the journal cannot be read or written.
     """
     planned.output.check_writable()
@@ -131,7 +131,7 @@ def restore_jobs(
 
 
 def find_unfinished(planned: Plan, restorer: Restorer) -> Iterator[Job]:
-    """The jobs whose result is not there, or would be another one now."""
+    """Yield the jobs whose result is missing or outdated."""
     if not planned.has_journal():
         yield from planned.jobs
         return
@@ -149,12 +149,12 @@ def find_unfinished(planned: Plan, restorer: Restorer) -> Iterator[Job]:
 
 @dataclass(eq=False)
 class Task(Work[Job]):
-    """An image on its way.
+    """An image in the pipeline.
 
     Attributes:
-        earlier: the entry of the result that an earlier run left.
-        done: that result would be the same again.
-        source_md5: of the source's content, if it came from a store, which may tell it again.
+        earlier: the entry of an earlier run's result.
+        done: that result is up to date.
+        source_md5: MD5 of the source's content, if it came from a store, which may return it later.
     """
 
     earlier: Entry | None = None
@@ -163,7 +163,7 @@ class Task(Work[Job]):
 
 
 def read(job: Job, *, journal: Journal, overwrite: bool, limit: int = images.MAX_BYTES) -> Task:
-    """Decode the image, unless its result is there already or cannot be written."""
+    """Decode the image, unless its result exists already or cannot be written."""
     if job.problem is not None:
         return Task(job, error=job.problem)
     earlier = journal.find(job.target)
@@ -186,7 +186,7 @@ def read_image(source: Address, limit: int) -> bytes:
 
 
 def finish(restorer: Restorer, work: Work[Job], *, journal: Journal, overwrite: bool) -> Outcome:
-    """Write the image, if there is one, and drop it."""
+    """Write the image, if there is one, and release it."""
     task = work if isinstance(work, Task) else Task(work.job, error=work.error)
     try:
         return write(restorer, task, journal, overwrite)
@@ -203,7 +203,7 @@ def write(restorer: Restorer, task: Task, journal: Journal, overwrite: bool) -> 
     height, width = photo.rgb.shape[:2]
     failed = functools.partial(Outcome, job, seconds=task.seconds, size=(height, width))
     try:
-        # Asked again: it may have appeared since, perhaps as another job's result where case is ignored.
+        # Checked again: it may have appeared since, e.g. as another job's result where case is ignored.
         if not (overwrite or earlier is not None) and (error := obstacle(job.target, journal)):
             return failed(error)
         data, notes = encode(photo, job.target)
@@ -226,7 +226,7 @@ def write(restorer: Restorer, task: Task, journal: Journal, overwrite: bool) -> 
 
 
 def encode(photo: images.Photo, target: Address) -> tuple[bytes, tuple[str, ...]]:
-    """The content of the file at `target`, and notes; an error names it."""
+    """Encode the file at `target`; return its bytes and notes. Errors name the target."""
     try:
         return images.encode(photo, images.KINDS[target.suffix.lower()])
     except MaximirError as problem:
@@ -234,7 +234,7 @@ def encode(photo: images.Photo, target: Address) -> tuple[bytes, tuple[str, ...]
 
 
 def obstacle(target: Address, journal: Journal) -> str | None:
-    """Why there cannot be a result at `target`, if something is there already that is not ours."""
+    """Return why no result can be written at `target`: a file that is no result is there. None if free."""
     if not target.exists():
         return None
     if not journal.resume:
