@@ -271,6 +271,7 @@ def test_pairs_by_composed_names(tmp_path):
     assert len(find_cases(tmp_path / "nf").cases) == 5
 
 
+@pytest.mark.filterwarnings("default")  # of aiohttp
 class TestWeb:
     """With fsspec's HTTP, where aiohttp is installed."""
 

@@ -156,9 +156,7 @@ class FileJournal(Journal):
 
     def close(self, *, complete: bool = True) -> None:
         if complete:
-            with contextlib.suppress(
-                OSError
-            ):  # in use, or the disk is full: it is valid without this
+            with contextlib.suppress(OSError):  # in use, or the disk is full: it is valid without this
                 self._tidy()
         self.lines.close()
 
