@@ -97,7 +97,7 @@ def test_shares_of_equal_number_wait_for_the_longest():
 
 
 def test_workers_that_never_get_anything_done_are_an_error():
-    with pytest.raises(UsageError, match="lost faster"):
+    with pytest.raises(UsageError, match="lost before"):
         simulate([Kind(1, 1, 3600.0)], 50, 2, with_(losses=100.0))
 
 

@@ -1,9 +1,9 @@
-"""What millions of photographs will take on a cluster, told before it is rented: `maximir plan-cluster`.
+"""Estimate the time and cost of restoring millions of photographs on a cluster: `maximir plan-cluster`.
 
-A simulation of events. Each worker has the three lines of `pipeline`: one photograph is read, one computed,
-one written at a time, and some wait in between. What they share are a store, of limited bandwidth in each
-direction, and whoever hands out the work: a driver, or nobody where each worker has its share from the
-beginning (`--shard i/n`). Workers come late, and are lost at random; what they had in work is done again.
+A discrete-event simulation. Each worker has the three stages of `pipeline`: it reads, computes and writes
+one photograph at a time, with queues in between. Workers share a store of limited bandwidth in each direction
+and, unless each has its own shard (`--shard i/n`), a driver that assigns the work. Workers start late and are
+lost at random; the work of a lost worker is repeated.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from maximir.files import reason
 if TYPE_CHECKING:
     from maximir.restoring.restorer import Restorer
 
-PORTIONS = 20_000  # at least, in which the work is simulated
-PORTIONS_EACH = 200  # at least, of each worker: its last one is half a hundredth of its work
-MOST_LOST = 20  # times the portions: who loses more gets nowhere
+PORTIONS = 20_000  # minimum number of simulated portions
+PORTIONS_EACH = 200  # minimum per worker: the last one is 0.5% of its work
+MOST_LOST = 20  # losses per portion; beyond that, workers never finish
 MOST_WORKERS = 2000
 CHEAP = 1.1  # times the least worker-hours
-KINDS = 100  # that a sample is summed up in
+KINDS = 100  # size classes of a sample
 MEGA, HOUR = 1e6, 3600.0
 
 
@@ -40,9 +40,9 @@ class Kind:
     """Photographs of one size.
 
     Attributes:
-        pixels: of one.
-        share: of all photographs, in any unit.
-        seconds: that a worker computes one.
+        pixels: of one photograph.
+        share: part of all photographs, in any unit.
+        seconds: computing time of one photograph.
     """
 
     pixels: int
@@ -52,21 +52,21 @@ class Kind:
 
 @dataclass(frozen=True)
 class Cluster:
-    """What the workers share, and what befalls them.
+    """Resources that the workers share, and their failures.
 
     Attributes:
-        bandwidth: bytes a second of the store, in each direction, for all together.
-        link: bytes a second between one worker and the store, in each direction.
-        latency: seconds until the first byte of a photograph, or until its end is acknowledged.
-        read, written: bytes of a file for each megapixel.
-        listing: names a second that the store lists.
-        handing: seconds of the driver for each photograph.
-        start: seconds until a worker works: machine, image, model.
-        losses: of a worker in an hour.
-        back: seconds until a lost worker is replaced; then it starts.
-        shards: each worker has its share from the beginning and lists for itself; else a driver lists and
-            hands out to who is free.
-        ahead: photographs at most that wait in a worker; None: as many as the pipeline keeps.
+        bandwidth: of the store in each direction, bytes per second, all workers together.
+        link: between one worker and the store in each direction, bytes per second.
+        latency: seconds until the first byte of a download, or the acknowledgement of an upload.
+        read, written: bytes of a file per megapixel.
+        listing: names per second that the store lists.
+        handing: seconds of the driver per photograph.
+        start: seconds until a worker is ready: machine, container image, model.
+        losses: expected failures per worker-hour.
+        back: seconds until a lost worker is replaced; then the new one starts.
+        shards: each worker has its own shard and lists for itself; otherwise a driver lists and assigns
+            photographs to free workers.
+        ahead: maximum number of photographs that wait in a worker; None: as in the pipeline.
     """
 
     bandwidth: float = 1e9
@@ -84,14 +84,14 @@ class Cluster:
 
 
 class Outcome(NamedTuple):
-    """What a number of workers take.
+    """Result of a simulation.
 
     Attributes:
-        seconds: from asking for the workers until the last result is written.
-        worker_seconds: paid for, of all workers.
-        busy: part of `worker_seconds` in which results were computed that count.
-        again: photographs that were done again, for their worker was lost.
-        limit: what would take the longest if all else took no time.
+        seconds: from requesting the workers until the last result is written.
+        worker_seconds: paid time of all workers.
+        busy: fraction of `worker_seconds` spent computing results that were kept.
+        again: photographs that were repeated because their worker was lost.
+        limit: the resource that would take longest if all others took no time.
     """
 
     workers: int
@@ -102,12 +102,12 @@ class Outcome(NamedTuple):
     limit: str
 
     def cost(self, price: float, gigabytes: float, price_per_gigabyte: float) -> float:
-        """At a price for an hour of a worker, and for each GB that is moved."""
+        """Return the cost, from prices per worker-hour and per GB moved."""
         return self.worker_seconds / HOUR * price + gigabytes * price_per_gigabyte
 
 
 class Portion(NamedTuple):
-    """Some photographs that are simulated as one: bytes to read and to write, seconds of computing."""
+    """Photographs simulated as one: bytes to read and to write, seconds of computing."""
 
     photographs: int
     read: float
@@ -120,47 +120,47 @@ class Portion(NamedTuple):
 
 
 class Pipe:
-    """One direction of the store: who comes first is served first."""
+    """One direction of the store, first come, first served."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.free = 0.0
 
     def moved(self, now: float, count: int, size: float) -> float:
-        """When so many files, asked for one after the other from `now` on, are through."""
+        """Return when `count` files, requested one after the other from `now` on, are transferred."""
         began = max(now + self.cluster.latency, self.free)
         self.free = began + size / self.cluster.bandwidth
         return max(self.free, began + size / self.cluster.link) + (count - 1) * self.cluster.latency
 
 
 class Worker:
-    """What a worker has under way."""
+    """State of a worker."""
 
     def __init__(self, number: int, work: deque[Portion]) -> None:
         self.number, self.work = number, work
         self.lives(0.0, math.inf)
 
     def lives(self, now: float, until: float) -> None:
-        """A new one in its place, with nothing in it."""
+        """Replace the worker by a new, empty one."""
         self.until = until
-        self.computed = self.written = now  # when its line is done
-        self.begun: deque[float] = deque()  # of those that waited last: when they were computed
-        self.writes: deque[float] = deque()  # when they were written
+        self.computed = self.written = now  # when its queued work ends
+        self.begun: deque[float] = deque()  # start of computing of the last photographs
+        self.writes: deque[float] = deque()  # end of their writes
 
 
 def simulate(
     kinds: Sequence[Kind], images: int, workers: int, cluster: Cluster = Cluster(), seed: int = 0
 ) -> Outcome:
-    """What so many workers will take for so many photographs. The same seed gives the same.
+    """Simulate `workers` restoring `images` photographs. The same seed gives the same result.
 
     Raises:
-        UsageError: the workers are lost faster than they get anything done.
+        UsageError: workers are lost before they finish anything.
     """
     return Simulation(kinds, images, workers, cluster, seed).run()
 
 
 def bounds(kinds: Sequence[Kind], images: int, workers: int, cluster: Cluster) -> dict[str, float]:
-    """What each part would take alone, in seconds, if all others took no time."""
+    """Return the seconds that each resource would take if all others took no time."""
     megapixels, seconds = means(kinds)
     size = megapixels * max(cluster.read, cluster.written)
     return {
@@ -174,23 +174,23 @@ def bounds(kinds: Sequence[Kind], images: int, workers: int, cluster: Cluster) -
 
 
 def best(outcomes: Sequence[Outcome]) -> Outcome:
-    """The fastest of those that need hardly more worker-hours than the thriftiest."""
+    """Return the fastest outcome among those with at most CHEAP times the fewest worker-hours."""
     least = min(outcome.worker_seconds for outcome in outcomes)
     cheap = [outcome for outcome in outcomes if outcome.worker_seconds <= CHEAP * least]
     return min(cheap, key=lambda outcome: outcome.seconds)
 
 
 def first_wasteful(outcomes: Sequence[Outcome]) -> Outcome | None:
-    """The first one in which workers compute less than half as much of their time as in the first of all."""
+    """Return the first outcome whose busy fraction is less than half of the first outcome's."""
     return next((outcome for outcome in outcomes if outcome.busy < 0.5 * outcomes[0].busy), None)
 
 
 def fewest(
     kinds: Sequence[Kind], images: int, seconds: float, cluster: Cluster = Cluster(), seed: int = 0
 ) -> Outcome | None:
-    """The fewest workers that are done in this time; None: no number up to MOST_WORKERS is.
+    """Find the fewest workers that finish in this time; None if MOST_WORKERS do not.
 
-    More workers are taken to be no slower. That is true but for the luck of the draw.
+    Assumes that more workers are not slower, which holds except for random effects.
     """
     most = min(images, MOST_WORKERS)
     if max(bounds(kinds, images, most, cluster).values()) > seconds:
@@ -215,7 +215,7 @@ def fewest(
 
 
 def means(kinds: Sequence[Kind]) -> tuple[float, float]:
-    """Megapixels and seconds of a photograph."""
+    """Return the mean megapixels and seconds of a photograph."""
     total = sum(kind.share for kind in kinds)
     pixels, seconds = (
         sum(kind.share * value for kind, value in zip(kinds, values, strict=True)) / total
@@ -229,22 +229,22 @@ def gigabytes_moved(kinds: Sequence[Kind], images: int, cluster: Cluster) -> flo
 
 
 def stated_kinds(sizes: Sequence[tuple[int, int, float]], seconds_per_megapixel: float) -> list[Kind]:
-    """From heights, widths and shares."""
+    """Make kinds from heights, widths and shares."""
     return [Kind(h * w, share, h * w / MEGA * seconds_per_megapixel) for h, w, share in sizes]
 
 
 def timed_kinds(sizes: Sequence[tuple[int, int, float]], restorer: Restorer) -> list[Kind]:
-    """From heights, widths and shares: computing is timed on this machine."""
+    """Make kinds from heights, widths and shares; computing is timed on this machine."""
     from maximir.restoring.estimate import estimate
 
     return [Kind(h * w, share, estimate(restorer, h, w).seconds) for h, w, share in sizes]
 
 
 def read_sample(report: Path) -> list[Kind]:
-    """Sizes and seconds of the photographs in a report of `maximir restore`.
+    """Read sizes and seconds of photographs from a report of `maximir restore`.
 
     Raises:
-        UsageError: it cannot be read, or nothing was restored in it.
+        UsageError: it cannot be read, or has no restored photograph.
     """
     kinds, number = [], 0
     try:
@@ -257,7 +257,7 @@ def read_sample(report: Path) -> list[Kind]:
     except OSError as error:
         raise UsageError(f"{report}: {reason(error)}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UsageError(f"{report}, line {number}: is not of a report of maximir restore") from error
+        raise UsageError(f"{report}, line {number}: is not a line of a report of maximir restore") from error
     if not kinds:
         raise UsageError(f"{report}: no photograph was restored in it")
     kinds.sort(key=lambda kind: (kind.pixels, kind.seconds))
@@ -271,12 +271,12 @@ def read_sample(report: Path) -> list[Kind]:
 
 
 class Simulation:
-    """The events of one run, in their order."""
+    """Events of one run, in order of time."""
 
     def __init__(self, kinds: Sequence[Kind], images: int, workers: int, cluster: Cluster, seed: int) -> None:
         self.kinds, self.images, self.cluster = kinds, images, cluster
         self.rng = np.random.default_rng([seed, workers])
-        self.size = max(1, images // max(PORTIONS, PORTIONS_EACH * workers))  # of a portion
+        self.size = max(1, images // max(PORTIONS, PORTIONS_EACH * workers))  # photographs per portion
         shares = np.array([kind.share for kind in kinds], float)
         shares /= shares.sum()
         self.megapixels, self.seconds = means(kinds)  # of a photograph
@@ -284,17 +284,17 @@ class Simulation:
             counts = self.rng.multinomial(images, np.full(workers, 1 / workers))
             lines = [deque(self.portions(int(count), shares)) for count in counts]
         else:
-            lines = [deque(self.portions(images, shares))] * workers  # one line for all
+            lines = [deque(self.portions(images, shares))] * workers  # one shared queue
         self.workers = [Worker(number, line) for number, line in enumerate(lines)]
         self.left = sum(map(len, lines)) if cluster.shards else len(lines[0])
         self.portion_count = self.left
         ahead = cluster.ahead or min(WAITING_PHOTOS, math.ceil(WAITING_BYTES / (3 * MEGA * self.megapixels)))
         self.ahead = max(1, ahead // self.size)
         self.reads, self.writes = Pipe(cluster), Pipe(cluster)
-        self.handed, self.driver_free = 0, 0.0  # photographs that the driver handed out; when it is free
+        self.handed, self.driver_free = 0, 0.0  # photographs assigned by the driver; when it is free
         self.idle: list[Worker] = []
         self.again = self.lost = 0
-        self.ended = np.zeros(workers)  # when each worker wrote its last
+        self.ended = np.zeros(workers)  # time of each worker's last write
         self.events: list[tuple[float, int, str, Worker, Portion | None, float]] = []
         self.event_count = 0
 
@@ -338,11 +338,11 @@ class Simulation:
         portion: Portion | None = None,
         until: float = 0.0,
     ) -> None:
-        self.event_count += 1  # of two at once, the one first that was known first
+        self.event_count += 1  # breaks ties in order of scheduling
         heapq.heappush(self.events, (when, self.event_count, what, worker, portion, until))
 
     def starts(self, worker: Worker, now: float) -> None:
-        """A worker is on its way; its end is drawn."""
+        """Start a worker and draw the time of its loss."""
         ready = now + self.cluster.start
         losses = self.cluster.losses / HOUR
         listed = ready + (self.images / self.cluster.listing if self.cluster.shards else 0.0)
@@ -350,12 +350,12 @@ class Simulation:
         self.happens(listed, "read", worker)
 
     def reads_next(self, now: float, worker: Worker) -> None:
-        """A worker has room for a photograph."""
+        """Let a worker with room read its next photograph."""
         cluster = self.cluster
         if now >= worker.until:
             self.lost += 1
             if self.lost > MOST_LOST * self.portion_count:
-                raise UsageError("the workers are lost faster than they get photographs done")
+                raise UsageError("the workers are lost before they finish photographs")
             self.starts(worker, worker.until + cluster.back)
             return
         if not worker.work:
@@ -377,20 +377,20 @@ class Simulation:
         self.happens(min(max(there, room), max(now, worker.until)), "read", worker)
 
     def hand_out(self, now: float, count: int) -> float:
-        """When the driver, which knows names only once they are listed, has given a worker its next ones."""
+        """Return when the driver has assigned the next photographs, which it must have listed first."""
         self.handed += count
         listed = self.cluster.start + min(self.handed, self.images) / self.cluster.listing
         self.driver_free = max(self.driver_free, now) + count * self.cluster.handing
         return max(self.driver_free, listed)
 
     def loses(self, worker: Worker, portion: Portion, done: float) -> None:
-        """A worker dies over a portion, of which this part (0 … 1) is done."""
+        """Lose a worker during a portion, of which this fraction (0 … 1) is finished."""
         whole = min(portion.photographs - 1, int(max(0.0, done) * portion.photographs))
         self.again += done > 0
         self.happens(worker.until, "back", worker, portion.part(portion.photographs - whole))
 
     def comes_back(self, now: float, worker: Worker, portion: Portion) -> None:
-        """What a lost worker had is in its line again; who had nothing to do looks there."""
+        """Return a lost worker's portion to its queue, and wake idle workers of that queue."""
         worker.work.appendleft(portion)
         for other in [other for other in self.idle if other.work is worker.work]:
             self.idle.remove(other)

@@ -10,13 +10,32 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from maximir.errors import MaximirError, TooLarge
 
 PART = ".maximir-"  # prefix of incomplete files
+SYSTEM_FOLDERS = {  # of Synology, QNAP, Windows, macOS archives, Linux
+    "@eadir",
+    "@tmp",
+    "@recycle",
+    "@recently-snapshot",
+    "#recycle",
+    "#snapshot",
+    "$recycle.bin",
+    "system volume information",
+    "recycler",
+    "network trash folder",
+    "temporary items",
+    "__macosx",
+    "lost+found",
+}
+SYSTEM_FOLDER_SUFFIXES = (".lrdata", ".lrcat-data", ".cocatalogdb")  # previews of raw programs
+NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -25,7 +44,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: the folder is missing or cannot be written to, or the disk is full. Nothing is left behind.
     """
-    part = path.with_name(f"{PART}{secrets.token_hex(6)}{path.suffix}")
+    part = path.with_name(part_name(path.suffix))
     try:
         with part.open("xb") as file:
             file.write(data)
@@ -38,8 +57,15 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def read_file(path: Path, limit: int | None = None) -> bytes:
-    """Read a regular file. It is not mapped: a mapped file that shrinks kills the process.
+def part_name(suffix: str) -> str:
+    """Return a new short name for an incomplete file; it keeps the suffix unless that is long."""
+    return f"{PART}{secrets.token_hex(6)}{suffix if len(suffix) < 10 else ''}"
+
+
+def read_file(path: Path, limit: int | None = None, begin: int = 0, end: int | None = None) -> bytes:
+    """Read a regular file, or its bytes from `begin` to `end`.
+
+    It is not mapped: a mapped file that shrinks kills the process.
 
     Raises:
         OSError: it cannot be read.
@@ -52,7 +78,9 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
         if not stat.S_ISREG(info.st_mode):  # a pipe would block forever
             raise MaximirError("is not a regular file")
         check_file_size(info.st_size, limit)
-        return path.read_bytes()
+        with path.open("rb") as file:
+            file.seek(begin)
+            return file.read(-1 if end is None else max(0, end - begin))
     except MemoryError as error:
         raise TooLarge("not enough memory to read the file") from error
     except ValueError as error:  # such as a zero byte in its name
@@ -108,19 +136,30 @@ def line_of(value: object) -> bytes:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make new names in a folder survive a power failure. (Windows cannot open folders.)"""
-    if os.name == "posix":
+    """Make new names in a folder survive a power failure, where the file system can do that.
+
+    Some network and FUSE drives cannot sync folders, Windows cannot open them, and one may write to a
+    folder without reading it.
+    """
+    if os.name != "posix":
+        return
+    try:
         descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def walk(
     folder: Path, refuse: Callable[[OSError], None], leave_out: str = ""
 ) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Walk like `os.walk`, also through links to folders, without loops. Hidden folders are skipped.
+    """Walk like `os.walk`, also through links to folders, without loops; skip hidden and system folders.
 
     Yields each folder, the names of links in it that lead to one of its parents, and the names of its files;
     all sorted.
@@ -132,7 +171,7 @@ def walk(
     for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         here = Path(root)
         real = os.path.realpath(here) + os.sep
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not (name.startswith(".") or is_system_folder(name)))
         loops = [
             name
             for name in folders
@@ -145,6 +184,10 @@ def walk(
             if name not in loops and (not leave_out or os.path.realpath(here / name) != leave_out)
         ]
         yield here, loops, sorted(names)
+
+
+def is_system_folder(name: str) -> bool:
+    return name.lower() in SYSTEM_FOLDERS or name.lower().endswith(SYSTEM_FOLDER_SUFFIXES)
 
 
 def file_digest(path: Path) -> str:
@@ -164,6 +207,16 @@ def file_digest(path: Path) -> str:
 def reason(error: OSError) -> str:
     """Return the system's message in lower case: "no space left on device"."""
     return (error.strerror or str(error)).lower()
+
+
+def comparable(names: Iterable[str]) -> dict[str, str]:
+    """Map each name to its composed form (NFC): Macs write "é" as two characters where others write one.
+
+    A name stays as it is if others among `names` have the same composed form.
+    """
+    forms = {name: unicodedata.normalize("NFC", name) for name in names}
+    counts = Counter(forms.values())
+    return {name: form if counts[form] == 1 else name for name, form in forms.items()}
 
 
 def printable(text: object) -> str:

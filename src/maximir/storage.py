@@ -1,36 +1,40 @@
-"""Where files lie: a folder, or an address such as s3://bucket/folder of any storage that fsspec knows.
+"""Storage of files: folders, and addresses such as s3://bucket/folder of any storage that fsspec knows.
 
-A file is written whole or not at all: in object stores by one PUT, elsewhere under another name and then
-moved. A remote request that fails is repeated if that may help. No message shows credentials.
+Writes are atomic: one PUT in object stores, elsewhere a temporary name and a move. Remote requests are
+retried unless the error is permanent. Messages show no credentials.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
-import secrets
+import socket
+import tarfile
 import tempfile
+import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, ClassVar, TypeVar, cast
+from urllib.parse import unquote, urlsplit
 
 from maximir.errors import MaximirError, UsageError
-from maximir.files import PART, check_file_size, file_digest, read_file, reason, walk, write_atomically
+from maximir.files import check_file_size, file_digest, part_name, read_file, reason, walk, write_atomically
 
-SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+(://|::)")  # two letters at least: C:// is a drive
+SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)(://|::)")  # two letters at least: C:// is a drive
+WEB = {"http", "https"}
 SECRETS = re.compile(r"(://)[^/@\s]*@|(\?)[^\s'\"]*")  # user:password@, and the query of a signed address
 LOCAL = ("file", "local")
 ATOMIC = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "memory"}  # one PUT replaces
 NO_CREDENTIALS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"}  # an @ would be part of a bucket's name
 READ_ONLY = {"zip", "tar", "libarchive", "http", "https", "github", "data"}
 ATTEMPTS = 6
-FIRST_WAIT = (
-    0.3  # seconds before the second attempt; doubled before each further one, plus up to as much again
-)
+FIRST_WAIT = 0.3  # seconds before the first retry; doubled for each further one, plus random jitter
 PERMANENT = (
     FileNotFoundError,
     FileExistsError,
@@ -42,11 +46,26 @@ PERMANENT = (
     ValueError,
     NotImplementedError,
     MemoryError,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
 )
-REFUSED = re.compile(
-    "Credential|Authenticat|AccessDenied|Forbidden|Unauthorized|error_perm"
-)  # in a type's name
-PASSING_STATUS = (408, 425, 429)  # of HTTP's 4xx, the ones that a later request may not get
+PERMANENT_ERRNO = {
+    errno.ENAMETOOLONG,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EFBIG,
+    errno.ELOOP,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+}
+REFUSED = re.compile(  # in a type's name
+    "Credential|Authenticat|AccessDenied|Forbidden|Unauthorized|error_perm|Certificate|InvalidURL|LZMAError"
+)
+TEMPORARY_STATUS = (408, 425, 429)  # the client errors of HTTP that another attempt may avoid
+GONE = (404, 410)
+FOLDER_MARKERS = ("/", "_$folder$")  # ends of empty objects that consoles and Hadoop make for folders
 LONGEST_REASON = 300
 MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -54,7 +73,7 @@ Answer = TypeVar("Answer")
 
 
 class Unreachable(MaximirError):
-    """Remote storage did not give a file's bytes: nothing is known of them, not that they are damaged."""
+    """Remote storage did not return a file: its content is unknown, not damaged."""
 
 
 class Missing(Unreachable):
@@ -63,7 +82,7 @@ class Missing(Unreachable):
 
 @dataclass(frozen=True)
 class Item:
-    """What storage says about a file: its size in bytes and, if it tells, the MD5 of its content."""
+    """Facts about a file: its size in bytes and, where the storage returns it, the MD5 of its content."""
 
     size: int
     md5: str = ""
@@ -84,8 +103,13 @@ class Address:
         return Address(self.storage, f"{self.path}/{name}" if self.path else name)
 
     @property
+    def place(self) -> str:
+        """Path below the storage as names on a disk: web addresses are decoded."""
+        return self.storage.place(self.path)
+
+    @property
     def name(self) -> str:
-        return PurePosixPath(self.path).name or self.storage.name
+        return PurePosixPath(self.place).name or self.storage.name
 
     @property
     def stem(self) -> str:
@@ -103,7 +127,7 @@ class Address:
 
     @property
     def local(self) -> Path | None:
-        """The path on this machine's disks; None for remote storage."""
+        """Path on this machine's disks; None for remote storage."""
         return self.storage.local(self.path)
 
     def is_file(self) -> bool:
@@ -119,22 +143,28 @@ class Address:
         return self.storage.identify(self.path) == other.storage.identify(other.path)
 
     def size(self) -> int:
-        """Bytes. Raises MaximirError if there is no such file."""
+        """Return the size in bytes. Raise MaximirError if there is no such file."""
         item = self.item or self.storage.item(self.path)
         if item is None:
             raise Missing(f"{self}: there is no such file")
         return item.size
 
     def files(self, leave_out: Storage | None = None) -> Iterator[tuple[Address, str | None]]:
-        """The files below, sorted, with the reason why one cannot be used (or None); see `Storage.files`."""
+        """Yield the files below, sorted, each with a reason not to use it (or None); see `Storage.files`."""
         return self.storage.files(self.path, leave_out)
 
     def read(self, begin: int = 0, end: int | None = None, *, limit: int | None = None) -> bytes:
-        """The file's bytes from `begin` to `end`. See `Storage.read`."""
+        """Read the bytes from `begin` to `end`. See `Storage.read`."""
         if self.item is not None:  # its size is known without a request
             check_file_size(self.item.size, limit)
             limit = None
         return self.storage.read(self.path, begin, end, limit)
+
+    def read_start(self, count: int, limit: int | None = None) -> bytes:
+        """Read the first `count` bytes, fewer of a shorter file. Raise TooLarge over `limit` bytes in all."""
+        if self.item is not None:
+            check_file_size(self.item.size, limit)
+        return self.storage.read_start(self.path, count, limit)
 
     def read_text(self, encoding: str) -> str:
         return self.read().decode(encoding)
@@ -148,7 +178,7 @@ class Address:
     def has_content(self, sha256: str, md5: str = "") -> bool:
         """Compare the file's content with these digests; False if it cannot be read.
 
-        Storage that tells an equal MD5 need not be read.
+        Storage that returns an equal MD5 is not read.
         """
         with contextlib.suppress(OSError, MaximirError):
             item = (self.item or self.storage.item(self.path)) if md5 else None
@@ -160,10 +190,10 @@ class Storage(ABC):
     """A folder on a disk or behind an address. Paths are relative to it, with "/"; "" is the folder itself.
 
     Attributes:
-        url: opens it again, in another process too.
-        shown: the same for messages, without credentials.
+        url: opens the storage again, also in another process.
+        shown: the URL for messages, without credentials.
         name: the last part of its path.
-        writers: how many files are best written at once.
+        writers: the best number of parallel writes.
     """
 
     url: str
@@ -182,20 +212,20 @@ class Storage(ABC):
 
     @abstractmethod
     def show(self, path: str) -> str:
-        """An address in it, for messages."""
+        """Return the address of `path` for messages."""
 
     @abstractmethod
     def local(self, path: str) -> Path | None: ...
 
     @abstractmethod
     def identify(self, path: str) -> tuple[frozenset[str], str]:
-        """A value that is equal for two addresses of the same file."""
+        """Return a value that is equal for two addresses of the same file."""
 
     @abstractmethod
     def files(self, path: str = "", leave_out: Storage | None = None) -> Iterator[tuple[Address, str | None]]:
-        """The files below a folder, sorted, each with the reason why it cannot be used (or None).
+        """Yield the files below a folder, sorted, each with the reason why it cannot be used (or None).
 
-        Hidden folders do not count, nor does `leave_out`.
+        Hidden folders and `leave_out` are skipped.
 
         Raises:
             UsageError: `leave_out` is the folder itself, or the storage cannot be listed.
@@ -203,21 +233,22 @@ class Storage(ABC):
 
     @abstractmethod
     def item(self, path: str = "") -> Item | None:
-        """Facts about a file; None if there is none (or a folder)."""
+        """Return facts about a file; None if it is missing or a folder."""
 
     @abstractmethod
     def is_dir(self, path: str = "") -> bool: ...
 
     @abstractmethod
     def exists(self, path: str) -> bool:
-        """Whether a file or folder, or even a broken link, has this path."""
+        """Return True if a file, a folder or a broken link has this path."""
 
     @abstractmethod
     def read(self, path: str, begin: int = 0, end: int | None = None, limit: int | None = None) -> bytes:
-        """
+        """Read a file, or part of it.
+
         Args:
-            begin, end: of the bytes that are read; None: to the end of the file.
-            limit: the most bytes that a file may have.
+            begin, end: range of bytes; None: the end of the file.
+            limit: maximum size of the file in bytes.
 
         Raises:
             Missing: there is no such file.
@@ -225,12 +256,20 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def read_start(self, path: str, count: int, limit: int | None = None) -> bytes:
+        """Read the first `count` bytes, fewer of a shorter file; raises as `read`."""
+
+    def place(self, path: str) -> str:
+        """Return `path` as names on a disk."""
+        return path
+
+    @abstractmethod
     def open(self, path: str, mode: str = "rb") -> BinaryIO:
-        """Open a file to be read from its beginning to its end."""
+        """Open a file for sequential reading."""
 
     @abstractmethod
     def write(self, path: str, data: bytes) -> None:
-        """Write a file, whole or not at all; an older one is replaced. Folders are made.
+        """Write a file atomically; replace an older one; create folders.
 
         Raises:
             MaximirError: it cannot be written.
@@ -245,7 +284,7 @@ class Storage(ABC):
         """
 
     def digest(self, path: str) -> str:
-        """SHA-256 of a file's content.
+        """Return the SHA-256 of a file's content.
 
         Raises:
             OSError, MaximirError: it cannot be read.
@@ -254,7 +293,7 @@ class Storage(ABC):
 
 
 class Folder(Storage):
-    """A folder on this machine's disks. It need not exist before something is written."""
+    """Folder on this machine's disks. The first write creates it."""
 
     writers = 1
 
@@ -302,10 +341,13 @@ class Folder(Storage):
 
     def read(self, path: str, begin: int = 0, end: int | None = None, limit: int | None = None) -> bytes:
         try:
-            return read_file(self.root / path, limit)[begin:end]
+            return read_file(self.root / path, limit, begin, end)
         except OSError as error:
             kind = Missing if isinstance(error, FileNotFoundError | NotADirectoryError) else MaximirError
             raise kind(reason(error)) from error
+
+    def read_start(self, path: str, count: int, limit: int | None = None) -> bytes:
+        return self.read(path, 0, count, limit)
 
     def open(self, path: str, mode: str = "rb") -> BinaryIO:
         return cast(BinaryIO, (self.root / path).open(mode))
@@ -336,25 +378,30 @@ class Folder(Storage):
 
 
 class Remote(Storage):
-    """A folder (or one file) behind an address, opened by fsspec.
+    """Folder or file at an address, opened by fsspec.
 
     Raises:
         UsageError: an unknown scheme, a missing package, or credentials in an address that cannot have them.
     """
 
-    writers = 4  # a store takes its time for each
+    writers = 4  # hides the latency of stores
 
     def __init__(self, url: str) -> None:
-        self.url, self.shown = url, redact(url).rstrip("/")
         self.schemes = {part.partition("://")[0].lower() for part in url.split("::")}
+        self.url, self.shown = url, redact(url).rstrip("/")
         if "@" in url.partition("://")[2].partition("/")[0] and self.schemes & NO_CREDENTIALS:
             raise UsageError(
                 f"{self.shown}: credentials do not belong in an address; put them where the store's package "
                 "looks for them, such as its environment variables"
             )
+        if self.schemes <= NO_CREDENTIALS:
+            self.shown = url.rstrip("/")  # "?" and "@" are characters of a key there
         self._opened: tuple[int, Any] | None = None
         self.root = self._connect()[1].rstrip("/")
-        self.name = PurePosixPath(self.root.partition("?")[0]).name
+        self.is_web = bool(self.schemes & WEB) and urlsplit(self.root).scheme in WEB
+        self.name = PurePosixPath(self.place(self.root)).name
+        if self.is_web and (self.name == ".." or not urlsplit(self.root).path.strip("/")):
+            self.name = urlsplit(self.root).hostname or "image"
 
     def __reduce__(self) -> tuple[type[Remote], tuple[str]]:
         return Remote, (self.url,)
@@ -365,8 +412,9 @@ class Remote(Storage):
         except ModuleNotFoundError:
             raise UsageError(f"{self.shown}: addresses need fsspec: pip install 'maximir[cloud]'") from None
         try:
-            # Old listings would hide what others write meanwhile.
-            fs, root = url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True)
+            # Cached listings would hide files that other processes write.
+            proxies = {scheme: {"client_kwargs": {"trust_env": True}} for scheme in self.schemes & WEB}
+            fs, root = url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True, **proxies)
             return fs, root
         except ImportError as error:  # "Install s3fs to access S3"
             raise UsageError(f"{self.shown}: a package for this is missing ({self._why(error)})") from None
@@ -377,13 +425,16 @@ class Remote(Storage):
 
     @property
     def fs(self) -> Any:
-        """fsspec's file system. Each process makes its own: connections do not survive a fork."""
+        """File system of fsspec. Each process opens its own: connections do not survive a fork."""
         if self._opened is None or self._opened[0] != os.getpid():
             self._opened = os.getpid(), self._connect()[0]
         return self._opened[1]
 
     def show(self, path: str) -> str:
-        return f"{self.shown}/{redact(path)}" if path else self.shown
+        return f"{self.shown}/{redact(path) if self.is_web else path}" if path else self.shown
+
+    def place(self, path: str) -> str:
+        return unquote(re.split(r"[?#]", path)[0]).replace("\0", "_") if self.is_web else path
 
     def local(self, path: str) -> None:
         return None
@@ -403,12 +454,16 @@ class Remote(Storage):
             found = self._try("listed", path, lambda: self.fs.find(top, detail=True))
         except MaximirError as error:
             raise UsageError(str(error)) from None
+        if not found and self.is_web:
+            raise UsageError(f"{self.show(path)}: there is nothing at this address")
         for full in sorted(found):
-            below = full[len(top) :].lstrip("/")
+            below, item = full[len(top) :].removeprefix("/"), item_from(found[full])
             if excluded is not None and full.startswith(f"{excluded}/"):
                 continue
-            if below and not any(part.startswith(".") for part in below.split("/")[:-1]):
-                yield Address(self, full[len(self.root) :].lstrip("/"), item_from(found[full])), None
+            if item.size == 0 and below.endswith(FOLDER_MARKERS):
+                continue
+            if found[full].get("type") != "directory" and below and not is_in_hidden_folder(below):
+                yield Address(self, full[len(self.root) :].removeprefix("/"), item), None
 
     def item(self, path: str = "") -> Item | None:
         info = self._info(path)
@@ -434,6 +489,21 @@ class Remote(Storage):
             check_file_size(item.size, limit)
         return self._try("read", path, ask)
 
+    def read_start(self, path: str, count: int, limit: int | None = None) -> bytes:
+        full = self._full(path)
+
+        def ask_web() -> bytes:  # a server may ignore the range: take no more than the first bytes
+            headers = {"Range": f"bytes=0-{count - 1}"}
+            found = b""
+            with self.fs.open(full, block_size=0, size=count, headers=headers) as file:
+                while len(found) < count and (more := file.read(count - len(found))):
+                    found += more
+            return found
+
+        if self.is_web:
+            return self._try("read", path, ask_web)
+        return self._try("read", path, lambda: bytes(self.fs.cat_file(full, start=0, end=count)))
+
     def open(self, path: str, mode: str = "rb") -> BinaryIO:
         return cast(BinaryIO, self._try("read", path, lambda: self.fs.open(self._full(path), mode)))
 
@@ -445,12 +515,12 @@ class Remote(Storage):
             raise UsageError(
                 f"{self.shown}: cannot be written object by object; choose a folder or a bucket as output"
             )
-        name = f"{PART}{secrets.token_hex(6)}"
+        name = part_name("")
         try:
             self.write(name, b"")
         except MaximirError as error:
             raise UsageError(str(error)) from None
-        with contextlib.suppress(Exception):  # a bucket where nothing can be removed is good enough
+        with contextlib.suppress(Exception):  # removing is not required
             self.fs.rm_file(self._full(name))
 
     def _write(self, path: str, data: bytes) -> None:
@@ -458,7 +528,7 @@ class Remote(Storage):
             self.fs.pipe_file(path, data)
             return
         folder, _, name = path.rpartition("/")
-        part = f"{folder}/{PART}{secrets.token_hex(6)}-{name}"
+        part = f"{folder}/{part_name(PurePosixPath(name).suffix)}"
         self.fs.makedirs(folder, exist_ok=True)
         try:
             self.fs.pipe_file(part, data)
@@ -480,9 +550,9 @@ class Remote(Storage):
         return f"{self.root}/{path}" if path else self.root
 
     def _try(self, what: str, path: str, action: Callable[[], Answer]) -> Answer:
-        """The answer to a request, which is repeated while another attempt may help.
+        """Return the answer to a request, retrying temporary errors.
 
-        The original error, which may show what is secret, is not part of the one that is raised.
+        The raised error does not chain the original one, which may show secrets.
         """
         try:
             return repeated(action)
@@ -495,8 +565,8 @@ class Remote(Storage):
             raise Unreachable(f"{self.show(path)}: cannot be {what} ({self._why(error)})") from None
 
     def _why(self, error: BaseException) -> str:
-        """The error in one line, without what stands before an @ or behind a ? in the address."""
-        text = redact(" ".join(str(error).split()) or type(error).__name__)
+        """Describe the error in one line, without what is before an @ or after a ? in the address."""
+        text = redact(" ".join(error_in_words(error).split()) or type(error).__name__)
         for found in SECRETS.finditer(self.url):
             for secret in re.split(r"[:@?&=/]", found[0]):
                 if len(secret) > 3:
@@ -505,31 +575,58 @@ class Remote(Storage):
 
 
 def open_storage(text: str | Path) -> Storage:
-    """The folder or address that `text` means."""
+    """Open the folder or address `text`."""
     if isinstance(text, Path) or not is_address(text):
         return Folder(text if isinstance(text, Path) else local_path(text))
     return Remote(text)
 
 
 def is_address(text: str) -> bool:
-    """Whether `text` is an address of remote storage, rather than a path (or file://…)."""
-    return SCHEME.match(text) is not None and local_path(text) == text
+    """Return True for an address of remote storage; a path that exists on this disk is none."""
+    found = SCHEME.match(text)
+    if found is None or os.path.lexists(text) or local_path(text) != text:
+        return False
+    return found[2] == "://" or is_known_scheme(found[1])
+
+
+def is_known_scheme(scheme: str) -> bool:
+    """Return True for a scheme of fsspec's; "Trip::2024" is a name on a disk."""
+    try:
+        from fsspec import available_protocols
+    except ModuleNotFoundError:
+        return False
+    return scheme in available_protocols()
 
 
 def local_path(text: str) -> str:
-    """`text`, without file:// if it is an address on this machine."""
+    """Return `text` as a path if it is file://…, decoded if only that exists; otherwise unchanged."""
     scheme, separator, rest = text.partition("://")
-    return rest if separator and scheme.lower() in LOCAL and "::" not in text else text
+    if not separator or scheme.lower() not in LOCAL or os.path.lexists(text):
+        return text
+    decoded = unquote(rest.removeprefix("localhost") if rest.startswith("localhost/") else rest)
+    if not os.path.lexists(rest) and os.path.lexists(decoded):
+        return decoded
+    return text if "::" in rest and not os.path.lexists(rest) else rest
+
+
+def is_in_hidden_folder(path: str) -> bool:
+    return any(part.startswith(".") and part not in (".", "..") for part in path.split("/")[:-1])
 
 
 def redact(text: str) -> str:
-    """An address, or a sentence with addresses in it, with *** instead of credentials."""
+    """Replace credentials by *** in an address, or in a sentence with addresses."""
     return SECRETS.sub(lambda found: f"{found[1] or found[2]}***" + "@" * bool(found[1]), text)
 
 
 def repeated(action: Callable[[], Answer]) -> Answer:
-    """The result of `action`, called up to ATTEMPTS times while its error is not permanent."""
+    """Call `action` up to ATTEMPTS times until it succeeds or its error is permanent; return its result."""
     import tenacity
+
+    def attempt() -> Answer:
+        try:
+            return action()
+        except FileNotFoundError as error:
+            raise unmasked(error) from None
 
     attempts = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(ATTEMPTS),
@@ -537,20 +634,66 @@ def repeated(action: Callable[[], Answer]) -> Answer:
         retry=tenacity.retry_if_exception(may_pass),
         reraise=True,
     )
-    return attempts(action)
+    return attempts(attempt)
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether another attempt may succeed: not after wrong credentials, or where there is nothing."""
+    """Return True if another attempt may succeed: not after wrong credentials, or on a full disk."""
     if not isinstance(error, Exception) or isinstance(error, (*PERMANENT, MaximirError)):
         return False
-    if REFUSED.search(type(error).__name__):
+    if REFUSED.search(type(error).__name__) or is_encrypted(error) or is_unknown_host(error):
         return False
+    if isinstance(error, OSError) and error.errno in PERMANENT_ERRNO:
+        return False
+    status = status_of(error)
+    return not (400 <= status < 500 and status not in TEMPORARY_STATUS)
+
+
+def unmasked(error: FileNotFoundError) -> Exception:
+    """Return the cause if fsspec's "not found" stands for a server that did not answer, or refused."""
+    cause = error.__cause__
+    from_web = type(cause).__module__.partition(".")[0] == "aiohttp" or isinstance(cause, TimeoutError)
+    return cause if isinstance(cause, Exception) and from_web and status_of(cause) not in GONE else error
+
+
+def status_of(error: BaseException) -> int:
+    """Return the HTTP status of an error; 0 if it has none."""
     status = getattr(error, "status", None) or getattr(error, "code", None)
-    return not (isinstance(status, int) and 400 <= status < 500 and status not in PASSING_STATUS)
+    return status if isinstance(status, int) else 0
+
+
+def is_encrypted(error: BaseException) -> bool:
+    """Return True for an error about a missing or wrong password, such as zipfile's RuntimeError."""
+    return isinstance(error, RuntimeError) and "password" in str(error).lower()
+
+
+def is_unknown_host(error: BaseException) -> bool:
+    """Return True if the name of a host does not exist; a name server that is down may come back."""
+    cause = getattr(error, "os_error", error)
+    return isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN
+
+
+def error_in_words(error: BaseException) -> str:
+    """Describe what kept a server from answering; other errors describe themselves."""
+    cause = getattr(error, "os_error", error)
+    where = "the proxy: " if "Proxy" in type(error).__name__ else ""
+    status = status_of(error)
+    if status == 407:
+        return "the proxy asks for a user name and password (HTTP 407)"
+    if status >= 400:
+        return f"{where}HTTP {status} {getattr(error, 'message', '')}"
+    if isinstance(cause, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(cause):
+        return f"{where}connection refused"
+    if isinstance(cause, socket.gaierror):
+        return f"{where}unknown host"
+    if "Certificate" in type(error).__name__:
+        return "the server's certificate is not valid"
+    if isinstance(error, TimeoutError):
+        return f"{where}no answer in time"
+    return str(error)
 
 
 def item_from(info: dict[str, Any]) -> Item:
-    """An item from fsspec's `info`. S3's ETag of an object that came by one PUT is its MD5."""
+    """Make an item from fsspec's `info`. In S3, the ETag of an object written by one PUT is its MD5."""
     tag = str(info.get("ETag") or info.get("etag") or "").strip('"')
     return Item(int(info.get("size") or 0), tag if MD5.fullmatch(tag) else "")

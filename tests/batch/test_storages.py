@@ -21,6 +21,7 @@ from maximir.batch.journal import FOLDER
 from maximir.batch.plan import plan, select_shard, shard_number
 from maximir.batch.restore import restore_jobs
 from maximir.errors import UsageError
+from maximir.files import PART
 from maximir.storage import Address, Unreachable, open_storage
 
 
@@ -195,7 +196,7 @@ def test_kills_and_a_store_with_bad_days(weather, seed):
     found, expected = contents("weather://out"), contents("weather://undisturbed")
     assert kills >= 4
     assert {name: found[name] for name in expected} == expected
-    assert all(storage.PART in name for name in found.keys() - expected.keys())
+    assert all(PART in name for name in found.keys() - expected.keys())
 
 
 def test_a_late_listing_loses_nothing(weather):

@@ -343,11 +343,11 @@ def test_what_is_not_a_file(tmp_path):
 
 @pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "Permission denied"), MemoryError()])
 def test_the_system_may_refuse(tmp_path, monkeypatch, error):
-    def refuse(path):
+    def refuse(path, mode):
         raise error
 
     path = save(smooth(), tmp_path / "a.png")
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(MaximirError, match=r"permission denied|not enough memory"):
         read(path)
 

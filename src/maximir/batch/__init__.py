@@ -1,1 +1,1 @@
-"""Many images: planned, restored one after the other, and resumed, wherever they lie."""
+"""Plan, restore and resume many images, on disks and in stores."""

@@ -1,9 +1,9 @@
-"""Images through many restorers on a Ray cluster, by Ray Data.
+"""Restore images on a Ray cluster with Ray Data.
 
-A row is a group of images: small ones together, a large one alone. Actors, each with a model, read and
-write the storage themselves, so only addresses and outcomes travel. When an actor or its node dies, Ray gives
-its rows to another, which finds in the journal what is done. A group that saw its actor die is done one by
-one, and an image that kills its actor MOST_DEATHS times is set aside.
+A row is a group of images: small ones together, a large one alone. Each actor has a model and reads and
+writes the storage itself: only addresses and outcomes travel. When an actor or its node dies, Ray gives its
+rows to another actor, which finds finished images in the journal. A group whose actor died is retried image
+by image, and an image that kills its actor MOST_DEATHS times is set aside.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from maximir.restoring.options import Options
 from maximir.storage import Address, Item, open_storage
 
 GROUP_FILES = 32
-GROUP_BYTES = 8 * 2**20  # of files: a photograph of some 10 megapixels goes alone
+GROUP_BYTES = 8 * 2**20  # of files: a photograph of about 10 megapixels is a group of its own
 MOST_DEATHS = 3
 MOST_BLOCKS = 10_000
 
 
 class Ledger:
-    """Counts jobs that started and never finished, to find the image that kills actors. Beside the driver."""
+    """Counts jobs that started and never finished, to find those that kill actors. Runs beside the driver."""
 
     def __init__(self) -> None:
         self.begun: Counter[str] = Counter()
 
     def begin(self, name: str) -> int:
-        """How often this was begun before and not ended."""
+        """Count a start; return how many earlier starts never ended."""
         self.begun[name] += 1
         return self.begun[name] - 1
 
@@ -48,10 +48,12 @@ class Ledger:
 
 
 class Restoring:
-    """What an actor does with a batch of one row: {"group": [JSON]} → {"outcomes": [JSON]}.
+    """Restores a batch of one row in an actor: {"group": [JSON]} → {"outcomes": [JSON]}.
 
-    null: "auto" has another precision on this node than where the run was started, so nothing was done.
+    null: the precision "auto" differs between this node and the driver, and nothing was restored.
     """
+
+    max_bytes: int | None = None
 
     def __init__(
         self,
@@ -68,13 +70,13 @@ class Restoring:
 
         from maximir.restoring.restorer import Restorer
 
-        with tempfile.TemporaryDirectory() as folder:  # nodes need not have the file of weights
+        with tempfile.TemporaryDirectory() as folder:  # nodes need not have the weights file
             path = Path(folder) / name
             path.write_bytes(ray.get(weights))
             self.restorer = Restorer.with_options(path, options)
         self.same_precision = self.restorer.precision == precision
         self.output, self.settings, self.overwrite = open_storage(output), settings, overwrite
-        self.ledger = ledger
+        self.ledger, self.max_bytes = ledger, options.max_bytes
         self.storages = {output: self.output}
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
@@ -83,7 +85,7 @@ class Restoring:
         return {"outcomes": [json.dumps(list(self.restore(json.loads(row)))) for row in batch["group"]]}
 
     def restore(self, rows: list[list[Any]]) -> Iterator[list[Any]]:
-        """[number, the fields of its outcome but the job] for each."""
+        """Yield [number, fields of the outcome without its job] for each image."""
         jobs = {number: self.job(*rest) for number, *rest in rows}
         group = f"group {rows[0][0]}"
         if self.begin(group) == 0:
@@ -107,7 +109,13 @@ class Restoring:
         todo = list(jobs.values())
         targets = [job.target for job in todo]
         journal = ObjectJournal(self.output, self.settings, resume=True, targets=targets)
-        done = restore_jobs(todo, self.restorer, journal, overwrite=self.overwrite)
+        done = restore_jobs(
+            todo,
+            self.restorer,
+            journal,
+            overwrite=self.overwrite,
+            max_bytes=self.max_bytes,
+        )
         for number, outcome in zip(jobs, done, strict=True):
             yield [number, *fields_of(outcome)]
 
@@ -129,17 +137,17 @@ def restore(
     cpus: float = 1,
     gpus: float = 0,
 ) -> Generator[Outcome, None, None]:
-    """Do what is planned on a cluster; each job yields its outcome, as they come.
+    """Restore the planned images on a cluster; yield outcomes as they arrive.
 
     Args:
-        weights: a file; the nodes get its content.
+        weights: a file; its content is sent to the nodes.
         options: of the `Restorer` in each actor.
-        address: of the cluster, as `ray.init` takes it; "local": one on this machine, for this run.
-        actors: at most so many; None: as many as there is room for.
-        cpus, gpus: what each takes of a node; fractions share it.
+        address: the cluster, as for `ray.init`; "local" starts one on this machine for this run.
+        actors: the maximum; None: as many as fit.
+        cpus, gpus: resources per actor; fractions share one.
 
     Raises:
-        UsageError: Ray is missing, no cluster is there, or nothing can be written at the output.
+        UsageError: Ray is missing, the cluster does not answer, or the output is not writable.
         MaximirError: the cluster fails.
     """
     if find_spec("ray") is None:
@@ -150,7 +158,7 @@ def restore(
 
     if weights.is_dir():
         raise UsageError(f"{weights}: is a folder; `maximir convert` makes the one file that --ray needs")
-    # What is wrong with the options is told at once; and what "auto" means here is what it must mean there.
+    # Checks the options before the cluster starts, and fixes the meaning of "auto" for all nodes.
     device = options.device if gpus and torch.cuda.is_available() else "cpu"
     here = Restorer.with_options(weights, dataclasses.replace(options, device=device))
     planned.output.check_writable()
@@ -223,7 +231,7 @@ def generate(
             for number, *fields in found:
                 yield outcome_from(jobs[number], *fields)
     except ray.exceptions.RayError as error:
-        raise MaximirError(f"Ray: {first_line(error)}; --ray again goes on where this ended") from error
+        raise MaximirError(f"Ray: {first_line(error)}; run with --ray again to continue") from error
     finally:
         ray.shutdown()
 
@@ -233,7 +241,7 @@ def fields_of(outcome: Outcome) -> list[Any]:
 
 
 def outcome_from(job: Job, *fields: Any) -> Outcome:
-    """The inverse of `fields_of`, after JSON, which has lists instead of tuples."""
+    """Invert `fields_of` after JSON, which has lists instead of tuples."""
     values: list[Any] = [tuple(value) if isinstance(value, list) else value for value in fields]
     return Outcome(job, *values)
 
@@ -251,7 +259,7 @@ def connect(ray: Any, address: str) -> None:
 
 
 def groups(jobs: Sequence[Job], numbers: Sequence[int]) -> Iterator[str]:
-    """As JSON: [number, URL of the source's storage, its path, size and MD5, the target's path] of each."""
+    """Yield groups as JSON lists of [number, storage URL, path, size and MD5 of the source, target path]."""
     group: list[list[Any]] = []
     held = 0
     for number in numbers:

@@ -1,13 +1,13 @@
-"""What is done, so that a run that was stopped goes on where it was.
+"""Records of finished results, from which a stopped run continues.
 
-Each result is entered just before it appears: its digest, its source's and that of the settings. It is done
-if the result, its source and the settings still have these digests. Names and times count for nothing, and a
-file that somebody else put there, or changed, is never taken for ours.
+An entry is written just before its result appears, with the digests of the result, its source and the
+settings. An image is finished if all three digests still match. Names and times are ignored: a file that
+somebody else wrote or changed is never taken for a result.
 
 The entries have two formats. A folder that one process writes has a `FileJournal`, one file that grows by
 lines. Storage without locks, or shared by many processes, has an `ObjectJournal`, a small object for each
-result: two processes that restore the same image write the same bytes, so nothing is locked and no listing
-has to be true.
+result. Two processes that restore the same image write the same bytes, so it needs no locks and no
+consistent listings.
 """
 
 from __future__ import annotations
@@ -39,20 +39,21 @@ except ImportError:  # Windows: two runs in one folder are not told apart
 
 FILE = ".maximir.jsonl"
 FOLDER = ".maximir"
-AHEAD = 64  # objects that are asked for together: a store takes its time, but answers many at once
+LONGEST_NAME, LONGEST_PATH = 255, 900  # bytes; a disk's names, and, with room for a folder, a store's keys
+AHEAD = 64  # objects requested together, as stores are slow but parallel
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One result.
+    """Entry of one result.
 
     Attributes:
         target: its path below the output, with "/".
-        source: SHA-256 of the file that it came from.
-        settings: what decides the pixels: `settings_digest`.
+        source: SHA-256 of the source file.
+        settings: digest of all settings that affect pixels: `settings_digest`.
         result: SHA-256 of the result.
         height, width: of the result.
-        source_md5, result_md5: many stores tell them without reading; "" if unknown.
+        source_md5, result_md5: many stores return MD5s without a download; "" if unknown.
     """
 
     target: str
@@ -66,12 +67,12 @@ class Entry:
 
 
 class Journal:
-    """The entries of a run's results. This one keeps none: for a result outside a folder of results.
+    """Base class of journals; keeps no entries itself, for single results outside an output folder.
 
     Args:
-        settings: digest of what decides the pixels.
-        resume: results that fit their entries stay. Otherwise old entries count for nothing.
-        targets: of the run, in their order.
+        settings: digest of all settings that affect pixels.
+        resume: keep results that match their entries; otherwise ignore old entries.
+        targets: all targets of the run, in order.
     """
 
     def __init__(self, settings: str, *, resume: bool = False, targets: Sequence[Address] = ()) -> None:
@@ -86,33 +87,33 @@ class Journal:
         self.close(complete=kind is None)
 
     def find(self, target: Address) -> Entry | None:
-        """The entry of the result that is at `target` now, if this run resumes."""
+        """Return the entry of the current result at `target`, if this run resumes."""
         return self.look_up(target) if self.resume else None
 
     def look_up(self, target: Address) -> Entry | None:
-        """The entry of the result that is at `target` now, even if another process has just written it."""
+        """Return the entry of the current result at `target`, even if another process has just written it."""
         return None
 
     def is_done(self, entry: Entry, source: Address) -> bool:
-        """Whether `source` would give the same result again."""
+        """Return True if `source` and the settings are those of the entry."""
         return entry.settings == self.settings and source.has_content(entry.source, entry.source_md5)
 
     def add(self, entry: Entry, replaced: Entry | None = None) -> None:
-        """Keep the entry of a result that is about to appear, perhaps instead of another one of ours.
+        """Record a result that is about to appear, perhaps in place of an earlier one.
 
         Raises:
             MaximirError: it cannot be written.
         """
 
     def close(self, *, complete: bool = True) -> None:
-        """End the run; `complete` if it was not stopped."""
+        """End the run; `complete` unless it was stopped."""
 
 
 class FileJournal(Journal):
-    """The entries of a folder in one file, open as long as the run takes.
+    """Journal of a folder in one file, which stays open during the run.
 
     Raises:
-        UsageError: to resume, while another run writes there.
+        UsageError: on resuming while another run writes there.
         MaximirError: the journal cannot be read or written.
     """
 
@@ -125,12 +126,12 @@ class FileJournal(Journal):
         try:
             self.lines = JsonLines(self.path)
             self._lock(alone=resume)
-            while self.locked and not self._is_current():  # another run has just put it in order
+            while self.locked and not self._is_current():  # another run has just rewritten it
                 self.lines.close()
                 self.lines = JsonLines(self.path)
                 self._lock(alone=resume)
             sync_folder(folder)
-            # By target and result: one that was to be replaced is still there if that failed.
+            # By target and result: after a failed replacement, the earlier result is still there.
             self.entries = self._read() if resume else {}
             self.known = {name for name, _ in self.entries}
         except BlockingIOError as error:
@@ -155,15 +156,15 @@ class FileJournal(Journal):
 
     def close(self, *, complete: bool = True) -> None:
         if complete:
-            with contextlib.suppress(OSError):  # it is in use, or the disk is full: it is good as it is
+            with contextlib.suppress(OSError):  # in use, or the disk is full: it is valid without this
                 self._tidy()
         self.lines.close()
 
     def _lock(self, *, alone: bool) -> None:
-        """Take the file, alone or with others, if there are locks.
+        """Lock the file, exclusively or shared, where the file system has locks.
 
         Raises:
-            BlockingIOError: others have it.
+            BlockingIOError: another run holds the lock.
         """
         self.locked = False
         if fcntl is not None:
@@ -176,15 +177,15 @@ class FileJournal(Journal):
                 pass
 
     def _is_current(self) -> bool:
-        """Whether the file is still the one of this name."""
+        """Return True if the open file is still the one at its path."""
         return self.path.exists() and os.path.samestat(os.fstat(self.lines.file.fileno()), self.path.stat())
 
     def _read(self) -> dict[tuple[str, str], Entry]:
-        """The newest entry of each target and result."""
+        """Return the newest entry of each target and result."""
         return {(entry.target, entry.result): entry for entry in parse_entries(self.lines.read())}
 
     def _tidy(self) -> None:
-        """One line a result, by name: the same file, whether the run was killed in between or not.
+        """Rewrite the file with one line per result, sorted by name, as an undisturbed run leaves it.
 
         Raises:
             OSError: another run writes there, or it cannot be written.
@@ -203,7 +204,7 @@ class FileJournal(Journal):
 
 
 class ObjectJournal(Journal):
-    """The entries beside the results, an object for each in the folder `.maximir`."""
+    """Journal beside the results: one object per entry in the folder `.maximir`."""
 
     def __init__(
         self, storage: Storage, settings: str, *, resume: bool = False, targets: Sequence[Address] = ()
@@ -226,7 +227,7 @@ class ObjectJournal(Journal):
 
     def look_up(self, target: Address) -> Entry | None:
         try:
-            lines = self.storage.read(f"{FOLDER}/{target.path}.json").splitlines()
+            lines = self.storage.read(record_path(target.path)).splitlines()
         except Missing:
             return None
         for entry in parse_entries(map(parse_line, lines)):
@@ -236,13 +237,20 @@ class ObjectJournal(Journal):
 
     def add(self, entry: Entry, replaced: Entry | None = None) -> None:
         entries = [entry] if replaced is None or replaced.result == entry.result else [replaced, entry]
-        self.storage.write(
-            f"{FOLDER}/{entry.target}.json", b"".join(line_of(asdict(each)) for each in entries)
-        )
+        self.storage.write(record_path(entry.target), b"".join(line_of(asdict(each)) for each in entries))
+
+
+def record_path(target: str) -> str:
+    """Return the path of a result's object: its own below `.maximir`, or a digest where that is too long."""
+    path = f"{FOLDER}/{target}.json"
+    data = os.fsencode(path)
+    if len(data) > LONGEST_PATH or max(map(len, data.split(b"/"))) > LONGEST_NAME:
+        return f"{FOLDER}/{hashlib.sha256(os.fsencode(target)).hexdigest()}.json"
+    return path
 
 
 def parse_entries(values: Iterator[Any]) -> Iterator[Entry]:
-    """The entries among what lines of JSON hold; none that are not ours."""
+    """Yield the entries among decoded lines of JSON; skip all else."""
     for each in values:
         with contextlib.suppress(TypeError):
             yield Entry(**each)
@@ -256,19 +264,19 @@ def parse_line(line: bytes) -> Any:
 
 
 def values_of(entry: Entry) -> dict[str, Any]:
-    """As a line of a `FileJournal` has them: without MD5s, which no disk tells."""
+    """Return the values of a line of a `FileJournal`: without MD5s, which disks do not return."""
     return {name: value for name, value in asdict(entry).items() if not name.endswith("_md5")}
 
 
 def settings_of(restorer: Restorer) -> str:
-    """One digest for all that decides the pixels of a restorer's results."""
+    """Return one digest of all settings that affect the pixels of a restorer's results."""
     from maximir.models import choice
 
     options = restorer.options
     stages = {} if options.stages is None else {"stages": options.stages}
     return settings_digest(
         weights=file_digest(choice.resolve(restorer.path_or_name)),
-        precision=restorer.precision,  # for "auto", what it means on this machine
+        precision=restorer.precision,  # "auto" is resolved for this machine
         ensemble=options.ensemble,
         view=options.view,
         version=__version__,
@@ -281,7 +289,7 @@ def settings_digest(**settings: object) -> str:
 
 
 def remove_parts(targets: set[Path]) -> None:
-    """Remove what a run that was killed left half-written; only while no other run writes there."""
+    """Remove incomplete files of a killed run; only while no other run writes there."""
     for folder in {target.parent for target in targets}:
         for part in folder.glob(f"{PART}*"):
             with contextlib.suppress(OSError):

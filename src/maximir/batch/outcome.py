@@ -1,4 +1,4 @@
-"""What became of an image, for people and scripts."""
+"""Outcomes of images, and reports of them for scripts."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from maximir.files import JsonLines, reason
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: `error` is None if it was done."""
+    """Outcome of a job; `error` is None if it succeeded."""
 
     job: Job
     error: str | None = None
     notes: tuple[str, ...] = ()
     seconds: float = 0.0  # of computing
-    known: bool = False  # done by an earlier run
+    known: bool = False  # restored by an earlier run
     size: tuple[int, int] | None = None  # height and width
     digest: str | None = None  # SHA-256 of the result
     precision: str | None = None  # of the arithmetic in this run
 
     def facts(self) -> dict[str, Any]:
-        """The line of a `Report`."""
+        """Return the line of a `Report`."""
         status = "failed" if self.error is not None else "known" if self.known else "restored"
         height, width = self.size or (None, None)
         return {
@@ -45,7 +45,7 @@ class Outcome:
 
 
 class Report:
-    """What became of each image, for scripts: a line of JSON each, after one on the run.
+    """Report for scripts: a line of JSON for the run, then one per image.
 
     Raises:
         UsageError: the file cannot be opened.

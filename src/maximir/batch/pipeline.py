@@ -1,11 +1,11 @@
-"""Images through a restorer, one after the other: reading, computing and what comes after overlap.
+"""Pipeline of images through a restorer: reading, computing and finishing overlap.
 
-Reading and finishing have threads, and a queue of images each: before computing, those that wait for it;
-after it, those that wait to be written or scored. One more enters a queue while it holds less than
-WAITING_PHOTOS and WAITING_BYTES. So the decoded pixels in memory are those in work and at most
-2 · WAITING_BYTES and two images: of large ones, one read ahead and one being finished.
+Reading and finishing (writing or scoring) have threads and a queue each, before and after computing. A queue
+accepts another image while it holds less than WAITING_PHOTOS and WAITING_BYTES. Decoded pixels in memory are
+therefore the image being computed, at most 2 · WAITING_BYTES, and two more images: of large ones, one read
+ahead and one being finished.
 
-Each image is restored by itself. In a batch, its neighbours could change the last bit of the result.
+Images are restored one at a time. In a batch, neighbours could change the last bit of a result.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from maximir.images import Photo
 
 WAITING_PHOTOS = 64
-WAITING_BYTES = 64 * 2**20  # a photograph of 22 megapixels: one larger waits alone
+WAITING_BYTES = 64 * 2**20  # a photograph of 22 megapixels; a larger one waits alone
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -36,9 +36,9 @@ class Work(Generic[Job]):
     """A job on its way through the pipeline."""
 
     job: Job
-    photo: Photo | None = None  # decoded, then restored; None if there is nothing to restore
+    photo: Photo | None = None  # decoded, then restored; None if nothing is to be restored
     error: str | None = None
-    crash: BaseException | None = None  # not the file's fault: raised where it is taken from the queue
+    crash: BaseException | None = None  # not caused by the file: raised when the work leaves the queue
     seconds: float = 0.0  # of computing
 
     @property
@@ -56,15 +56,15 @@ def run(
     finishers: int = 1,
     started: Callable[[Job], None] = lambda job: None,
 ) -> Generator[Result, None, None]:
-    """Do the jobs; each yields the result of `finish`, good or bad, in their order.
+    """Run the jobs; yield the results of `finish` in order, failures included.
 
-    To stop early, close the generator: what is being read or finished is finished, nothing else is begun.
+    To stop early, close the generator: images being read or finished are completed, no others are started.
 
     Args:
-        read: decodes the image, or says what is wrong with it. Runs in a thread, in the jobs' order.
+        read: decodes the image, or returns its error. Runs in a thread, in the jobs' order.
         restore: restores one image.
         finish: takes the restored image, or the error. Runs in one of `finishers` threads; drops the image.
-        started: called with each job whose image could be read, when computing begins.
+        started: called with each readable job when computing begins.
 
     Raises:
         Exception: anything but the `MaximirError` of one image, also from the threads.
@@ -99,10 +99,10 @@ def is_full(queue: Collection[Work[Job]]) -> bool:
 
 
 def read_ahead(jobs: Sequence[Job], read: Callable[[Job], Work[Job]]) -> Generator[Work[Job], None, None]:
-    """The jobs in their order, read by a thread that runs ahead until its queue is full.
+    """Yield the jobs in order, read by a thread that runs ahead until its queue is full.
 
-    The thread never waits for room: it pauses, and each image that is taken sets it going again. So no
-    thread is left hanging when the generator is forgotten instead of closed.
+    The thread never blocks on a full queue: it returns, and each image that is taken restarts it. No thread
+    is left hanging if the generator is dropped without closing.
     """
     remaining = iter(jobs)
     queue: deque[Work[Job]] = deque()

@@ -1,28 +1,33 @@
-"""Which image becomes which result, before anything is read."""
+"""Plans: map images to results before any image is read."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
 
 from maximir import images
-from maximir.batch.journal import FILE, FOLDER, FileJournal, Journal, ObjectJournal
+from maximir.batch.journal import FILE, FOLDER, LONGEST_NAME, FileJournal, Journal, ObjectJournal
+from maximir.batch.neighbours import LeftAlone, is_in_cloud
 from maximir.errors import MaximirError, UsageError
+from maximir.files import is_system_folder
 from maximir.restoring import extent
 from maximir.storage import Address, Folder, Storage, is_address, local_path, open_storage, redact
 
-IGNORED = {"thumbs.db", "desktop.ini"}  # what file managers leave in folders of pictures; so are dot files
 PICTURE_SUFFIX = re.compile(r"\.[a-z][a-z0-9]{1,4}")  # what the name of a file of pictures ends in
 FALLBACK_SUFFIX = ".png"  # for images of formats that can be read but not written
 
 
+HAS_CLOUD_FLAGS = hasattr(os.stat_result, "st_file_attributes") or hasattr(os.stat_result, "st_flags")
+
+
 @dataclass(frozen=True)
 class Job:
-    """One image to restore; `problem` is the reason why it cannot be, if that is known before."""
+    """One image to restore; `problem` is why it cannot be restored, if that is known in advance."""
 
     source: Address
     target: Address
@@ -35,17 +40,20 @@ class Plan:
 
     Attributes:
         output: where the results go; for one result with a name of its own, the folder that holds it.
-        shared: many processes may write there: `ObjectJournal`.
+        shared: several processes may write there, which takes an `ObjectJournal`.
         to_file: the result is one file, named by the user: no journal.
+        left_alone: files beside the photographs.
     """
 
     jobs: Sequence[Job]
     output: Storage
     shared: bool = False
     to_file: bool = False
+    left_alone: LeftAlone = field(default_factory=LeftAlone)
 
     def open_journal(self, settings: str, *, resume: bool) -> Journal:
-        """
+        """Open the journal of the output.
+
         Raises:
             UsageError: to resume in a folder where another run writes, or where there is one file.
             MaximirError: the journal cannot be read or written.
@@ -60,15 +68,20 @@ class Plan:
         return FileJournal(folder, settings, resume=resume, targets=targets)
 
     def has_journal(self) -> bool:
-        """Whether there may be entries of an earlier run."""
+        """Return True if there may be entries of an earlier run."""
         folder = self.output.local("")
         return self.shared or folder is None or (folder / FILE).exists()
 
 
 def plan(
-    inputs: Sequence[str | Path], output: str | Path, *, shard: str | None = None, shared: bool = False
+    inputs: Sequence[str | Path],
+    output: str | Path,
+    *,
+    shard: str | None = None,
+    shared: bool = False,
+    report: Path | None = None,
 ) -> Plan:
-    """Which file becomes which.
+    """Map each input file to its result.
 
     A file goes into the output folder under its own name (or is written to `output` itself, if that is
     named like an image and there is one input); a folder's files keep their places below it. Images of
@@ -77,6 +90,7 @@ def plan(
     Args:
         inputs: images and folders, as paths or addresses.
         output: a folder or address for the results, or the path of one file.
+        report: the run's own report, which is no input.
         shard: "i/n": only the i-th of n parts.
         shared: other processes write into `output` too. So they do with a shard, and behind an address.
 
@@ -96,8 +110,13 @@ def plan(
         raise UsageError(f"{redact(out)}: is named like one image; give a folder for the results")
     storage = open_storage(Path(out).parent if to_file else out)
     jobs: dict[Address, Job] = {}
+    left_alone = LeftAlone(report=report)
     for given in places:
-        for source, place, problem in find_sources(given, storage):
+        # Shells expand DIR/* to all that is in a folder; the only input is meant.
+        chosen = len(places) == 1
+        for source, place, problem in find_sources(given, storage, left_alone, chosen=chosen):
+            if problem is None and not to_file:
+                problem = why_no_file(result_name(place), storage)
             if problem is not None:
                 jobs[source] = Job(source, Address(storage), problem)
                 continue
@@ -118,13 +137,14 @@ def plan(
             jobs[target] = Job(winner, target)
             jobs[loser] = Job(loser, target, f"would become {target}, as {winner.name} does")
     if not jobs:
-        raise UsageError(f"no files in {', '.join(str(open_storage(place)) for place in places)}")
+        also = "".join(f"; {line}" for line in left_alone.lines())
+        raise UsageError(f"no files in {', '.join(str(open_storage(place)) for place in places)}{also}")
     found = list(jobs.values())
-    return Plan(found if shard is None else select_shard(found, shard), storage, shared, to_file)
+    return Plan(found if shard is None else select_shard(found, shard), storage, shared, to_file, left_alone)
 
 
 def names_a_file(output: str, inputs: Sequence[str]) -> bool:
-    """Whether the output is one file, rather than a folder.
+    """Return True if the output is one file rather than a folder.
 
     Raises:
         UsageError: it is named like an image that cannot be written, or there are several inputs for it.
@@ -145,13 +165,21 @@ def names_a_file(output: str, inputs: Sequence[str]) -> bool:
     return suffix in images.WRITABLE
 
 
-def find_sources(given: str, output: Storage) -> Iterator[tuple[Address, str, str | None]]:
-    """The images of an input: (source, its path below the input, the reason why it cannot be restored).
+def find_sources(
+    given: str, output: Storage, left_alone: LeftAlone, *, chosen: bool
+) -> Iterator[tuple[Address, str, str | None]]:
+    """Yield the photographs of an input: (source, its path below the input, why it cannot be restored).
 
-    Not only what is named like an image: nothing but hidden files is left out silently.
+    Args:
+        left_alone: gets the files that are no photographs by their names.
+        chosen: the input itself is taken whatever its name.
     """
     if not is_address(given) and not os.path.isdir(given):
+        if not chosen and (left_alone.is_report(Path(given)) or left_alone.take(Path(given).name)):
+            return
         yield Address(Folder(Path(given).parent), Path(given).name), Path(given).name, None
+        return
+    if not chosen and not is_address(given) and is_system_folder(Path(given).name):
         return
     storage = open_storage(given)
     try:
@@ -163,24 +191,37 @@ def find_sources(given: str, output: Storage) -> Iterator[tuple[Address, str, st
         yield source, source.name, None
         return
     for source, problem in storage.files(leave_out=output):
-        if problem is not None or not is_hidden(source.name):
-            yield source, source.path, problem
+        if left_alone.is_report(source.local) or left_alone.take(source.place):
+            continue
+        if problem is None and HAS_CLOUD_FLAGS and (path := source.local) is not None:
+            with contextlib.suppress(OSError):
+                if is_in_cloud(path.stat()):
+                    left_alone.add_in_cloud("a cloud", source.name)
+                    continue
+        yield source, source.place, problem
 
 
-def is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in IGNORED
+def why_no_file(place: str, output: Storage) -> str | None:
+    """Return why no file on the output's disk can have this path; None if one can, or it is no disk."""
+    if output.local("") is None:
+        return None
+    if PurePath(place).is_absolute() or {"", ".", ".."} & {*place.split("/"), *PurePath(place).parts}:
+        return "its name has an empty part, . or .. in it, which would lead out of the output"
+    if os.name == "posix" and max(len(os.fsencode(part)) for part in place.split("/")) > LONGEST_NAME:
+        return f"its result's name would be longer than {LONGEST_NAME} bytes"
+    return None
 
 
 def result_name(path: str) -> str:
-    """The path of the result: the same, or with .png behind it."""
+    """Return the path of the result: the same, or with .png appended."""
     return path if path.lower().endswith(images.WRITABLE) else path + FALLBACK_SUFFIX
 
 
 def select_shard(jobs: Sequence[Job], shard: str) -> list[Job]:
-    """The jobs of shard "i/n", i from 1 to n: by the hash of the result's path, the same on every machine.
+    """Return the jobs of shard "i/n", by the hash of the result's path, which is the same on every machine.
 
     Raises:
-        UsageError: it is written otherwise.
+        UsageError: `shard` has another form, or i is not from 1 to n.
     """
     first, _, second = shard.partition("/")
     number, count = (int(part) if part.isdecimal() else 0 for part in (first, second))
@@ -190,19 +231,19 @@ def select_shard(jobs: Sequence[Job], shard: str) -> list[Job]:
 
 
 def shard_number(path: str, count: int) -> int:
-    """1 … count."""
+    """Return the shard of a result, 1 … count."""
     return int.from_bytes(hashlib.sha256(os.fsencode(path)).digest()[:8]) % count + 1
 
 
 def estimate_jobs(jobs: Sequence[Job]) -> dict[Job, int]:
-    """How much work each job is: by pixels on a disk; by bytes elsewhere, where no header is read for it."""
+    """Estimate the work of each job: pixels on a disk, bytes elsewhere, where headers cost requests."""
     paths = [path for job in jobs if (path := job.source.local) is not None]
     pixels = dict(zip(paths, extent.estimate_work(paths), strict=True)) if paths else {}
     return {job: pixels[path] if (path := job.source.local) else max(1, file_size(job)) for job in jobs}
 
 
 def file_size(job: Job) -> int:
-    """Bytes of the source; 0 if unknown."""
+    """Return the size of the source in bytes; 0 if unknown."""
     try:
         return job.source.size()
     except (OSError, ValueError, MaximirError):

@@ -1,4 +1,4 @@
-"""Images through a restorer: no failure stops the rest, and what is done already is not done again."""
+"""Restore planned images: failures do not stop the others, and finished images are skipped."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from maximir.errors import MaximirError
 from maximir.restoring.options import Progress, silent
 from maximir.storage import Address
 
-if TYPE_CHECKING:  # torch takes a second to import: what is wrong with a request is told before
+if TYPE_CHECKING:  # torch takes a second to import; errors in a request are reported before
     from maximir.restoring.restorer import Restorer
 
 LOOKERS = 16  # threads
+SMALL = 4 * 2**20  # bytes in a store that are read at once: a request for the first ones takes as long
 
 
 def restore_files(
@@ -42,19 +43,19 @@ def restore_files(
         for outcome in restore_files("holiday", "restored", "denoise", resume=True):
             print(outcome.job.source, outcome.error or "restored")
 
-    Results keep name, format, bit depth, metadata and place in the folder. Each image's outcome is yielded
-    when it is written, or known to fail; to stop early, close the generator.
+    Results keep name, format, bit depth, metadata and place in the folder. Each outcome is yielded when
+    its image is written, or has failed; to stop early, close the generator.
 
     Args:
         inputs: images and folders, as paths or addresses of any storage that fsspec knows ("s3://bucket/in").
         output: a folder or an address for the results; or a file, for one image.
         restorer: a `Restorer`, or what it takes: a task, a model's name, or a file of weights.
-        resume: go on where a run was stopped: results that are still those of these images and settings stay.
+        resume: continue a stopped run: keep results that belong to the same images and settings.
         overwrite: replace results that exist.
-        shard: "i/n": only the i-th of n parts. It resumes.
+        shard: "i/n": only part i of n; implies `resume`.
 
     Raises:
-        UsageError: the request makes no sense, or nothing can be written at `output`.
+        UsageError: the arguments contradict each other, or `output` is not writable.
         MaximirError: the model cannot be used.
     """
     several = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
@@ -75,14 +76,14 @@ def restore(
     started: Callable[[Job], None] = lambda job: None,
     progress: Progress = silent,
 ) -> Generator[Outcome, None, None]:
-    """Do what is planned; each job yields its outcome, good or bad, in their order.
+    """Restore the planned images; yield their outcomes in order, failures included.
 
     Args:
-        started: called with each job whose image could be read, when computing begins.
-        progress: called with the part of that image that is done, 0 … 1.
+        started: called with each readable job when computing begins.
+        progress: called with the finished fraction of that image, 0 … 1.
 
     Raises:
-        UsageError: nothing can be written at the output, or another run writes there.
+        UsageError: the output is not writable, or another run writes there.
         MaximirError: the journal cannot be read or written.
     """
     planned.output.check_writable()
@@ -91,7 +92,13 @@ def restore(
     def outcomes() -> Generator[Outcome, None, None]:
         with planned.open_journal(settings, resume=resume) as journal:
             yield from restore_jobs(
-                planned.jobs, restorer, journal, overwrite=overwrite, started=started, progress=progress
+                planned.jobs,
+                restorer,
+                journal,
+                overwrite=overwrite,
+                max_bytes=restorer.options.max_bytes,
+                started=started,
+                progress=progress,
             )
 
     return outcomes()
@@ -103,13 +110,19 @@ def restore_jobs(
     journal: Journal,
     *,
     overwrite: bool = False,
+    max_bytes: int | None = None,
     started: Callable[[Job], None] = lambda job: None,
     progress: Progress = silent,
 ) -> Generator[Outcome, None, None]:
-    """Do jobs of one output with its open journal: see `restore` and `pipeline.run`."""
+    """Restore jobs of one output with its open journal: see `restore` and `pipeline.run`.
+
+    Args:
+        max_bytes: the budget of memory: a larger file is not read. None: `images.MAX_BYTES`.
+    """
+    limit = min(images.MAX_BYTES, max_bytes or images.MAX_BYTES)
     return pipeline.run(
         jobs,
-        functools.partial(read, journal=journal, overwrite=overwrite),
+        functools.partial(read, journal=journal, overwrite=overwrite, limit=limit),
         functools.partial(restorer.restore_photo, progress=progress, reserve=pipeline.reserve(jobs)),
         functools.partial(finish, restorer, journal=journal, overwrite=overwrite),
         finishers=max((job.target.storage.writers for job in jobs), default=1),
@@ -118,7 +131,7 @@ def restore_jobs(
 
 
 def find_unfinished(planned: Plan, restorer: Restorer) -> Iterator[Job]:
-    """The jobs whose result is not there, or would be another one now."""
+    """Yield the jobs whose result is missing or outdated."""
     if not planned.has_journal():
         yield from planned.jobs
         return
@@ -136,12 +149,12 @@ def find_unfinished(planned: Plan, restorer: Restorer) -> Iterator[Job]:
 
 @dataclass(eq=False)
 class Task(Work[Job]):
-    """An image on its way.
+    """An image in the pipeline.
 
     Attributes:
-        earlier: the entry of the result that an earlier run left.
-        done: that result would be the same again.
-        source_md5: of the source's content, if it came from a store, which may tell it again.
+        earlier: the entry of an earlier run's result.
+        done: that result is up to date.
+        source_md5: MD5 of the source's content, if it came from a store, which may return it later.
     """
 
     earlier: Entry | None = None
@@ -149,8 +162,8 @@ class Task(Work[Job]):
     source_md5: str = ""
 
 
-def read(job: Job, *, journal: Journal, overwrite: bool) -> Task:
-    """Decode the image, unless its result is there already or cannot be written."""
+def read(job: Job, *, journal: Journal, overwrite: bool, limit: int = images.MAX_BYTES) -> Task:
+    """Decode the image, unless its result exists already or cannot be written."""
     if job.problem is not None:
         return Task(job, error=job.problem)
     earlier = journal.find(job.target)
@@ -158,15 +171,22 @@ def read(job: Job, *, journal: Journal, overwrite: bool) -> Task:
         return Task(job, earlier=earlier, done=True)
     if not (overwrite or earlier is not None) and (error := obstacle(job.target, journal)):
         return Task(job, error=error)
-    data = job.source.read(limit=images.MAX_BYTES)
+    data = read_image(job.source, limit)
     photo = dataclasses.replace(images.decode(data), digest=hashlib.sha256(data).hexdigest())
     images.check_fits(photo, Path(job.target.name))
     source_md5 = md5(data) if job.source.local is None else ""
     return Task(job, photo, earlier=earlier, source_md5=source_md5)
 
 
+def read_image(source: Address, limit: int) -> bytes:
+    """Read a file, if its first bytes are those of an image; of small ones in stores, all is asked for."""
+    if source.item is None or not 0 < source.item.size <= SMALL:  # 0: some servers state no size
+        images.check_start(source.read_start(images.START, limit))
+    return source.read(limit=limit)
+
+
 def finish(restorer: Restorer, work: Work[Job], *, journal: Journal, overwrite: bool) -> Outcome:
-    """Write the image, if there is one, and drop it."""
+    """Write the image, if there is one, and release it."""
     task = work if isinstance(work, Task) else Task(work.job, error=work.error)
     try:
         return write(restorer, task, journal, overwrite)
@@ -183,7 +203,7 @@ def write(restorer: Restorer, task: Task, journal: Journal, overwrite: bool) -> 
     height, width = photo.rgb.shape[:2]
     failed = functools.partial(Outcome, job, seconds=task.seconds, size=(height, width))
     try:
-        # Asked again: it may have appeared since, perhaps as another job's result where case is ignored.
+        # Checked again: it may have appeared since, e.g. as another job's result where case is ignored.
         if not (overwrite or earlier is not None) and (error := obstacle(job.target, journal)):
             return failed(error)
         data, notes = encode(photo, job.target)
@@ -206,7 +226,7 @@ def write(restorer: Restorer, task: Task, journal: Journal, overwrite: bool) -> 
 
 
 def encode(photo: images.Photo, target: Address) -> tuple[bytes, tuple[str, ...]]:
-    """The content of the file at `target`, and notes; an error names it."""
+    """Encode the file at `target`; return its bytes and notes. Errors name the target."""
     try:
         return images.encode(photo, images.KINDS[target.suffix.lower()])
     except MaximirError as problem:
@@ -214,7 +234,7 @@ def encode(photo: images.Photo, target: Address) -> tuple[bytes, tuple[str, ...]
 
 
 def obstacle(target: Address, journal: Journal) -> str | None:
-    """Why there cannot be a result at `target`, if something is there already that is not ours."""
+    """Return why no result can be written at `target`: a file that is no result is there. None if free."""
     if not target.exists():
         return None
     if not journal.resume:

@@ -25,6 +25,7 @@ from maximir.cli.options import (
     model_of,
 )
 from maximir.errors import UsageError
+from maximir.files import printable
 from maximir.restoring.options import Options
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ def restore(
     chosen = model_of(task, model, weights)
     if left and (ray is not None or overwrite):
         raise UsageError("--left restores nothing: leave out --ray and --overwrite")
-    planned = plan(inputs, output, shard=shard, shared=ray is not None)
+    planned = plan(inputs, output, shard=shard, shared=ray is not None, report=report)
+    for line in planned.left_alone.lines():
+        print(f"maximir: {printable(line)}", file=sys.stderr)
     if planned.to_file and (resume or left):
         raise UsageError("--resume needs a folder: give one as --output")
     options = Options(device, precision, max_memory, scratch, ensemble, view, stages)
@@ -143,7 +146,8 @@ def restore(
                     progress.succeed(line, work[job], outcome.seconds)
                 else:
                     failed += 1
-                    progress.fail(f"{job.source}: {outcome.error}", work[job])
+                    problem = outcome.error.removeprefix(f"{job.source}: ")
+                    progress.fail(f"{job.source}: {problem}", work[job])
     except KeyboardInterrupt:  # typer would end silently
         print("maximir: interrupted; complete results are kept", file=sys.stderr)
         raise typer.Exit(130) from None

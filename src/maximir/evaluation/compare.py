@@ -10,6 +10,7 @@ from typing import Any
 
 from maximir.errors import MaximirError, UsageError
 from maximir.evaluation.scores import Score
+from maximir.files import comparable
 
 LEVEL = 0.95
 SAME = 0.001  # dB: noise differs between machines in the last bits only
@@ -72,7 +73,11 @@ def compare(a: Sequence[Score], b: Sequence[Score]) -> Comparison:
     Raises:
         MaximirError: there is no common image, or an image has different originals or inputs.
     """
-    ours, theirs = ({score.name: score for score in scores} for scores in (a, b))
+    ours, theirs = (
+        {names[score.name]: score for score in scores}
+        for scores in (a, b)
+        for names in [comparable(score.name for score in scores)]
+    )
     names = [name for name in ours if name in theirs]
     if not names:
         raise MaximirError("the two evaluations have no image in common")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ import numpy as np
 from maximir import images
 from maximir.errors import MaximirError, UsageError
 from maximir.evaluation.layouts import BY_NAME, CLEAN, LAYOUTS, Layout, compiled
-from maximir.files import reason, walk
+from maximir.files import comparable, reason, walk
 
 SUFFIXES = {*images.WRITABLE, *images.NOT_WRITABLE}
 BLOCKS = ".mat"
@@ -210,8 +211,9 @@ def match(layout: Layout, files: Sequence[str], names_above: str) -> Matched:
     inputs: dict[str, list[Key]] = {}
     targets: dict[Key, list[str]] = {}
     sets: dict[str, str] = {}
+    names = comparable(files)
     for file in files:
-        below = stem(file)
+        below = stem(names[file])
         for number, rule in enumerate(compiled(layout)):
             path = names_above + below if rule.looks_up else below
             if seen := rule.input.fullmatch(path):
@@ -294,7 +296,7 @@ def recognise(root: Path, files: Sequence[str]) -> Matched:
     folders: dict[str, set[str]] = {}
     for file in files:
         folder, _, name = file.rpartition("/")
-        folders.setdefault(folder, set()).add(stem(name))
+        folders.setdefault(folder, set()).add(unicodedata.normalize("NFC", stem(name)))
     alike: dict[frozenset[str], str] = {}
     for folder, names in folders.items():
         if (other := alike.setdefault(frozenset(names), folder)) != folder:
@@ -460,12 +462,14 @@ def match_restored(found: Found, folder: Path) -> tuple[dict[str, Path], Problem
     owners: dict[str, set[str]] = {}
     for case in found.cases:
         for form in forms(case):
-            owners.setdefault(form, set()).add(case.name)
+            for spelling in {form, unicodedata.normalize("NFC", form)}:
+                owners.setdefault(spelling, set()).add(case.name)
     files: dict[str, list[str]] = {}
     missing, beside = [], []
     for file in list_images(folder):
         name = stem(file)
         fitting = {name} if name in names else owners.get(name, set())
+        fitting = fitting or owners.get(unicodedata.normalize("NFC", name), set())
         if len(fitting) == 1:
             files.setdefault(next(iter(fitting)), []).append(file)
         else:

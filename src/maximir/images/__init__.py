@@ -5,7 +5,7 @@ Shapes: H height, W width, C channels: grey or RGB, and alpha behind them.
 
 from maximir.images.codecs.vips import cmyk_to_srgb
 from maximir.images.photo import Photo
-from maximir.images.reading import MAX_BYTES, MAX_PIXELS, decode, read
+from maximir.images.reading import MAX_BYTES, MAX_PIXELS, START, check_start, decode, read
 from maximir.images.writing import KINDS, NOT_WRITABLE, WRITABLE, check_fits, encode, write
 
 __all__ = [
@@ -13,9 +13,11 @@ __all__ = [
     "MAX_BYTES",
     "MAX_PIXELS",
     "NOT_WRITABLE",
+    "START",
     "WRITABLE",
     "Photo",
     "check_fits",
+    "check_start",
     "cmyk_to_srgb",
     "decode",
     "encode",

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 from pathlib import Path
 
 import numpy as np
 
+from maximir import headers
 from maximir.errors import DamagedImage, MaximirError, TooLarge, UnsupportedImage
 from maximir.files import check_file_size, read_file, reason
 from maximir.images.codecs import behind, decoders, raw, vips
 from maximir.images.codecs.decoded import CheckSize, Decoded
-from maximir.images.metadata import exif, xmp
+from maximir.images.metadata import exif, ifd, xmp
 from maximir.images.photo import Photo
 
 MAX_PIXELS = 250_000_000
+START = 65_536  # bytes, enough to tell what a file is
 MAX_BYTES = 4 * 2**30  # a file is read whole; MAX_PIXELS of uncompressed 16-bit RGBA need half of this
 
 
@@ -25,10 +28,31 @@ def read(path: Path) -> Photo:
     Raises MaximirError with the reason, without the path.
     """
     try:
+        check_start(read_file(Path(path), MAX_BYTES, 0, START))
         data = read_file(Path(path), MAX_BYTES)
     except OSError as e:
         raise MaximirError(reason(e)) from e
     return dataclasses.replace(decode(data), digest=hashlib.sha256(data).hexdigest())
+
+
+def check_start(start: bytes) -> None:
+    """Judge a file by its first START bytes, or all if it has fewer, before the rest is read.
+
+    Raises:
+        UnsupportedImage: not an image, or of a kind that maximir does not read.
+        DamagedImage: empty.
+        TooLarge: over the limit of pixels.
+    """
+    if not start:
+        raise DamagedImage("the file is empty")
+    if start.startswith(ifd.STARTS):  # the directory, which tells raw from TIFF, may be at the end
+        return
+    if why := raw.refusal(start):
+        raise UnsupportedImage(why)
+    if decoders.kind_of(start) is None and not vips.has_reader(start):
+        raise UnsupportedImage("not an image that maximir can read")
+    height, width = headers.size(io.BytesIO(start)) or (1, 1)
+    _check_size(width, height)
 
 
 def decode(data: bytes, admit: CheckSize = lambda width, height: None) -> Photo:

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from maximir.errors import MaximirError
-from maximir.files import reason, walk
+from maximir.files import comparable, reason, walk
 from maximir.pixels import UINT8, from_unit, to_unit
 from maximir.storage import Address, Unreachable, is_address, open_storage
 
@@ -236,7 +236,8 @@ def list_images(place: Place) -> list[tuple[str, ImageFile]]:
         raise MaximirError(f"{place}: no such folder (or .tar shard) of training images")
     if not found:
         raise MaximirError(f"{place}: no images in it ({', '.join(sorted(SUFFIXES))})")
-    return sorted(found, key=lambda item: (item[0], str(item[1])))
+    names = comparable(name for name, _ in found)
+    return sorted(((names[name], image) for name, image in found), key=lambda item: (item[0], str(item[1])))
 
 
 def files_below(place: Place) -> Iterator[tuple[str, Place]]:
