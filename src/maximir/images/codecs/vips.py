@@ -74,7 +74,7 @@ NOT_DAMAGED = (
 
 
 def has_reader(start: bytes) -> bool:
-    """Return True if libvips has a reader for a file that begins so, such as a JPEG with stray bytes in front."""
+    """Return True if libvips has a reader for a file with this start, such as a JPEG after stray bytes."""
     found = pyvips.vips_lib.vips_foreign_find_load_buffer(start, len(start)) != pyvips.ffi.NULL
     pyvips.vips_lib.vips_error_clear()
     return found
