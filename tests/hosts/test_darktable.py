@@ -81,7 +81,8 @@ def test_cards_answer_the_catalogue(model):
     assert list(card) == CARD and all(card.values())
     assert "OSAID: Open Weights" in card["notes"] and "MOF: Class III" in card["notes"]
     if model.origin == "box" and model.task == "denoise":
-        assert "PolyU" in card["training_data"] and "non-commercial" in card["training_data_license"]
+        assert "BSDS500" in card["training_data"] and "PolyU" in card["training_data"]
+        assert "non-commercial" in card["training_data_license"]
 
 
 @pytest.mark.parametrize(

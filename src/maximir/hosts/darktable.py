@@ -17,6 +17,7 @@ from pathlib import Path
 from maximir import __version__
 from maximir.errors import UsageError
 from maximir.hosts import export
+from maximir.models import catalogue
 from maximir.models.cards import ModelCard
 from maximir.network.model import Maxim
 
@@ -67,18 +68,27 @@ def check_request(output: Path, size: int) -> None:
 
 def card_of(chosen: ModelCard) -> dict[str, str]:
     """Return the `model_card` of config.json: origin, licence and training data of the weights."""
-    ours = chosen.origin == "yours"
+    own = chosen.origin == "yours"
     return {
         "long_description": f"MAXIM, a multi-axis MLP, for {chosen.description or 'denoising'}",
         "scope": "single-image denoising",
         "author": {"box": "The maximir authors", "authors": AUTHORS, "yours": UNKNOWN}[chosen.origin],
         "source": SOURCES.get(chosen.origin, UNKNOWN),
         "paper": PAPER,
-        "license": UNKNOWN if ours else chosen.licence,
-        "training_data": chosen.trained_on or chosen.header.trained_on or UNKNOWN,
+        "license": UNKNOWN if own else chosen.licence,
+        "training_data": training_data(chosen),
         "training_data_license": DATA_LICENCES[chosen.origin],
         "notes": f"{chosen.limits} {CLASSES[chosen.origin]}. Packed by maximir {__version__}.".strip(),
     }
+
+
+def training_data(chosen: ModelCard) -> str:
+    """Return the data that a model was trained with; for the box, the paragraph of its page."""
+    if chosen.path.parent == catalogue.BOX:
+        page = chosen.path.with_suffix(".md").read_text("utf-8")
+        _, _, after = page.partition("**Training data.** ")
+        return " ".join(after.partition("\n\n")[0].split())
+    return chosen.trained_on or chosen.header.trained_on or UNKNOWN
 
 
 def readme(name: str, card: Mapping[str, str]) -> str:
