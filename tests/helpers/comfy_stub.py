@@ -1,14 +1,21 @@
-"""What `hosts/comfyui` uses of ComfyUI, in few lines.
+"""What `hosts/comfyui` uses of ComfyUI, in few lines. It fails as ComfyUI does.
 
-Names, signatures and behaviour after comfyanonymous/ComfyUI: comfy_api/latest (`__init__.py`, `_io.py`) and
-comfy/model_management.py, and docs.comfy.org/custom-nodes/v3_migration, read in November 2026: arguments of
-`Schema` and of inputs by name, `execute` a classmethod that is called with the inputs' ids, `set_progress`
-through `ComfyAPISync().execution`, an interruption that is told once.
+Names, signatures and behaviour after Comfy-Org/ComfyUI 0.3.64, tried there in November 2026: comfy_api/latest
+(`__init__.py`, `_io.py`), comfy/utils.py, comfy/model_management.py, and nodes.py for the loader:
+arguments of `Schema` and of inputs by name, `execute` a classmethod that is called with the inputs' ids.
+
+- The loader calls `comfy_entrypoint` and `get_node_list`, never `on_load`.
+- A value of a Combo reaches `execute` unchecked.
+- `ComfyAPISync()` has no `execution`; progress is `comfy.utils.ProgressBar`.
+- An interruption is raised once.
 """
 
+import asyncio
 import types
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+
+import torch
 
 
 class Input:
@@ -68,7 +75,7 @@ class NodeOutput:
 
 class ComfyExtension(ABC):
     async def on_load(self):
-        return None
+        raise AssertionError("ComfyUI never calls it")
 
     @abstractmethod
     async def get_node_list(self): ...
@@ -78,37 +85,53 @@ class InterruptProcessingException(Exception):
     pass
 
 
+class ComfyAPISyncStub:
+    """Has no attributes: `execution` is annotated with a string, which ComfyUI's converter skips."""
+
+
 class Host:
-    """The modules by name, and what the node told and was told."""
+    """The modules by name, what the node reported, and what the user did."""
 
     def __init__(self):
-        self.progress, self.interrupted = [], False
-        execution = types.SimpleNamespace(set_progress=self.set_progress)
+        self.progress, self.device, self.checks, self.interrupt_at = [], "cpu", 0, None
         io = types.ModuleType("comfy_api.latest.io")
         io.Image = io_type("Image", {"advanced"})
         io.Combo = io_type("Combo", {"options", "default", "control_after_generate", "upload", "advanced"})
         io.Int = io_type("Int", {"default", "min", "max", "step", "display_mode", "advanced"})
         io.Schema, io.ComfyNode, io.NodeOutput = Schema, ComfyNode, NodeOutput
         latest = types.ModuleType("comfy_api.latest")
-        latest.io, latest.ComfyExtension = io, ComfyExtension
-        latest.ComfyAPISync = lambda: types.SimpleNamespace(execution=execution)
+        latest.io, latest.ComfyExtension, latest.ComfyAPISync = io, ComfyExtension, ComfyAPISyncStub
         management = types.ModuleType("comfy.model_management")
         management.throw_exception_if_processing_interrupted = self.throw_if_interrupted
+        management.get_torch_device = lambda: torch.device(self.device)
+        utils = types.ModuleType("comfy.utils")
+        utils.ProgressBar = self.progress_bar
         comfy = types.ModuleType("comfy")
-        comfy.model_management = management
+        comfy.model_management, comfy.utils = management, utils
         api = types.ModuleType("comfy_api")
         api.latest = latest
         self.modules = {
             "comfy": comfy,
             "comfy.model_management": management,
+            "comfy.utils": utils,
             "comfy_api": api,
             "comfy_api.latest": latest,
         }
 
-    def set_progress(self, value, max_value, node_id=None, preview_image=None, ignore_size_limit=False):
-        self.progress.append((value, max_value))
+    def load(self, module):
+        """Return the nodes of a custom node's module."""
+        extension = asyncio.run(module.comfy_entrypoint())
+        assert isinstance(extension, ComfyExtension)
+        return asyncio.run(extension.get_node_list())
+
+    def progress_bar(self, total, node_id=None):
+        def update_absolute(value, total=total, preview=None):
+            self.progress.append((value, total))
+
+        return types.SimpleNamespace(update_absolute=update_absolute)
 
     def throw_if_interrupted(self):
-        if self.interrupted:
-            self.interrupted = False
+        """Raise at the check with the number `interrupt_at`, from 1."""
+        self.checks += 1
+        if self.checks == self.interrupt_at:
             raise InterruptProcessingException

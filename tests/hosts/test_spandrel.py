@@ -104,6 +104,16 @@ def test_precisions(spandrel, gentle_weights):
         descriptor.to(torch.float16)
 
 
+def test_configs_are_compared_by_hyperparameters(spandrel):
+    """As `assert_loads_correctly` of spandrel's tests does."""
+    config = MaximConfig(features=8, stages=1, groups=1, bottlenecks=1)
+    model = hosts.DescribedMaxim(config)
+    loaded = spandrel.MAIN_REGISTRY.load(model.state_dict()).model
+    assert type(loaded) is type(model)
+    assert {**loaded.hyperparameters} == {**model.hyperparameters}
+    assert loaded.hyperparameters["features"] == 8
+
+
 def test_installing_twice(spandrel):
     hosts.install()
     assert list(spandrel.MAIN_REGISTRY.supports) == ["MAXIM"]

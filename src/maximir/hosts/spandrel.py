@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,14 @@ ID = "MAXIM"
 FIRST_CONV = "stages.0.input_convs.0.weight"  # [C, 3, 3, 3]
 SQUEEZE = "stages.0.encoders.0.block.groups.0.1.attention.squeeze.weight"  # [C / reduction, C]
 TELLING = (FIRST_CONV, SQUEEZE, "stages.0.encoders.0.block.groups.0.0.grid.mix.weight")
+
+
+class DescribedMaxim(Maxim):
+    """The network with the attribute by which spandrel's tests compare configs."""
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        return dataclasses.asdict(self.config)
 
 
 def install() -> None:
@@ -80,7 +89,7 @@ def architecture() -> Any:
             state_dict = unpack(state_dict)
             state_dict.pop(REPLICATES, None)
             return spandrel.ImageModelDescriptor(
-                Maxim(config),
+                DescribedMaxim(config),
                 state_dict,
                 architecture=self,
                 purpose="Restoration",
