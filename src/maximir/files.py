@@ -17,6 +17,7 @@ from typing import Any
 from maximir.errors import MaximirError, TooLarge
 
 PART = ".maximir-"  # files that are not whole yet begin with it
+GIT_LFS = b"version https://git-lfs.github.com/spec/"  # what a clone without git-lfs has in a file's place
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -57,6 +58,12 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
         raise TooLarge("not enough memory to read the file") from error
     except ValueError as error:  # such as a zero byte in its name
         raise MaximirError(f"the file cannot be read ({error})") from error
+
+
+def refuse_pointer(start: bytes) -> None:
+    """Raise MaximirError if a file that begins so is a Git LFS pointer. Says so without the path."""
+    if start.startswith(GIT_LFS):
+        raise MaximirError("is a Git LFS pointer, not the file itself; run `git lfs pull` in its repository")
 
 
 def check_file_size(size: int, limit: int | None) -> None:
