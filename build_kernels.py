@@ -1,4 +1,4 @@
-"""Compile src/maximir/ops/kernels.cpp for the compiler's target, once for each instruction set.
+"""Compile src/maximir/ops/kernels.cpp for the compiler's target, once per instruction set.
 
 Part of building the package (a hatchling hook); in a checkout: python build_kernels.py
 CXX chooses the compiler, also one for another machine: CXX=aarch64-linux-gnu-g++ makes a wheel for arm64.
@@ -32,9 +32,9 @@ X86_64 = {"avx512bf16": f"{AVX512} -mavx512bf16", "avx512": AVX512, "avx2": "-ma
 
 
 def build(compiler: str | None) -> list[Path]:
-    """Compile the libraries and return their paths; none if there is no compiler that can."""
+    """Compile the libraries and return their paths; none if there is no working compiler."""
     if compiler is None:
-        print("maximir: no C++ compiler, going on without native kernels", file=sys.stderr)
+        print("maximir: no C++ compiler, building without native kernels", file=sys.stderr)
         return []
     digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]  # `kernels.library` asks for it
     machine = target(compiler)
@@ -56,13 +56,13 @@ def build(compiler: str | None) -> list[Path]:
 
 
 def find_compiler() -> str | None:
-    """The compiler that CXX names, else the first that is installed."""
+    """Return the compiler that CXX names, or the first that is installed."""
     compilers = ("clang++",) if sys.platform == "win32" else ("g++", "clang++", "c++")
     return os.environ.get("CXX") or next(filter(shutil.which, compilers), None)
 
 
 def target(compiler: str) -> str:
-    """What the compiler compiles for, such as x86_64-linux-gnu; "" if it does not say."""
+    """Return the compiler's target, such as x86_64-linux-gnu; "" if it does not say."""
     try:
         command = [*compiler.split(), "-dumpmachine"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -71,7 +71,7 @@ def target(compiler: str) -> str:
 
 
 class KernelsHook(BuildHookInterface):  # type: ignore[misc]
-    """Puts the libraries into the wheel, which is then one for this platform."""
+    """Put the libraries into the wheel, which is then one for this platform."""
 
     PLUGIN_NAME = "custom"
 

@@ -1,8 +1,8 @@
-"""How near bf16 comes to fp32: PSNR between the two results, image by image.
+"""Measure how close bf16 comes to fp32: PSNR between the two results, image by image.
 
 python benchmarks/bf16.py FOLDER [--weights denoise] [--sigma 25]
 
-FOLDER holds clean images; each gets Gaussian noise, seeded by its number, that is not clipped.
+FOLDER holds clean images. Each gets unclipped Gaussian noise, seeded by its number.
 """
 
 import argparse

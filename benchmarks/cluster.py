@@ -1,14 +1,13 @@
-"""What `maximir plan-cluster` foresees, beside what 1, 2 and 4 worker processes take on this machine.
+"""Compare the estimates of `maximir plan-cluster` with 1, 2 and 4 worker processes on this machine.
 
 python benchmarks/cluster.py [--rounds 3]
 
-The workers are processes with one thread for computing, and the real pipeline. They get photographs from,
-and bring results to, a store on loopback: a server of limited bandwidth and with latency, which also hands
-out the work. Four cases: where the workers wait for the store's latency, where its bandwidth ends before
-they do, where the driver does, and where computing takes the time. There, only as many workers as processors.
-Seconds of computing are measured before and after, by one process alone; other work on the machine that comes
-and goes between shows as a difference. From the moment when all workers are ready; none is lost (what losses
-cost is compared with theory in tests/test_cluster.py).
+The workers are processes with one computing thread each and the real pipeline. They exchange photographs and
+results with a store on loopback: a server with limited bandwidth and with latency, which also hands out the
+work. In four cases the limit is the store's latency, its bandwidth, the driver, or computing (there with at
+most as many workers as processors). The computing time is measured before and after by a single process, so
+other work on the machine in between shows as a difference. The clock starts when all workers are ready. No
+worker is lost; tests/test_cluster.py compares the cost of losses with theory.
 """
 
 import argparse
@@ -42,14 +41,14 @@ TASK = "denoise"
 
 
 def make_picture(number: int, sides: list[int]) -> bytes:
-    """A PNG of noise; without one, all files would not have the same bytes for a pixel."""
+    """Encode noise as PNG, so that all files have the same number of bytes per pixel."""
     side = sides[number % len(sides)]
     pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), np.uint8)
     return images.encode(Photo(pixels), "png")[0]
 
 
 class Store(ThreadingHTTPServer):
-    """Holds the photographs, takes the results, and hands out the work."""
+    """Serves the photographs, takes the results, and hands out the work."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -68,7 +67,7 @@ class Store(ThreadingHTTPServer):
         self.began = time.monotonic()
 
     def move(self, method: str, size: int) -> None:
-        """Take the time that a transfer takes, the others' included."""
+        """Sleep as long as a transfer takes, including the transfers before it."""
         with self.lock:
             began = max(time.monotonic() + self.cluster.latency, self.free[method])
             self.free[method] = began + size / self.cluster.bandwidth
@@ -121,7 +120,7 @@ class Exchange(BaseHTTPRequestHandler):
 
 
 def work(port: int, count: int) -> None:
-    """One worker: until there is nothing left."""
+    """Run one worker until no work is left."""
     restorer = Restorer(TASK, precision="fp32")
     for side in (64, 192, 256):
         restorer(np.zeros((side, side, 3), np.uint8))
@@ -134,7 +133,7 @@ def work(port: int, count: int) -> None:
     def read(job: list[int]) -> Work[list[int]]:
         number = int(ask(lines[0], "GET", "/next"))
         if number < 0:
-            return Work(job, error="nothing is left")
+            return Work(job, error="no work is left")
         job.append(number)
         return Work(job, images.decode(ask(lines[0], "GET", f"/{number}")))
 
@@ -150,7 +149,7 @@ def work(port: int, count: int) -> None:
 
 
 def measure(pictures: list[bytes], workers: int, cluster: Cluster) -> tuple[float, float]:
-    """Seconds from the moment when all are ready to the last result, and bytes of a result."""
+    """Return the seconds from all workers being ready to the last result, and the bytes of a result."""
     with Store(pictures, workers, cluster) as store:
         threading.Thread(target=store.serve_forever, daemon=True).start()
         command = [sys.executable, __file__, "--work", str(store.server_port), str(len(pictures))]
@@ -165,7 +164,7 @@ def measure(pictures: list[bytes], workers: int, cluster: Cluster) -> tuple[floa
 
 
 def time_one(restorer: Restorer, side: int) -> float:
-    """Seconds that computing takes, of the mean of some."""
+    """Return the mean seconds to compute one image."""
     photo = Photo(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8))
     restorer.restore_photo(photo)
     times = max(5, 60_000 // side**2)
@@ -204,7 +203,7 @@ def main() -> None:
         for workers in [1, 2, 4]:
             if name == "computing" and workers > cores:
                 continue
-            foreseen, measured = [], []
+            estimated, measured = [], []
             for _ in range(args.rounds):
                 cluster = Cluster(read=size / megapixels, written=size / megapixels, **case, **KEEP)
                 before = [time_one(restorer, side) for side in sides]
@@ -216,8 +215,8 @@ def main() -> None:
                 ]
                 cluster = Cluster(read=size / megapixels, written=written / megapixels, **case, **KEEP)
                 outcome = simulate(kinds, count, workers, cluster)
-                foreseen.append(outcome.seconds)
-            a, b = statistics.median(foreseen), statistics.median(measured)
+                estimated.append(outcome.seconds)
+            a, b = statistics.median(estimated), statistics.median(measured)
             differences.append(abs(a / b - 1))
             spread = f"{min(measured):.1f}–{max(measured):.1f}"
             print(

@@ -1,11 +1,11 @@
-"""The 3 x 3 convolutions of MAXIM on this processor: torch's (oneDNN) and the kernels' (Winograd), in turn.
+"""Compare MAXIM's 3 x 3 convolutions on this processor, in turn: torch's (oneDNN), the kernels' (Winograd).
 
     python benchmarks/convolution.py [--threads 1] [--rounds 15]
 
-fp32; strips as the engine takes them from an image 1024 pixels wide. GFLOP/s are those of the plain formula,
-18 operations for an output and an input channel, so that Winograd may pass the processor's peak. Then a whole
-pass of an S-1 with random weights, seconds. The least of all rounds, and the difference of the results in
-relation to the largest value.
+fp32, with the engine's strips of an image 1024 pixels wide. GFLOP/s count the plain formula's 18 operations
+per output and input channel, so Winograd may exceed the processor's peak. The last row is a whole pass of an
+S-1 with random weights, in seconds. Each figure is the least of all rounds; the difference of the results is
+relative to the largest value.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SHAPES = ((34, 1024, 32), (34, 512, 64), (34, 256, 128))
 
 
 def least(rounds: int, *calls: Callable[[], Tensor]) -> list[float]:
-    """The least seconds of each, taken in turn."""
+    """Return the least seconds of each call, taken in turn."""
     seconds: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
         for call, taken in zip(calls, seconds, strict=True):
@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Convolutions: torch's and the kernels'.")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--side", type=int, default=512, help="of the image of the whole pass")
+    parser.add_argument("--side", type=int, default=512, help="side of the image for the whole pass")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
@@ -68,7 +68,7 @@ def main() -> None:
                 f"| {height} x {width} x {channels} | {told} | {rates[1] / rates[0]:.2f} | {difference:.0e} |"
             )
     model = Maxim(VARIANTS["S-1"]).eval()
-    with torch.no_grad():  # of ordinary size: those of a new network are near zero
+    with torch.no_grad():  # weights of ordinary size: a new network's are near zero
         for p in model.parameters():
             if p.ndim > 1:
                 p.normal_(std=0.5 * p[0].numel() ** -0.5)

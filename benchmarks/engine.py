@@ -1,13 +1,12 @@
-"""Time and memory of the engine, beside a plain forward pass and the official JAX code.
+"""Measure time and memory of the engine, a plain forward pass and the official JAX code.
 
 python benchmarks/engine.py                                    # S-2 at 256x256 and 1024x1024
 python benchmarks/engine.py --official CHECKOUT --jax-python ENV/bin/python
-python benchmarks/engine.py --profile 1024x1024                # where the time goes
+python benchmarks/engine.py --profile 1024x1024                # time by kind of work
 
-CHECKOUT is a clone of github.com/google-research/maxim, ENV an environment with jax, flax and einops.
-Every figure comes from a process of its own, one after the other; ratios are what to read, on a quiet
-machine. "first" is the first image of a size in a process that has done another size, "warm" the best of
-those that follow.
+CHECKOUT is a clone of github.com/google-research/maxim, ENV an environment with jax, flax and einops. Every
+figure comes from its own process, one after the other. Use a quiet machine and read the ratios. "first" is
+the first image of a size in a process that has restored another size, "warm" the best of the following ones.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ OFFICIAL = "official JAX, fp32"
 
 
 def restore(way: str, model: Maxim, image: torch.Tensor) -> float:
-    """Seconds of one forward pass."""
+    """Return the seconds of one forward pass."""
     streaming = WAYS[way]()
     with torch.inference_mode(), kernels.allow(way != PLAIN):
         start = time.perf_counter()
@@ -58,11 +57,11 @@ def restore(way: str, model: Maxim, image: torch.Tensor) -> float:
 
 
 def measure(way: str, variant: str, size: str, batch: int, device: str) -> None:
-    """In a process of its own: print first and warm seconds, and peak memory in GB."""
+    """Print first and warm seconds and the peak memory in GB; runs in its own process."""
     width, height = map(int, size.split("x"))
     torch.manual_seed(0)
     model = Maxim(VARIANTS[variant]).eval().to(device)
-    restore(way, model, torch.rand(1, 3, 64, 64, device=device))  # what is made once: threads, kernels
+    restore(way, model, torch.rand(1, 3, 64, 64, device=device))  # creates threads and kernels
     image = torch.rand(batch, 3, height, width, device=device)
     repeats = max(1, min(5, round(1e6 / (height * width * batch))))
     first, *warm = (restore(way, model, image) for _ in range(1 + repeats))
@@ -74,7 +73,7 @@ def measure(way: str, variant: str, size: str, batch: int, device: str) -> None:
 
 
 def convolution_peak(dtype: torch.dtype) -> float:
-    """FLOP/s of the fastest thing that torch does here: a 3x3 convolution of many channels."""
+    """Return the FLOP/s of torch's fastest operation here: a 3x3 convolution of many channels."""
     x = torch.rand(1, 128, 128, 256, dtype=dtype).to(memory_format=torch.channels_last)
     weight = torch.rand(128, 128, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
     best = 1e9
@@ -135,7 +134,7 @@ def child(command: list[object]) -> dict[str, float]:
 
 
 def profile(size: str, variant: str) -> None:
-    """Seconds by kind of work, fp32 and bf16."""
+    """Print seconds by kind of work, in fp32 and bf16."""
     width, height = map(int, size.split("x"))
     model = Maxim(VARIANTS[variant]).eval()
     image = torch.rand(1, 3, height, width)

@@ -1,4 +1,4 @@
-"""A folder of small images: its rate in relation to computing alone, and what batches would gain and change.
+"""Measure a folder of small images: its rate relative to computing alone, and the effect of batches.
 
 python benchmarks/folder.py [--count 30] [--size 512x384]
 """

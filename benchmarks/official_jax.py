@@ -1,9 +1,9 @@
-"""Time the official JAX code. It runs in an environment of its own (jax, flax, einops), not in maximir's.
+"""Time the official JAX code, in its own environment (jax, flax, einops).
 
 python benchmarks/official_jax.py CHECKOUT VARIANT 256x256 1024x1024
 
-CHECKOUT is a clone of github.com/google-research/maxim. Prints one JSON line a size: seconds of the first
-call (it compiles), of the best of the following ones, and the process's peak resident memory in GB so far
+CHECKOUT is a clone of github.com/google-research/maxim. Prints one line of JSON per size: seconds of the
+first call (it compiles), of the best following call, and the process's peak resident memory in GB so far
 (give sizes in growing order).
 """
 

@@ -1,10 +1,10 @@
-"""The official code and ours with the same trained weights on the same pictures: the largest difference.
+"""Compare the official code with ours, with the same trained weights and pictures: largest difference.
 
 python benchmarks/official_pictures.py CHECKOUT MODEL PICTURE...
 
-CHECKOUT is a clone of github.com/google-research/maxim; its code runs as it is, in JAX, in this process: the
-environment needs jax, flax and einops besides maximir. MODEL: what `maximir models` shows as here. Pictures
-are cut to 256 x 256 in their middle.
+CHECKOUT is a clone of github.com/google-research/maxim; its code runs unchanged, in JAX, in this process. The
+environment needs jax, flax and einops in addition to maximir. MODEL is a model that `maximir models` lists as
+here. Pictures are cropped to 256 x 256 at their centre.
 """
 
 import sys

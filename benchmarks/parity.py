@@ -1,4 +1,4 @@
-"""Largest difference from the official code's outputs, for every golden, stage and scale: network and engine.
+"""Print the largest difference from the official code for every golden, stage and scale: network and engine.
 
 python benchmarks/parity.py
 """

@@ -1,13 +1,12 @@
-"""Replicas of the service behind nginx, one killed and one drained under load: is any picture lost?
+"""Kill one replica behind nginx and drain another under load, and check that no picture is lost.
 
 python benchmarks/replicas.py [--clients 64] [--pictures 20] [--replicas 3] [--plain]
 
-nginx runs with hosts/nginx/replicas.conf, on ports of its own. Each client has a picture of its own, and
-sends it again and again, each time until it comes back restored, as docs/service.md says: after a 429 or 503
-it waits as long as Retry-After says, after a 502, 504 or a broken connection one second. Each result is
-compared with what the library makes of the picture. When a fifth of all is done, one replica is killed
-(signal 9, its worker too, as when a node is lost) and started again five seconds later; when half is done,
-another one gets SIGTERM, and is not replaced.
+nginx runs with hosts/nginx/replicas.conf on its own ports. Each client sends its own picture repeatedly,
+until it comes back restored, by the rules of docs/service.md: after a 429 or 503 it waits for Retry-After,
+after a 502, 504 or a broken connection for one second. Each result is compared with the library's. When a
+fifth of all pictures is done, one replica is killed (signal 9, with its worker, as when a node is lost) and
+started again five seconds later. When half is done, another one gets SIGTERM and is not replaced.
 """
 
 import argparse
@@ -40,11 +39,11 @@ from maximir.sizes import parse_pixels
 from service import is_close, make_pictures, post
 
 KILL_AT, DRAIN_AT, BACK_AFTER = 0.2, 0.5, 5.0
-MOST_TRIES = 200  # of one picture; who needs more has lost it
+MOST_TRIES = 200  # per picture; after that it is lost
 
 
 def start(port: int) -> subprocess.Popen[str]:
-    """A replica, once it serves."""
+    """Start a replica and return it once it serves."""
     command = [sys.executable, "-m", "maximir", "serve", "--port", str(port)]
     replica = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert replica.stdout is not None
@@ -54,7 +53,7 @@ def start(port: int) -> subprocess.Popen[str]:
 
 
 def kill(replica: subprocess.Popen[str]) -> None:
-    """As when a node is lost: all of its processes at once."""
+    """Kill all processes of a replica at once, as when a node is lost."""
     process = psutil.Process(replica.pid)
     for each in [process, *process.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -67,7 +66,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--pictures", type=int, default=20, help="of each client")
+    parser.add_argument("--pictures", type=int, default=20, help="per client")
     parser.add_argument("--replicas", type=int, default=3)
     parser.add_argument("--size", default="64x64")
     parser.add_argument("--plain", action="store_true", help="nginx passes every failure on to the client")
@@ -115,7 +114,7 @@ def run(
                 try:
                     status, headers, body = post(port, uploads[number], args.task)
                     what = str(status)
-                except (OSError, http.client.HTTPException):  # cut off in the middle, too
+                except (OSError, http.client.HTTPException):  # includes truncated replies
                     what, headers, body = "broken", {}, b""
                 with lock:
                     seen[what] += 1

@@ -1,9 +1,10 @@
-"""A large photograph within little memory: time, and what goes to scratch files.
+"""Restore a large photograph with little memory: time, and bytes written to scratch files.
 
     python benchmarks/scratch.py [--size 3000x2000] [--max-memory 1.3GB] [--scratch FOLDER] [--against SRC]
 
-S-2 with random weights, fp32, an image of noise, each pass in a process of its own. `--against`: the `src`
-folder of another checkout, run in turn. Written: bytes that the process made dirty in files (/proc/self/io).
+S-2 with random weights, fp32, an image of noise, each pass in its own process. `--against` takes the `src`
+folder of another checkout, which is run first. Written: bytes that the process made dirty in files
+(/proc/self/io).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def facts():
     counts = dict(line.split(": ") for line in open("/proc/self/io").read().splitlines())
     return np.array([time.perf_counter(), usage.ru_utime, usage.ru_stime, float(counts["write_bytes"]) / 1e9])
 
-Path("/proc/self/clear_refs").write_text("5")  # from now on, the peak is the pass's
+Path("/proc/self/clear_refs").write_text("5")  # restarts the peak for the pass
 before = facts()
 result = restorer(image)
 seconds, user, system, written = facts() - before
@@ -52,7 +53,7 @@ print(f"{seconds:.0f} | {user:.0f} | {system:.0f} | {peak:.2f} | {written:.1f} |
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A large photograph within little memory.")
+    parser = argparse.ArgumentParser(description="Restore a large photograph with little memory.")
     parser.add_argument("--size", default="3000x2000")
     parser.add_argument("--max-memory", default="1.3GB")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))

@@ -1,9 +1,9 @@
-"""The service under load: throughput, latency, refusals, memory; and that each client gets its own picture.
+"""Put the service under load: throughput, latency, refusals, memory, and correct results for every client.
 
 python benchmarks/service.py [--clients 1 8 64] [--seconds 60] [--size 256x256]
 
-Each client sends a picture of its own again and again, and compares what comes back with what the library
-gives for it. A client that is told to wait (429, 503) waits as long as it was told.
+Each client sends its own picture repeatedly and compares the result with the library's. After 429 or 503 a
+client waits for Retry-After.
 """
 
 import argparse
@@ -33,12 +33,12 @@ EDGE = "maximir-benchmark"
 
 @dataclass
 class Count:
-    """What the clients of one round have seen."""
+    """Observations of the clients in one round."""
 
-    clients: Counter[int] = field(default_factory=Counter)  # images of each
-    latencies: list[float] = field(default_factory=list)  # seconds of requests that were fulfilled
-    computing: list[float] = field(default_factory=list)  # seconds, as the service says
-    refusals: list[float] = field(default_factory=list)  # seconds until the client was told to wait
+    clients: Counter[int] = field(default_factory=Counter)  # images per client
+    latencies: list[float] = field(default_factory=list)  # seconds of successful requests
+    computing: list[float] = field(default_factory=list)  # seconds, as reported by the service
+    refusals: list[float] = field(default_factory=list)  # seconds until the refusal
     health: list[float] = field(default_factory=list)  # seconds of /healthz
     memory: list[tuple[int, int]] = field(default_factory=list)  # bytes of the service, of its worker
     wrong: int = 0
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def make_pictures(number: int, height: int, width: int) -> list[np.ndarray]:
-    """Noise on waves, no two alike."""
+    """Make pictures of noise on waves, all different."""
     y, x = np.mgrid[:height, :width]
     pictures = []
     for seed in range(number):
@@ -98,7 +98,7 @@ def make_pictures(number: int, height: int, width: int) -> list[np.ndarray]:
 
 
 def restore_all(restorer: Restorer, pictures: list[np.ndarray]) -> tuple[list[np.ndarray], float]:
-    """What the library gives, and how many it does in a second, one after the other."""
+    """Restore pictures one after the other with the library; return the results and images per second."""
     restorer(pictures[0])
     start = time.perf_counter()
     restored = [restorer(picture) for picture in pictures]
@@ -112,7 +112,7 @@ def load(
     uploads: list[bytes],
     expected: list[np.ndarray],
 ) -> tuple[Count, float]:
-    """All clients at once; what they saw, and how long that took."""
+    """Run all clients at once; return their observations and the seconds this took."""
     assert service.stdout is not None
     port = int(re.search(r":(\d+),", service.stdout.readline())[1])
     post(port, uploads[0], args.task)  # loads the model
@@ -157,7 +157,7 @@ def load(
     over.set()
     for thread in threads:
         thread.join()
-    return count, time.perf_counter() - start  # with what was under way in the end
+    return count, time.perf_counter() - start  # includes the last requests
 
 
 def post(port: int, image: bytes, task: str) -> tuple[int, dict[str, str], bytes]:
@@ -177,7 +177,7 @@ def post(port: int, image: bytes, task: str) -> tuple[int, dict[str, str], bytes
 
 
 def is_close(a: np.ndarray, b: np.ndarray) -> bool:
-    """The same picture: one level of rounding apart at most."""
+    """Return True for the same picture: values differ by at most one level of rounding."""
     return a.shape == b.shape and int(np.abs(a.astype(int) - b).max()) <= 1
 
 

@@ -1,9 +1,10 @@
-"""What ending after fewer stages saves: seconds and peak memory of each model, each in a process of its own.
+"""Measure the savings of fewer stages: seconds and peak memory of each model, each in its own process.
 
 python benchmarks/stages.py [MODEL...] [--size 512x512] [--precision fp32]
 
-MODEL: names that `maximir models` shows as here; without any, all of the authors' that are. The fastest of
-three images after one that warms up; memory is the process' peak, the interpreter and the weights included.
+MODEL: names that `maximir models` lists as here; default: all of the authors' among them. Time is the fastest
+    of
+three images after a warm-up; memory is the process's peak, including interpreter and weights.
 """
 
 import argparse
@@ -36,7 +37,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("models", nargs="*")
 parser.add_argument("--size", default="512x512")
 parser.add_argument("--precision", default="fp32")
-parser.add_argument("--only", type=int, help=argparse.SUPPRESS)  # the process of its own
+parser.add_argument("--only", type=int, help=argparse.SUPPRESS)  # set in the child process
 args = parser.parse_args()
 width, height = map(int, args.size.split("x"))
 if args.only:

@@ -1,8 +1,8 @@
-"""From the command to the first small picture, beside `import torch` in the same minutes.
+"""Time the command up to the first small picture, relative to `import torch`.
 
 python benchmarks/startup.py [--rounds 5]
 
-Each round runs every command once, in a process of its own; the medians are compared.
+Each round runs every command once in its own process; the medians are compared.
 """
 
 import argparse

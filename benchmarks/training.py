@@ -1,9 +1,9 @@
-"""A training step on this processor, with the native kernels and without, in turn.
+"""Time a training step on this processor, with and without the native kernels, in turn.
 
     python benchmarks/training.py [--patch 128] [--batch 1] [--rounds 8] [--threads 1]
 
-An S-1 in fp32: forward, loss, gradients; then the optimisers' steps. Medians over the rounds, in seconds, and
-images a second of forward to gradients.
+An S-1 in fp32: forward, loss, gradients; then the optimisers' steps. Medians over the rounds in seconds, and
+images per second from forward to gradients.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
         for native, times in taken.items():
             with kernels.allow(native):
                 took = seconds(step)
-                if round:  # the first one warms up
+                if round:  # the first round is a warm-up
                     times.append(took)
     medians = {native: statistics.median(times) for native, times in taken.items()}
     print(f"S-1, {given.batch} x {given.patch} x {given.patch}, fp32, {given.threads} thread(s)\n")

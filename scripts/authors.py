@@ -1,8 +1,8 @@
-"""The authors' models on what is here, by stages: a table for docs/models.md.
+"""Evaluate the authors' models on the data at hand, by stages, as a table for docs/models.md.
 
     python scripts/authors.py DATA              # needs `maximir get derain dehaze-indoor enhance denoise`
 
-DATA as of scripts/results.py. The table goes between the marks in docs/models.md.
+DATA as for scripts/results.py. The table goes between the marks in docs/models.md.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def measure(row: Row, data: Path, stages: int) -> str:
 
 
 def agreement(data: Path) -> str:
-    """Of the authors' own results (8 bits, truncated) and ours."""
+    """Compare the authors' own results (8 bits, truncated) with ours."""
     restorer = Restorer("derain-rain13k", precision="fp32", view="exact")
     equal, apart = [], 0
     for theirs in sorted((data / "published/Deraining").glob("*.png")):  # the fourth is a JPEG

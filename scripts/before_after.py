@@ -1,10 +1,10 @@
-"""A sheet of images before and after restoration, of one task or several.
+"""Draw a sheet of images before and after restoration, for one or several tasks.
 
 python scripts/before_after.py sheet.webp --task denoise night.png --task derain street.jpg more/
 python scripts/before_after.py docs/images/examples.png --task denoise examples --crop 280 --stack --columns 3
 
-After each --task, an embedded model's name or a file of weights (or the task, whose model it then is), come
-images and folders of images. Each is restored whole, and shown scaled down, or as its middle at full size.
+Each --task takes a model's name, a task or a file of weights, then images and folders of images. Each image
+is restored whole, and shown scaled down, or cropped to its centre at full size.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def find(place: Path) -> list[ImageFile]:
 
 
 def view(image: Image.Image, width: int, crop: int | None) -> Image.Image:
-    """The middle `crop` × `crop` pixels, or all of it, no wider than `width`."""
+    """Crop the central `crop` × `crop` pixels, or shrink the whole image to at most `width`."""
     if crop is None:
         height = round(image.height * min(1, width / image.width))
         return image.resize((min(width, image.width), height), Image.Resampling.LANCZOS)
@@ -37,7 +37,7 @@ def label(image: Image.Image, text: str) -> None:
 
 
 def line_up(images: list[Image.Image], *, down: bool) -> Image.Image:
-    """Side by side, or one below the other, with gaps."""
+    """Place images side by side, or below each other, with gaps."""
     step = [0, 0]
     size = [max(image.width for image in images), max(image.height for image in images)]
     size[down] = sum(image.size[down] + GAP for image in images) - GAP
@@ -57,10 +57,10 @@ def main() -> None:
         "--task", nargs="+", action="append", required=True, metavar=("MODEL", "IMAGE"), help="see above"
     )
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--width", type=int, default=480, help="of an image, at most")
-    parser.add_argument("--crop", type=int, help="side of the square in the middle that is shown instead")
-    parser.add_argument("--stack", action="store_true", help="after below before, not beside it")
-    parser.add_argument("--columns", type=int, default=1, help="images in a row of the sheet")
+    parser.add_argument("--width", type=int, default=480, help="maximum width of an image")
+    parser.add_argument("--crop", type=int, help="show a central square of this side instead")
+    parser.add_argument("--stack", action="store_true", help="place after below before, not beside it")
+    parser.add_argument("--columns", type=int, default=1, help="images per row of the sheet")
     args = parser.parse_args()
 
     tiles = []

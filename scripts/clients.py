@@ -1,9 +1,9 @@
-"""HTTP clients as people use them, each against the real service: a row of a table for each way to ask.
+"""Try common HTTP clients against the real service: one row of a table per way to send an image.
 
 python scripts/clients.py [--node FOLDER] [--url URL]
 
 In Python: pip install requests requests-toolbelt aiohttp httpx. In Node: npm install axios form-data got
-superagent, in FOLDER. What is not installed is named in the end.
+superagent, in FOLDER. Clients that are not installed are listed at the end.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from PIL import Image
 
 NAME, QUOTED = "фото Füße 写.png", 'a "b" 100%.png'
 
-# Programs get the service's URL and a file's path, and print status, Content-Disposition and body, with tabs
-# between.
+# Programs take the service's URL and a file's path, and print status, Content-Disposition and body, separated
+# by tabs.
 
 PYTHON = """import os, sys
 url, path = sys.argv[1:]
@@ -150,7 +150,7 @@ public class Client {
 
 
 def ways(scratch: Path, node: Path | None) -> Iterator[tuple[str, str, list[str]]]:
-    """Client, how it asks, and the command: {url}, {path}, {name} and {out} in it are filled in."""
+    """Yield client, way of sending, and command, with placeholders {url}, {path}, {name} and {out}."""
 
     def curl(*options: str) -> list[str]:
         written = "%{http_code}\\t%header{content-disposition}\\t"
@@ -217,7 +217,7 @@ def ways(scratch: Path, node: Path | None) -> Iterator[tuple[str, str, list[str]
 
 
 def tried(command: list[str], folder: Path, url: str, path: Path, out: Path) -> tuple[str, str]:
-    """Status, and the result's name or what was said."""
+    """Run a command; return the status, and the result's name or the error."""
     given = {"url": url, "path": str(path), "name": path.name, "out": str(out)}
     filled = [re.sub(r"\{(url|path|name|out)\}", lambda found: given[found[1]], part) for part in command]
     out.write_bytes(b"")
@@ -247,8 +247,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--node", type=Path, help="A folder with node_modules.")
-    parser.add_argument("--url", help="Of a service that runs.")
+    parser.add_argument("--node", type=Path, help="Folder with node_modules.")
+    parser.add_argument("--url", help="URL of a running service.")
     args = parser.parse_args()
     service, url = None, args.url
     if url is None:
@@ -262,7 +262,7 @@ def main() -> None:
             for name in (NAME, QUOTED):
                 Image.effect_noise((64, 64), 60).convert("RGB").save(scratch / name)
             print(f"Of `{NAME}` and of `{QUOTED}`:\n")
-            print("| client | how | status | the result's name, or what is said |\n| --- | --- | --- | --- |")
+            print("| client | how | status | the result's name, or the error |\n| --- | --- | --- | --- |")
             for client, how, command in ways(scratch, args.node):
                 if shutil.which(command[0]) is None:
                     missing.add(command[0])

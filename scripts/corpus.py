@@ -1,12 +1,12 @@
-"""Files of others through `maximir restore`, but for the network: what is done, what is refused, and why.
+"""Put foreign files through `maximir restore` without the network, and report what is refused and why.
 
     python scripts/corpus.py libpng/contrib/pngsuite Pillow/Tests/images --list refused.txt
 
-Each file goes through `batch.restore_files` with a restorer that returns the image as it is, in a child that
-may be killed, with limits of time and memory; the result is read again, and must hold the same pixels where
-its format is lossless. Prints a table of folders and one of reasons; exits with 1 after a crash, a hang, an
-error of another type than MaximirError, or a result that is not what was written. With --pillow the pixels
-are compared with what Pillow makes of the file: another decoder, in part.
+Each file goes through `batch.restore_files` with a restorer that returns the image unchanged, in a child
+process with limits of time and memory. The result is read again, and must hold the same pixels if its format
+is lossless. Prints a table of folders and one of reasons. Exits with 1 after a crash, a hang, an error of a
+type other than MaximirError, or a result that differs from what was written. With --pillow the pixels are
+also compared with Pillow's, which is partly a different decoder.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LOSSLESS = (".png", ".webp", ".tif", ".tiff")
 
 
 class Unchanged:
-    """Restores nothing: what `restore_jobs` asks of a Restorer."""
+    """A restorer for `restore_jobs` that returns images unchanged."""
 
     def __init__(self) -> None:
         self.seen: list[Photo] = []
@@ -51,7 +51,7 @@ class Unchanged:
 
 
 def attempt(path: Path, pillow: bool) -> str:
-    """What became of a file: "done …", "refused: …", or "wrong: …"."""
+    """Return a file's outcome: "done …", "refused: …", or "wrong: …"."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / result_name(path.name)
         restorer = Unchanged()
@@ -74,7 +74,7 @@ def attempt(path: Path, pillow: bool) -> str:
 
 
 def alpha(photo: Photo) -> np.ndarray:
-    """Opaque where there is none: WebP does not keep an alpha that hides nothing."""
+    """Return alpha, opaque if there is none: WebP drops an alpha that hides nothing."""
     opaque = np.full(photo.rgb.shape[:2], 255, np.uint8)
     return opaque if photo.alpha is None else eight(photo.alpha)
 
@@ -85,13 +85,13 @@ def eight(pixels: np.ndarray) -> np.ndarray:
 
 
 def difference(photo: Photo, path: Path) -> str:
-    """The largest and the mean difference to Pillow's pixels, 0 … 255."""
+    """Return the largest and the mean difference from Pillow's pixels, 0 … 255."""
     try:
         with Image.open(path) as image:
             turned = ImageOps.exif_transpose(image)
             if turned.mode == "P":
                 turned = turned.convert("RGBA")
-            if turned.mode.startswith("I"):  # 16 bits, of grey only
+            if turned.mode.startswith("I"):  # 16 bits, only for grey
                 theirs = eight(np.repeat(np.asarray(turned).astype(np.uint16)[..., None], 3, 2)).astype(int)
             else:
                 theirs = np.asarray(turned.convert("RGB")).astype(int)
@@ -106,7 +106,7 @@ def difference(photo: Photo, path: Path) -> str:
 
 
 def kind_of(outcome: str) -> str:
-    """The outcome without what differs from file to file."""
+    """Return the outcome without the parts that differ from file to file."""
     outcome = re.sub(r" \(\S*( .*?)?\)(?=;|$)", "", outcome) if outcome.startswith("done") else outcome
     return re.sub(r"\d[\d,.]*", "N", re.sub(r"'[^']*'", "'…'", outcome))
 
@@ -121,9 +121,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--list", type=Path, help="a file for the outcome of every file")
+    parser.add_argument("--list", type=Path, help="file to write every file's outcome to")
     parser.add_argument("--seconds", type=float, default=15.0)
-    parser.add_argument("--memory", type=int, default=8, help="GiB of address space")
+    parser.add_argument("--memory", type=int, default=8, help="limit of address space in GiB")
     parser.add_argument("--pillow", action="store_true")
     args = parser.parse_args()
 

@@ -1,10 +1,10 @@
-"""Files of others through the HTTP service, but for the network: which status each gets.
+"""Send foreign files to the HTTP service without the network, and report the status of each.
 
     python scripts/corpus_http.py libpng/contrib/pngsuite Pillow/Tests/images
 
-The worker process is the real one, with a restorer that returns the image as it is. Several clients send
-at once. Prints a table of folders; exits with 1 if any status but 200, 413, 415 and 422 came, if the worker
-process ended, or if the service is not well afterwards.
+The worker process is the real one, with a restorer that returns the image unchanged. Several clients send at
+once. Prints a table of folders. Exits with 1 after a status other than 200, 413, 415 and 422, if the worker
+process ended, or if the service is not healthy afterwards.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from helpers.serving import Service
 
-EXPECTED = (200, 413, 415, 422)  # 400 is for malformed requests, and these are none
+EXPECTED = (200, 413, 415, 422)  # 400 is for malformed requests, which these are not
 WORKER = """
 from maximir.restoring import restorer
 class Unchanged:

@@ -1,9 +1,10 @@
-"""Hours and cost of a million photographs over 1 to 1,000 workers, as `maximir plan-cluster` foresees them.
+"""Draw the hours and cost that `maximir plan-cluster` estimates for a million photographs.
 
 python scripts/draw_cluster.py docs/images/cluster.png [--cpu 19 0.05] [--gpu 0.3 2.00]
 
-Needs matplotlib (pip install '.[docs]'). 12 megapixels each. Each pair is the seconds that a worker takes for
-a megapixel, and its price for an hour; all else is as `plan-cluster` has it, but for what a curve says.
+Needs matplotlib (pip install '.[docs]'). Photographs have 12 megapixels. Each pair of numbers is a worker's
+seconds per megapixel and its price per hour; everything else is as in `plan-cluster` unless a curve says
+otherwise.
 """
 
 import argparse

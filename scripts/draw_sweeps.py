@@ -1,4 +1,4 @@
-"""The picture of the two sweeps in docs/performance.md. Needs matplotlib (pip install '.[docs]').
+"""Draw the two sweeps for docs/performance.md. Needs matplotlib (pip install '.[docs]').
 
 python scripts/draw_sweeps.py docs/images/sweeps.png
 """
@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-SIDE, WINDOW = 16, 4  # of a small image: rows and columns, and those of a window (16 or 8 in the network)
+SIDE, WINDOW = 16, 4  # rows and columns of a small image, and of a window (16 or 8 in the network)
 STRIDE = SIDE // WINDOW
 STRIP, ONE_WINDOW, HALO = "#b9d4ee", "#1f5fa8", "#f2c58c"
 

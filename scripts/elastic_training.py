@@ -1,15 +1,14 @@
-"""Training on two nodes of which one is lost, and comes back: does the run end, and with what?
+"""Train on two nodes, lose one and add another, and check how the run ends.
 
     python scripts/elastic_training.py [--steps 60]
 
 Two torchrun agents on loopback (c10d rendezvous, gloo, --nnodes 1:2, one process each) train a small network
-in float32. After the second state the second node is killed (signal 9, agent and process); when the first one
-has gone on alone for two states, a new node joins; the run goes on with both, to its end. Checked are:
+in float32. After the second state the second node is killed (signal 9, agent and process). When the first one
+has continued alone for two states, a new node joins, and both run to the end. Checked are:
 
-- that the run ends, and each step of the log is there once,
-- that the steps done alone are, to the last bit, those of one process that was given the state which they
-  began with,
-- how far the end is from that of a run of one process that nobody disturbed: only the order of sums differs.
+- that the run ends, and its log has each step once;
+- that the steps done alone are equal, to the last bit, to those of one process that starts from the same
+state; - how far the end is from an undisturbed run of one process: only the order of sums differs.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ groups = 1
 bottlenecks = 1
 """
 SAVE = 5
-NEAR = 1e-3  # relative, of the weights: what another order of sums may come to
+NEAR = 1e-3  # of the weights, relative: allowed effect of another order of sums
 
 
 class Node:
@@ -82,18 +81,18 @@ def steps_of(states: Path) -> list[int]:
 
 
 def keep(states: Path, kept: Path, over: threading.Event) -> None:
-    """Copy each state before the run drops it. They appear whole."""
+    """Copy each state before the run removes it; states are written atomically."""
     while not over.wait(0.02):
         for path in states.glob("step-*.safetensors"):
             if not (kept / path.name).exists():
                 try:
                     os.link(path, kept / path.name)
                 except OSError:
-                    continue  # dropped just now
+                    continue  # removed meanwhile
 
 
 def wait_for(node: Node, states: Path, step: int) -> None:
-    """Until there is a state of this step or a later one."""
+    """Wait for a state of this step or a later one."""
     while not (steps_of(states) and steps_of(states)[-1] >= step):
         if node.process.poll() is not None:
             raise SystemExit(f"the node ended early:\n{node.said()}")
@@ -111,8 +110,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    # Else the first node keeps the address of its first round to itself, and one that joins later waits for
-    # it in vain (torch 2.13).
+    # Otherwise the first node keeps the address of its first round to itself, and a node that joins later
+    # waits for it in vain (torch 2.13).
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,10 +1,10 @@
-"""Make a model leave even areas even, without training: nothing is learned here, two things are taken away.
+"""Make a model keep uniform areas uniform, without training.
 
     python scripts/even_out.py MODEL OUT.safetensors [--rows]
 
-The convolutions see the border's pixels again instead of zeros beyond it (`padding_mode = "replicate"`).
-With `--rows` the rows of each spatial Dense are also given the same sum, and its biases their mean: then what
-is the same everywhere is mixed to something that is the same everywhere. Costs: docs/experiments.md, 17.
+Convolutions see the border's pixels again instead of zeros beyond it (`padding_mode = "replicate"`). `--rows`
+also gives the rows of each spatial Dense the same sum, and its biases their mean, so that uniform tokens are
+mixed to uniform ones. Costs: docs/experiments.md, 17.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from maximir.network.layers import SpatialDense
 
 
 def even_rows(model: Maxim) -> None:
-    """W ← W − (I − P) W P, b ← P b with P = 11ᵀ/n: the smallest change by which flat tokens stay flat."""
+    """Set W ← W − (I − P) W P and b ← P b, P = 11ᵀ/n: the smallest change that keeps flat tokens flat."""
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, SpatialDense):
@@ -32,7 +32,7 @@ def even_rows(model: Maxim) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make a model leave even areas even.")
+    parser = argparse.ArgumentParser(description="Make a model keep uniform areas uniform.")
     parser.add_argument("model", help="a name or a file")
     parser.add_argument("out", type=Path)
     parser.add_argument("--rows", action="store_true")

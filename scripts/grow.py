@@ -1,9 +1,9 @@
-"""Give a smaller network the size of a larger one without changing what it does: a start for more training.
+"""Grow a smaller network to the size of a larger one with equal outputs, as a start for more training.
 
     python scripts/grow.py MODEL OUT.safetensors [--groups 2] [--bottlenecks 2]
 
-Further groups end in layers that are zero, so that they pass on what they get. A bottleneck adds its input to
-what its groups make of it: further ones halve it first. (Net2Net, Chen et al. 2016: function-preserving.)
+Additional groups end in zero layers, so they pass on their input. A bottleneck adds its input to the output
+of its groups, so additional ones halve it first. (Net2Net, Chen et al. 2016: function-preserving.)
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def last_layer(block: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def grow(model: Maxim, groups: int, bottlenecks: int) -> Maxim:
-    """A network with these numbers of groups and bottlenecks, and the same outputs."""
+    """Return a network with these numbers of groups and bottlenecks, and the same outputs."""
     config = model.config
     grown = Maxim(dataclasses.replace(config, groups=groups, bottlenecks=bottlenecks))
     for name, module in grown.named_modules():
@@ -51,7 +51,7 @@ def grow(model: Maxim, groups: int, bottlenecks: int) -> Maxim:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Give a smaller network the size of a larger one.")
+    parser = argparse.ArgumentParser(description="Grow a smaller network to the size of a larger one.")
     parser.add_argument("model", help="a name or a file")
     parser.add_argument("out", type=Path)
     parser.add_argument("--groups", type=int, default=2)

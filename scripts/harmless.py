@@ -1,13 +1,14 @@
-"""What the models in the box do to a photograph that has nothing to restore, and to even areas.
+"""Measure the effect of the models in the box on clean photographs and on uniform areas.
 
     python scripts/harmless.py DATA          # DATA/validation/mcmaster: clean photographs
     python scripts/harmless.py --large       # grids at 1024 x 1024 and 2000 x 1500
 
-clean: PSNR (dB) between a clean photograph and its result, the worst of them, centre crops of 256 pixels; the
-largest shift of a channel's mean, in levels of 255. grid: what is left of flat fields and of gradients behind
-the best polynomial of degree 6, rms in levels, the worst of five fields at 256 x 256 and at 500 x 333. It
-follows the curve that a model for light gives a gradient, and no period of 64 pixels. --large: of one flat
-field and of a diagonal gradient, in the view that is the default.
+clean: PSNR (dB) between a clean photograph and its result, the worst of all, centre crops of 256 pixels; and
+    the
+largest shift of a channel's mean, in levels of 255. grid: rms residual of flat fields and gradients after
+subtracting the best polynomial of degree 6, in levels, the worst of five fields at 256 x 256 and at 500 x
+333. The polynomial fits the tone curve that a model applies to a gradient, but not a period of 64 pixels.
+--large: the same for a flat field and a diagonal gradient, in the default view.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from maximir.models.catalogue import MODELS
 
 SIZES = ((256, 256), (333, 500))
 LARGE = ((1024, 1024), (1500, 2000))
-DETAIL = ("denoise", "deblur", "derain")  # others change light and colours of any photograph
+DETAIL = ("denoise", "deblur", "derain")  # the others change light and colours of any photograph
 
 
 def fields(height: int, width: int) -> list[np.ndarray]:
-    """Flat ones and gradients, `[H, W]` in [0, 1]."""
+    """Return flat fields and gradients, `[H, W]` in [0, 1]."""
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     return [np.full((height, width), level) for level in (0.1, 0.5, 0.9)] + [
         0.2 + 0.6 * x,
@@ -54,9 +55,9 @@ def large_grids() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What the models in the box do to what needs nothing.")
+    parser = argparse.ArgumentParser(description="Measure the models in the box on input without damage.")
     parser.add_argument("data", type=Path, nargs="?")
-    parser.add_argument("--large", action="store_true", help="grids of large fields instead")
+    parser.add_argument("--large", action="store_true", help="measure grids of large fields instead")
     given = parser.parse_args()
     if given.large:
         return large_grids()

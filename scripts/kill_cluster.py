@@ -1,12 +1,12 @@
-"""Kill actors, nodes and drivers of `maximir restore --ray` at random moments; compare with a run left alone.
+"""Kill actors, nodes and drivers of `maximir restore --ray` at random; compare with an undisturbed run.
 
     python scripts/kill_cluster.py --minutes 15
 
 Needs ray[data], s3fs and moto's server. A Ray cluster of a head and two nodes with a processor each, and an
-S3 server, all on this machine; small pictures and a small network with random weights, for what is tested is
-not the network. A kill comes within moments of a new result. After each, every result is decoded; when a run
-is through, its results and records are compared with those of one process, to the last byte, and the next
-bucket is begun. Last, one picture kills whoever opens it. Prints a table of kills.
+S3 server, run on this machine, with small pictures and a small network with random weights. Each kill follows
+soon after a new result. After each kill every result is decoded. When a run is complete, its results and
+records are compared byte by byte with those of one process, and the next bucket starts. Finally, one picture
+kills every process that opens it. Prints a table of kills.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from maximir.models.checkpoint import save_model
 from maximir.network.config import MaximConfig
 from maximir.network.model import Maxim
 
-LONGEST_WAIT = 60.0  # seconds without a new result, after which the next kill comes anyway
+LONGEST_WAIT = 60.0  # seconds without a new result, after which the next kill follows anyway
 KINDS = ("actor", "actor", "actor", "actor", "node", "driver")
 POISON = """
 import os, signal, sys
@@ -79,7 +79,7 @@ def torn(found: dict[str, bytes]) -> int:
 
 
 def actors() -> list[psutil.Process]:
-    """The processes of Ray Data's actors, in all nodes."""
+    """Return the processes of Ray Data's actors on all nodes."""
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
@@ -96,9 +96,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--minutes", type=float, default=30, help="end after so long, with fewer kills")
+    parser.add_argument("--minutes", type=float, default=30, help="stop after this time, with fewer kills")
     parser.add_argument("--images", type=int, default=150)
-    parser.add_argument("--longest", type=float, default=1.0, help="seconds from a new result to the kill")
+    parser.add_argument(
+        "--longest", type=float, default=1.0, help="maximum seconds from a new result to a kill"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     chance, port = random.Random(args.seed), free_port()
@@ -228,17 +230,17 @@ def run(args: argparse.Namespace, chance: random.Random, folder: Path, port: int
             print(f"| {kind} | {kills[kind]} |")
         print(
             f"\n{sum(kills.values())} kills in {rounds} runs over {args.images + 1} pictures, "
-            f"{(time.monotonic() - begun) / 60:.0f} minutes. Results that were not whole after a kill: "
-            f"{halves}; objects that nobody expected: {strays}; pictures told twice by one driver "
-            f"({reports} drivers): {twice}; buckets equal to the undisturbed one, records too: "
+            f"{(time.monotonic() - begun) / 60:.0f} minutes. Incomplete results after a kill: "
+            f"{halves}; unexpected objects: {strays}; pictures reported twice by one driver "
+            f"({reports} drivers): {twice}; buckets equal to the undisturbed one, including records: "
             f"{equal} of {rounds}. A picture "
-            f"that kills whoever opens it, among 40 others: {len(said) - len(aside)} restored, "
+            f"that kills every process that opens it, among 40 others: {len(said) - len(aside)} restored, "
             f"set aside: {aside}"
         )
         if halves or strays or twice or equal < rounds or list(aside) != ["poison.png"]:
             print((folder / "log").read_text()[-2000:], file=sys.stderr)
             raise SystemExit(1)
-    finally:  # which may hang: what was counted is told before
+    finally:  # may hang, so the counts are printed first
         cluster.shutdown()
 
 

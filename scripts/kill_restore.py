@@ -1,12 +1,12 @@
-"""Kill `maximir restore --resume` with signal 9 at random moments; compare with a run left alone.
+"""Kill `maximir restore --resume` with signal 9 at random moments; compare with an undisturbed run.
 
     python scripts/kill_restore.py --kills 100
 
-Small pictures in all formats that can be written, alone and in batches, and two files that cannot be read.
-Each run is killed within moments of its first new result, so that writing is hit too; when a folder is
-through, the next is begun. After each kill every file under its final name is decoded. Prints how many
-kills left a half-written file behind (under a name of its own), how many results were not whole (none may
-be), and whether all folders ended with the files of the undisturbed run, to the last byte.
+Restores small pictures in all writable formats, alone and in batches, and two unreadable files. Each run is
+killed soon after its first new result, to hit writing too; when a folder is complete, the next starts. After
+each kill every file under its final name is decoded. Prints how many kills left an incomplete file (under a
+temporary name), how many results were incomplete (none may be), and whether all folders ended with the files
+of the undisturbed run, byte for byte.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument(
-        "--longest", type=float, default=0.3, help="seconds a run lives behind its first result"
+        "--longest", type=float, default=0.3, help="maximum seconds of a run after its first result"
     )
     parser.add_argument("--task", default="denoise")
     parser.add_argument("--seed", type=int, default=0)
@@ -108,8 +108,8 @@ def main() -> None:
                 torn += not are_whole(out)
             equal += contents(out) == expected
     print(
-        f"{kills} kills in {rounds} folders of {args.images + 2} files; half-written files left behind, "
-        f"which the next run removes: {halves}; results that were not whole: {torn}; folders equal to the "
+        f"{kills} kills in {rounds} folders of {args.images + 2} files; incomplete files left behind, "
+        f"which the next run removes: {halves}; incomplete results: {torn}; folders equal to the "
         f"undisturbed run: {equal} of {rounds}"
     )
     if torn or equal < rounds:

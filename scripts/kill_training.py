@@ -1,9 +1,9 @@
-"""Kill a training with signal 9 at random moments, many times, and compare with one left alone.
+"""Kill a training run with signal 9 at random moments, many times; compare with an undisturbed run.
 
     python scripts/kill_training.py --kills 40 --workers 2
 
-A small network, CPU, float32. Prints how often it was killed, and whether the last states (weights,
-average, moments) and the finished models are equal to the last bit.
+A small network, CPU, float32. Prints the number of kills, and whether the last states (weights, average,
+moments) and the finished models are equal to the last bit.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--kills", type=int, default=40)
 parser.add_argument("--workers", type=int, default=0)
 parser.add_argument("--steps", type=int, default=60)
-parser.add_argument("--longest", type=float, default=8.0, help="seconds a run lives at most")
+parser.add_argument("--longest", type=float, default=8.0, help="maximum seconds of a run")
 parser.add_argument("--seed", type=int, default=0)
 args = parser.parse_args()
 

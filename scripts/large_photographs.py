@@ -1,15 +1,16 @@
-"""The study of docs/large-photographs.md: ways to restore a large photograph, measured against known truth.
+"""Compare ways to restore a large photograph with a known original: the study of docs/large-photographs.md.
 
     python scripts/large_photographs.py PHOTOGRAPH... --task dehaze --sizes 512 1024 2048 [--models NAME...]
         [--pictures FOLDER]
 
-Each photograph is brought to each size (longer side), degraded (the task's synthetic damage, seeded), and
-restored in each way. Printed: means over photographs.
+Each photograph is scaled to each size (longer side), degraded (the task's synthetic damage, seeded), and
+restored in each way. Prints means over photographs.
 
-PSNR, SSIM: RGB, dB. cells: what repeats with the grid's sixteen cells across or down in the error's mean over
-rows or columns, in levels of 255 (amplitude). seams: how much larger the error's steps are at the borders of
-tiles of 512 than elsewhere, in levels. colour: the largest mean error of a channel, in levels. detail: PSNR
-of what a Gaussian of 4 pixels leaves out. s: seconds; compare within a size only.
+PSNR, SSIM: RGB, dB. cells: amplitude of the grid's sixteen cells across or down, in the error's mean over
+    rows or
+columns, in levels of 255. seams: how much larger the error's steps are at the borders of tiles of 512 than
+elsewhere, in levels. colour: the largest mean error of a channel, in levels. detail: PSNR of the residual of
+a Gaussian of 4 pixels. s: seconds; compare within a size only.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ Way = Callable[..., np.ndarray]  # [H, W, 3] in [0, 1] → the same
 
 
 def ways(restorer: Restorer, image: np.ndarray) -> Iterator[tuple[str, np.ndarray, float]]:
-    """Each candidate's name, result and seconds; `restorer` takes images whole."""
+    """Yield each candidate's name, result and seconds; `restorer` takes images whole."""
 
     def timed(way: Way, *arguments: np.ndarray) -> tuple[np.ndarray, float]:
         clock = time.perf_counter()
@@ -66,7 +67,7 @@ def ways(restorer: Restorer, image: np.ndarray) -> Iterator[tuple[str, np.ndarra
 
 
 def tiles(image: np.ndarray, restorer: Restorer) -> np.ndarray:
-    """As every host does."""
+    """Restore in tiles, as hosts do."""
     result = np.empty_like(image)
     for top in range(0, image.shape[0], TILE):
         for left in range(0, image.shape[1], TILE):
@@ -80,7 +81,7 @@ def overlapping(image: np.ndarray, restorer: Restorer) -> np.ndarray:
 
 
 def affine(image: np.ndarray, view: np.ndarray, result: np.ndarray, radius: int = 8) -> np.ndarray:
-    """result ≈ a · view + b in windows of the small view (He's guided filter), a and b enlarged: no tiles."""
+    """Fit result ≈ a · view + b in windows of the view (He's guided filter); enlarge a and b: no tiles."""
     mean_x, mean_y = (uniform_filter(x, (2 * radius + 1,) * 2 + (0,)) for x in (view, result))
     covariance = uniform_filter(view * result, (2 * radius + 1,) * 2 + (0,)) - mean_x * mean_y
     variance = uniform_filter(view * view, (2 * radius + 1,) * 2 + (0,)) - mean_x * mean_x
@@ -96,11 +97,11 @@ def affine(image: np.ndarray, view: np.ndarray, result: np.ndarray, radius: int 
     return (a * torch.from_numpy(image) + b).numpy()
 
 
-# Measures. All of them are of error = result - truth, so that what is in the photograph does not count.
+# Measures of error = result - truth, which does not depend on the photograph's content.
 
 
 def cells(error: np.ndarray) -> float:
-    """Amplitude of what has the period of the sixteen cells, or half of it; the larger axis."""
+    """Return the amplitude at the period of the sixteen cells, or at half of it; the larger axis."""
     worst = 0.0
     for axis in (0, 1):
         profile = error.mean(axis=(axis, 2))
@@ -135,7 +136,7 @@ def measures(result: np.ndarray, truth: np.ndarray) -> list[float]:
 
 
 def sheet(pictures: dict[str, np.ndarray], path: Path, side: int = 640) -> None:
-    """Side by side, two in a row, with their names."""
+    """Draw pictures side by side, two per row, with their names."""
     images = []
     for name, picture in pictures.items():
         image = Image.fromarray((picture.clip(0, 1) * 255).round().astype(np.uint8))

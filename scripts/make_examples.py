@@ -1,9 +1,8 @@
-"""Make the photographs of `examples/`: public-domain pictures of scikit-image, with noise that is visible.
+"""Make the photographs of `examples/`: public-domain pictures from scikit-image with visible noise.
 
     python scripts/make_examples.py
 
-The noise is Gaussian, clipped and rounded to 8 bits, as in a file. See docs/examples.md for the pictures'
-origin and terms.
+The noise is Gaussian, clipped and rounded to 8 bits, as in a file. Origin and terms: docs/examples.md.
 """
 
 from pathlib import Path

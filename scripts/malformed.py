@@ -1,10 +1,10 @@
-"""Tens of thousands of malformed files of all kinds through `images.decode` and `encode`.
+"""Put tens of thousands of malformed files of all kinds through `images.decode` and `encode`.
 
     python scripts/malformed.py --cases 50000
 
-Each case is a number (see tests/malformed.py), done in a child that is watched; what is bad is printed with
-its number: `python scripts/malformed.py --first NUMBER --cases 1` does it again. Exits with 1 after a crash,
-a hang, an error of another type than those of maximir.errors, or more memory than --peak.
+Each case is a number (see tests/malformed.py) and runs in a watched child process. Bad cases are printed with
+their number; `python scripts/malformed.py --first NUMBER --cases 1` repeats one. Exits with 1 after a crash,
+a hang, an error of a type not in maximir.errors, or more memory than --peak.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def main() -> int:
     )
     parser.add_argument("--cases", type=int, default=50_000)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--of", default="", help="only of originals whose names begin so")
-    parser.add_argument("--seconds", type=float, default=15.0, help="of computing; more is a hang")
-    parser.add_argument("--memory", type=int, default=8, help="GiB of address space")
+    parser.add_argument("--of", default="", help="use only originals whose names start with this")
+    parser.add_argument("--seconds", type=float, default=15.0, help="computing time that counts as a hang")
+    parser.add_argument("--memory", type=int, default=8, help="limit of address space in GiB")
     parser.add_argument("--peak", type=int, default=1536, help="MiB that one case may take")
     args = parser.parse_args()
 

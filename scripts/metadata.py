@@ -1,8 +1,8 @@
-"""Writes the table of what each format keeps into docs/files.md, from files that are made and read for it.
+"""Write the table of kept metadata into docs/files.md, from files made and read for it.
 
     python scripts/metadata.py
 
-`tests/images/test_metadata.py` fails where the table there is another.
+`tests/images/test_metadata.py` fails if the table there is out of date.
 """
 
 from __future__ import annotations

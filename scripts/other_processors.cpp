@@ -1,6 +1,6 @@
-// All sweeps and convolutions of kernels.cpp on numbers of a fixed formula; their results, as float32, to
-// standard output: first those with float32 feature maps, then those with bfloat16.
-// other_processors.py builds it for several processors and compares.
+// Runs all sweeps and convolutions of kernels.cpp on numbers from a fixed formula and writes the results, as
+// float32, to standard output: first those with float32 feature maps, then those with bfloat16.
+// other_processors.py builds this for several processors and compares the outputs.
 
 #include "../src/maximir/ops/kernels.cpp"
 

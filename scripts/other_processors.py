@@ -1,11 +1,11 @@
-"""Do the native kernels compute the same for processors that are not this one? Correctness only, no timing.
+"""Check that the native kernels compute the same on other processors. Correctness only, no timing.
 
 python scripts/other_processors.py          (Debian: g++-aarch64-linux-gnu qemu-user clang)
 
-Builds other_processors.cpp for each target with `build_kernels.FLAGS`, runs it (under qemu where the
-processor is another one) and compares the results of all sweeps with the reference's: g++ for the
-architecture's oldest processors, hardly optimised. That the kernels do what torch does is shown by
-tests/ops/test_kernels.py, for what the processor at hand can run.
+Builds other_processors.cpp for each target with `build_kernels.FLAGS`, runs it (under qemu for other
+processors) and compares the results of all sweeps with the reference: g++ for the architecture's oldest
+processors, hardly optimised. tests/ops/test_kernels.py compares the kernels with torch on the processor at
+hand.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DRIVER = Path(__file__).with_suffix(".cpp")
 FLAGS = [flag for flag in build_kernels.FLAGS if flag not in ("-shared", "-fPIC", "-O3")]
 AVX2 = "-mavx2 -mfma"
 X86_64 = platform.machine().lower() in ("x86_64", "amd64")
-TARGETS = {  # name: compiler, flags, what runs it
+TARGETS = {  # name: compiler, flags, runner
     "ARM NEON, g++": ("aarch64-linux-gnu-g++", "-O3 -static", "qemu-aarch64"),
     "baseline, g++": ("g++", "-O3", None),
     "baseline, clang++": ("clang++", "-O3", None),
@@ -39,11 +39,11 @@ TARGETS = {  # name: compiler, flags, what runs it
     if X86_64
     else {}
 )
-TOLERANCES = (1e-5, 1e-2)  # of the largest value, in float32; and in bfloat16, where rounding flips a bit
+TOLERANCES = (1e-5, 1e-2)  # of the largest value, in float32 and in bfloat16, where rounding flips a bit
 
 
 def results(folder: Path, compiler: str, flags: str, runner: str | None) -> np.ndarray:
-    """What the driver computes, built with this compiler for that processor."""
+    """Return the driver's results, built with this compiler for that processor."""
     program = folder / "driver"
     command = [compiler, *flags.split(), *FLAGS, str(DRIVER), "-o", str(program)]
     subprocess.run(command, check=True)
@@ -67,7 +67,7 @@ def main() -> None:
                 failed = True
                 continue
             full, half = np.abs(ours - reference).reshape(2, -1).max(axis=1) / np.abs(reference).max()
-            good = full < TOLERANCES[0] and half < TOLERANCES[1]  # nor NaN
+            good = full < TOLERANCES[0] and half < TOLERANCES[1]  # False for NaN
             failed |= not good
             differences = f"float32 {full:.1e}, bfloat16 {half:.1e} of the largest value"
             print(f"{name}: {'ok' if good else 'FAILED'}; largest difference: {differences}", flush=True)

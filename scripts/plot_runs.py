@@ -1,8 +1,8 @@
-"""Curves of training runs: loss and validation PSNR over steps. Needs matplotlib (pip install '.[docs]').
+"""Plot loss and validation PSNR of training runs over steps. Needs matplotlib (pip install '.[docs]').
 
 python scripts/plot_runs.py docs/images/denoise.png NAME=runs/a NAME=runs/b/log.jsonl
 
-One panel for the loss, and one for each group of validation images that a run has measured.
+One panel shows the loss, and one each group of validation images that a run has measured.
 """
 
 import argparse
@@ -17,7 +17,7 @@ RENAMED = {"psnr_sigma25": "psnr_gaussian-25"}  # in older logs
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """The lines of a run's log; `path` is the log or the run's folder."""
+    """Read the lines of a run's log; `path` is the log or the run's folder."""
     lines = (path / "log.jsonl" if path.is_dir() else path).read_text().splitlines()
     return [{RENAMED.get(key, key): value for key, value in json.loads(line).items()} for line in lines]
 

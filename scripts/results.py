@@ -1,13 +1,13 @@
-"""Measure the embedded models, and write what comes out where it is shown.
+"""Measure the embedded models, and write the figures into the pages that show them.
 
     python scripts/results.py DATA              # all tasks
     python scripts/results.py DATA --task derain
     python scripts/results.py --render          # only write the pages again
 
 DATA holds `validation/mcmaster`, `validation/set14` (clean photographs), `pairs/real-noise`, `pairs/rain`,
-`pairs/haze-indoor`, `pairs/low-light` and `blur-kernels`. Of pairs, only scenes that the recipe holds out are
-looked at. The figures go to `src/maximir/models/box/results.json`, and from there to docs/results.md, to the
-models' cards and `maximir info`: no figure is copied by hand.
+`pairs/haze-indoor`, `pairs/low-light` and `blur-kernels`. Of pairs, only the scenes that the recipe holds out
+are used. The figures go to `src/maximir/models/box/results.json`, and from there to docs/results.md, the
+models' cards and `maximir info`; none is copied by hand.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from maximir.training.recipe import load_recipe
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "results.md"
 TEMPLATE = Path(__file__).with_name("results.md.jinja")
-Results = dict[str, list[dict[str, Any]]]  # of each task, a row for each set
+Results = dict[str, list[dict[str, Any]]]  # one row per set, by task
 MARKS = ("<!-- results: scripts/results.py -->\n", "<!-- end -->\n")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: some images, and what is done to them.
+    """One line of a table: some images and their degradation.
 
     Attributes:
         data: folder below DATA.
-        degrade: of clean images; DATA stands for that folder.
-        held_out: of pairs, the scenes that the recipe holds out; of those, names that begin so.
+        degrade: for clean images; DATA stands for that folder.
+        held_out: for pairs: start of the names of scenes that the recipe holds out.
     """
 
     task: str
@@ -84,7 +84,7 @@ class Row:
 
 
 CLEAN = "validation/mcmaster"
-FEW = 6  # of its 18 images: enough to tell models apart, and an hour less
+FEW = 6  # of 18 images: enough to tell models apart, and saves an hour
 
 
 def synthetic(task: str, words: str, degrade: str) -> Row:
@@ -117,7 +117,7 @@ ROWS = (
 )
 
 
-# Checkpoint, data, PSNR and SSIM as published, how `maximir evaluate` calls the data and its protocol.
+# Checkpoint, data, published PSNR and SSIM, and the data's name and protocol in `maximir evaluate`.
 OFFICIAL = (
     ("Denoising/SIDD", "SIDD", "39.96 / 0.960", "sidd"),
     ("Denoising/SIDD", "DND", "39.84 / 0.954", None),
@@ -218,8 +218,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, nargs="?")
-    parser.add_argument("--task", choices=TASKS, action="append", help="default: all that have a model")
-    parser.add_argument("--render", action="store_true", help="measure nothing")
+    parser.add_argument("--task", choices=TASKS, action="append", help="default: all tasks with a model")
+    parser.add_argument("--render", action="store_true", help="only write the pages again")
     args = parser.parse_args()
     if (args.data is None) != args.render:
         parser.error("give DATA, or --render")

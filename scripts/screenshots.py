@@ -1,8 +1,8 @@
-"""Pictures of the web page, for docs/: the page drawn by Chromium, the photographs restored by the service.
+"""Take screenshots of the web page for docs/: drawn by Chromium, with photographs restored by the service.
 
 python scripts/screenshots.py docs/images
 
-Needs Chromium, and Playwright (extra dev).
+Needs Chromium and Playwright (extra dev).
 """
 
 import argparse
@@ -27,7 +27,7 @@ PATIENCE = 300_000  # ms
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """A service's address."""
+    """Run a service and yield its address."""
     command = [sys.executable, "-m", "maximir", "serve", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as service:
         assert service.stdout is not None
@@ -56,7 +56,7 @@ def choose(page: Page, name: str, data: bytes | None = None) -> None:
 
 
 def doubled(name: str) -> bytes:
-    """A photograph, large enough for progress to be seen."""
+    """Enlarge a photograph, so that progress is visible."""
     photograph, file = Image.open(EXAMPLES / name), io.BytesIO()
     photograph.resize((2 * photograph.width, 2 * photograph.height)).save(file, "png")
     return file.getvalue()
@@ -67,7 +67,7 @@ def restore(page: Page) -> None:
 
 
 def take(page: Page, path: Path) -> None:
-    """With 256 colours: photographs full of noise would make large files."""
+    """Save a screenshot with 256 colours: noisy photographs would make large files."""
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     picture.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path}: {picture.width} x {picture.height}, {path.stat().st_size / 1e3:.0f} kB", flush=True)

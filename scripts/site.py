@@ -1,7 +1,7 @@
-"""What the documentation site needs beyond mkdocs.yml: a hook of MkDocs.
+"""A hook of MkDocs that adds README.md as the start page and CHANGELOG.md as a page.
 
-README.md is the start page and CHANGELOG.md a page of it. Links that lead out of docs/ lead to the repository
-on the site; a link to a file that does not exist is a warning, which fails `mkdocs build --strict`.
+Links that lead out of docs/ lead to the repository on the site. A link to a missing file is a warning, which
+fails `mkdocs build --strict`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = {
     "index.md": "README.md",
     "changelog.md": "CHANGELOG.md",
-}  # of the site: what they are in the repository
+}  # page of the site: file in the repository
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|<)([^)#\s]+)(#[^)\s]*)?(?=\))")
 log = logging.getLogger("mkdocs.hooks.site")
 

@@ -1,10 +1,10 @@
-"""Train from tar shards on an S3 server, kill it, go on; compare with a run from disk that nobody disturbed.
+"""Train from tar shards on an S3 server, kill and resume; compare with an undisturbed run from disk.
 
     python scripts/train_from_s3.py [--kills 3] [--workers 2]
 
-Needs s3fs and moto (pip install s3fs 'moto[server]'), whose server answers on loopback. A small network, CPU,
-float32; nothing is kept decoded, so that each sample is read from the server again. Prints how many requests
-that took, and whether the last states are equal to the last bit.
+Needs s3fs and moto (pip install s3fs 'moto[server]'), whose server runs on loopback. A small network, CPU,
+float32. No decoded image is kept in memory, so each sample is read from the server again. Prints the number
+of requests, and whether the last states are equal to the last bit.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ groups = 1
 bottlenecks = 1
 dropout = 0.1
 """
-# As `python -m maximir`, with no memory for decoded images.
+# Runs like `python -m maximir`, with no memory for decoded images.
 TRAIN = """
 import sys
 from maximir.training import train

@@ -1,4 +1,4 @@
-"""A node for ComfyUI that restores photographs with MAXIM. It needs maximir in ComfyUI's Python."""
+"""A node for ComfyUI that restores photographs with MAXIM. Requires maximir in ComfyUI's Python."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALL_STAGES = 0
 PRECISIONS = ["fp32", "bf16"]
 
 
-@functools.lru_cache(maxsize=1)  # ComfyUI runs a node again and again, mostly with the same model
+@functools.lru_cache(maxsize=1)  # ComfyUI runs a node many times, mostly with the same model
 def restorer_of(model: str, stages: int, precision: str) -> Restorer:
     return Restorer(model, precision=precision, stages=None if stages == ALL_STAGES else stages)
 
@@ -36,14 +36,14 @@ class MaximRestore(io.ComfyNode):
                 io.Combo.Input(
                     "model",
                     options=list(dict.fromkeys([*TASKS, *sorted(available())])),
-                    tooltip="A task takes the best model on this machine for it; `maximir get` fetches more.",
+                    tooltip="A task uses its best model on this machine; `maximir get` fetches more.",
                 ),
                 io.Int.Input(
                     "stages",
                     default=ALL_STAGES,
                     min=ALL_STAGES,
                     max=3,
-                    tooltip="0: all of the model's. Fewer are faster, and a little less good.",
+                    tooltip="0: all stages. Fewer are faster, with slightly lower quality.",
                 ),
                 io.Combo.Input("precision", options=PRECISIONS, default="fp32", tooltip="bf16: faster."),
             ],
@@ -52,17 +52,17 @@ class MaximRestore(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: torch.Tensor, model: str, stages: int, precision: str) -> io.NodeOutput:
-        """[B, H, W, C] in [0, 1] → the same. What comes after RGB (alpha) stays as it is."""
+        """Restore [B, H, W, C] in [0, 1]; channels after RGB (alpha) stay unchanged."""
         restorer = restorer_of(model, stages, precision)
         progress = ComfyAPISync().execution
         restored = image.clone()
-        for number, picture in enumerate(image):  # each alone and whole: the node needs no more than one does
+        for number, picture in enumerate(image):  # one by one, to need the memory of one image only
 
             def report(part: float, number: int = number) -> None:
                 comfy.model_management.throw_exception_if_processing_interrupted()
                 progress.set_progress(value=number + part, max_value=len(image))
 
-            report(0)  # a small picture is done before there is anything to tell
+            report(0)  # small pictures report nothing else
             rgb = restorer(picture[..., :3].float().cpu().contiguous().numpy(), progress=report)
             report(1)
             restored[number, ..., :3] = torch.from_numpy(rgb).clamp(0, 1)
@@ -72,7 +72,7 @@ class MaximRestore(io.ComfyNode):
 class MaximExtension(ComfyExtension):
     async def on_load(self) -> None:
         try:
-            spandrel.install()  # so that "Load Upscale Model" opens our files too
+            spandrel.install()  # lets "Load Upscale Model" open maximir's files too
         except MaximirError as error:
             logging.warning("maximir: %s", error)
 

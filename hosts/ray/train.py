@@ -1,10 +1,10 @@
-"""`maximir train` by Ray Train, on the cluster that Ray runs on.
+"""Run `maximir train` with Ray Train on a Ray cluster.
 
     python hosts/ray/train.py 16 --gpu -- official/gopro --pairs s3://bucket/gopro --out /shared/runs/gopro
 
-The first word is how many processes there are; behind `--` stands what `maximir train` gets. --out must lie
-where all nodes see it. When a process or a node is lost, Ray starts all of them again, and the run goes on
-from its newest state. Needs ray[train] (pip install 'ray[train]').
+The first argument is the number of processes; `maximir train` gets those after `--`. All nodes must see the
+folder of --out. If a process or node is lost, Ray restarts all processes, and the run continues from its
+newest state. Requires ray[train] (pip install 'ray[train]').
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def work(config: dict[str, Any]) -> None:
-    """In each process, which Ray has brought together with the others."""
+    """Train in one process of the group that Ray has set up."""
     from maximir.cli.app import app
 
     app(["train", *config["words"]], standalone_mode=False)
@@ -28,9 +28,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("processes", type=int)
-    parser.add_argument("--gpu", action="store_true", help="one for each process")
-    parser.add_argument("--failures", type=int, default=3, help="after which it gives up")
-    parser.add_argument("words", nargs="+", help="of maximir train")
+    parser.add_argument("--gpu", action="store_true", help="use one GPU per process")
+    parser.add_argument("--failures", type=int, default=3, help="stop after this many failures")
+    parser.add_argument("words", nargs="+", help="arguments of maximir train")
     args = parser.parse_args()
     TorchTrainer(
         work,

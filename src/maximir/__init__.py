@@ -5,7 +5,7 @@
     restorer.restore_file("in.tif", "out.tif")
     for outcome in maximir.restore_files("holiday", "restored", restorer, resume=True): ...
 
-Names are imported when they are first used, so that `import maximir` does not load torch.
+Names are imported on first use, so that `import maximir` does not load torch.
 """
 
 from __future__ import annotations

@@ -235,9 +235,9 @@ def stated_kinds(sizes: Sequence[tuple[int, int, float]], seconds_per_megapixel:
 
 def timed_kinds(sizes: Sequence[tuple[int, int, float]], restorer: Restorer) -> list[Kind]:
     """From heights, widths and shares: computing is timed on this machine."""
-    from maximir.restoring.foresight import foresee
+    from maximir.restoring.estimate import estimate
 
-    return [Kind(h * w, share, foresee(restorer, h, w).seconds) for h, w, share in sizes]
+    return [Kind(h * w, share, estimate(restorer, h, w).seconds) for h, w, share in sizes]
 
 
 def read_sample(report: Path) -> list[Kind]:

@@ -1,14 +1,14 @@
-"""The exceptions that users meet: bad input, told in one sentence."""
+"""The exceptions for users: bad input, explained in one sentence."""
 
 from __future__ import annotations
 
 
 class MaximirError(Exception):
-    """Bad input or a request that failed. The message says what, where and what to do."""
+    """Bad input or a failed request. The message says what happened, where, and what to do."""
 
 
 class UsageError(MaximirError):
-    """A request that makes no sense, found before any work. The command exits with 2, as for bad options."""
+    """An invalid request, found before any work. The command exits with 2, as for invalid options."""
 
 
 class UnsupportedImage(MaximirError):
@@ -20,16 +20,16 @@ class DamagedImage(MaximirError):
 
 
 class TooLarge(MaximirError):
-    """More bytes or pixels than the limit, or than there is memory for."""
+    """More bytes or pixels than the limit, or than fit into memory."""
 
 
 class NotEnoughMemory(MaximirError):
-    """An image, or a part of one, for which there is not enough memory: "W x H pixels" and `why`."""
+    """Not enough memory for an image or a part of one: "W x H pixels" and `why`."""
 
     def __init__(self, height: int, width: int, why: str) -> None:
         super().__init__(f"{width} x {height} pixels {why}")
         self.why = why
 
     def of(self, height: int, width: int) -> NotEnoughMemory:
-        """The same of the image to which the part belongs."""
+        """Return the same error for the whole image that the part belongs to."""
         return NotEnoughMemory(height, width, self.why)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all or grow by whole lines, and names that stay on one line."""
+"""Atomic files, files that grow by whole lines, and names that stay on one line."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Any
 
 from maximir.errors import MaximirError, TooLarge
 
-PART = ".maximir-"  # files that are not whole yet begin with it
-GIT_LFS = b"version https://git-lfs.github.com/spec/"  # what a clone without git-lfs has in a file's place
+PART = ".maximir-"  # prefix of incomplete files
+GIT_LFS = b"version https://git-lfs.github.com/spec/"  # start of the files that a clone without git-lfs has
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside, sync, rename: an older file at `path` is replaced at once, or stays as it was.
+    """Write beside, sync, rename: an older file at `path` is replaced at once, or stays unchanged.
 
     Raises:
         OSError: the folder is missing or cannot be written to, or the disk is full. Nothing is left behind.
@@ -34,23 +34,23 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(part, path)
         sync_folder(path.parent)
-    except BaseException:  # Ctrl-C too: tidy up, and let it through
+    except BaseException:  # includes Ctrl-C: clean up and re-raise
         part.unlink(missing_ok=True)
         raise
 
 
 def read_file(path: Path, limit: int | None = None) -> bytes:
-    """The content of a regular file. Not mapped: a mapped file that shrinks meanwhile kills the process.
+    """Read a regular file. It is not mapped: a mapped file that shrinks kills the process.
 
     Raises:
         OSError: it cannot be read.
-        MaximirError: it is no regular file, or has more bytes than `limit`. Says so without the path.
+        MaximirError: it is not a regular file, or has more bytes than `limit`. The message has no path.
     """
     try:
         info = path.stat()
         if stat.S_ISDIR(info.st_mode):
             raise MaximirError("is a folder, not a file")
-        if not stat.S_ISREG(info.st_mode):  # a pipe would block for ever
+        if not stat.S_ISREG(info.st_mode):  # a pipe would block forever
             raise MaximirError("is not a regular file")
         check_file_size(info.st_size, limit)
         return path.read_bytes()
@@ -61,7 +61,7 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
 
 
 def refuse_pointer(start: bytes) -> None:
-    """Raise MaximirError if a file that begins so is a Git LFS pointer. Says so without the path."""
+    """Raise MaximirError if a file with this start is a Git LFS pointer, without naming the path."""
     if start.startswith(GIT_LFS):
         raise MaximirError("is a Git LFS pointer, not the file itself; run `git lfs pull` in its repository")
 
@@ -73,25 +73,25 @@ def check_file_size(size: int, limit: int | None) -> None:
 
 
 class JsonLines:
-    """A file that grows by lines of JSON, each whole or not at all for who reads it with this.
+    """A file that grows by lines of JSON. Readers of this class see each line whole or not at all.
 
     Raises:
         OSError: it cannot be opened for reading and writing.
     """
 
     def __init__(self, path: Path) -> None:
-        self.file = path.open("a+b", buffering=0)  # what failed must not be tried again on closing
+        self.file = path.open("a+b", buffering=0)  # a buffer would retry a failed write on closing
         self.lock = threading.Lock()
 
     def read(self) -> Iterator[Any]:
-        """What the lines say; none that was cut off, as when the machine went down."""
+        """Yield the values of all complete lines; skip truncated ones, e.g. after a power failure."""
         self.file.seek(0)
         for line in self.file.read().split(b"\n"):
             with contextlib.suppress(ValueError):
                 yield json.loads(line)
 
     def add(self, value: object, *, sync: bool = False) -> None:
-        """Write a line; with `sync` it is on disk when this returns.
+        """Write a line; with `sync` it is on disk on return.
 
         Raises:
             OSError: it cannot be written.
@@ -115,7 +115,7 @@ def line_of(value: object) -> bytes:
 
 
 def sync_folder(folder: Path) -> None:
-    """So that a new name in it survives a power cut. (Windows cannot open folders.)"""
+    """Make new names in a folder survive a power failure. (Windows cannot open folders.)"""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -127,14 +127,14 @@ def sync_folder(folder: Path) -> None:
 def walk(
     folder: Path, refuse: Callable[[OSError], None], leave_out: str = ""
 ) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """As `os.walk`, and into links to folders, but not round and round. Hidden folders do not count.
+    """Walk like `os.walk`, also through links to folders, without loops. Hidden folders are skipped.
 
-    Yields each folder, the names of links in it that lead to a folder that it is in, and those of its files;
+    Yields each folder, the names of links in it that lead to one of its parents, and the names of its files;
     all sorted.
 
     Args:
         refuse: called for folders that cannot be read.
-        leave_out: the real path of a folder that does not count.
+        leave_out: real path of a folder to skip.
     """
     for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         here = Path(root)
@@ -155,7 +155,7 @@ def walk(
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, as `sha256sum` gives it; of a folder, over the names and digests of what is in it.
+    """Return the SHA-256 of a file, as `sha256sum` does; for a folder, over names and digests of its files.
 
     Raises:
         OSError: it cannot be read.
@@ -169,10 +169,10 @@ def file_digest(path: Path) -> str:
 
 
 def reason(error: OSError) -> str:
-    """What the system says, in its words: "no space left on device"."""
+    """Return the system's message in lower case: "no space left on device"."""
     return (error.strerror or str(error)).lower()
 
 
 def printable(text: object) -> str:
-    """`text` with line breaks, escape codes and the like spelt out, so that it is one harmless line."""
+    """Escape line breaks, control codes and the like, so that the text is one harmless line."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))

@@ -1,7 +1,7 @@
-"""How large a picture is, told by the first bytes of its file: for estimates, before anything is decoded.
+"""Read a picture's size from the first bytes of its file, for estimates before decoding.
 
-No decoder and no library that has one: the serving process asks, too. Nothing in a header is
-believed for more than an estimate.
+This uses no decoder and no library with one, because the serving process calls it. The size in a header is
+trusted for estimates only.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from __future__ import annotations
 import struct
 from typing import BinaryIO
 
-START = 32_768  # bytes, in which all but JPEG and TIFF say it
+START = 32_768  # bytes that hold the size in all formats except JPEG and TIFF
 MOST_SEGMENTS = 1000  # of a JPEG, before the picture
-FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG's markers of a frame
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG's frame markers
 WIDTH, HEIGHT = 256, 257  # TIFF's tags
 
 
 def size(file: BinaryIO) -> tuple[int, int] | None:
-    """Height and width, as stored; None: not a picture, or of a kind that does not say it simply.
+    """Return height and width as stored; None if it is not a picture or its format has no simple header.
 
     Moves the file's position.
     """
     try:
         file.seek(0)
         found = _size(file.read(START), file)
-    except (struct.error, ValueError, OverflowError, OSError):  # cut off, nonsense, or out of the file
+    except (struct.error, ValueError, OverflowError, OSError):  # truncated, invalid, or beyond the file's end
         return None
     return found if found is not None and min(found) > 0 else None
 
@@ -59,7 +59,7 @@ def _jpeg(file: BinaryIO) -> tuple[int, int] | None:
         if kind in FRAMES:
             height, width = struct.unpack(">x2H", file.read(5))
             return height, width
-        at += 1 if kind == 0xFF else 2 + length  # a mark may be filled up
+        at += 1 if kind == 0xFF else 2 + length  # fill bytes may precede a marker
     return None
 
 
@@ -78,7 +78,7 @@ def _webp(start: bytes) -> tuple[int, int] | None:
 
 
 def _tiff(start: bytes, file: BinaryIO) -> tuple[int, int] | None:
-    """Of the first directory."""
+    """Return the size in the first directory."""
     order, big = "<" if start[:2] == b"II" else ">", start[2:4] in (b"+\0", b"\0+")
     (at,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", start, 8 if big else 4)
     file.seek(at)
@@ -93,7 +93,7 @@ def _tiff(start: bytes, file: BinaryIO) -> tuple[int, int] | None:
 
 
 def _heif(start: bytes) -> tuple[int, int] | None:
-    """AVIF and HEIC state the sizes of all their pictures, of tiles and thumbnails, too: the largest."""
+    """Return the largest size: AVIF and HEIC list the sizes of all their pictures, tiles and thumbnails."""
     sizes, at = [], start.find(b"ispe")
     while 0 <= at <= len(start) - 16:
         width, height = struct.unpack_from(">2I", start, at + 8)

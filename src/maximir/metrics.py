@@ -1,7 +1,7 @@
-"""Image quality by stated conventions: PSNR and two kinds of SSIM, luma, and RealBlur's alignment.
+"""Image quality by stated conventions: PSNR, two kinds of SSIM, luma, and RealBlur's alignment.
 
-Everything is computed in float64, piece by piece, so that large images need little memory beyond their own.
-`maximir.evaluation.protocols` says which of these a published table used.
+Everything is computed in float64 and piece by piece, so large images need little additional memory.
+`maximir.evaluation.protocols` lists the functions behind each published table.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from maximir.errors import MaximirError
 RADIUS = 5  # of the Gaussian window of SSIM, in pixels
 WINDOW = np.exp(-(np.arange(-RADIUS, RADIUS + 1) ** 2) / (2 * 1.5**2))
 WINDOW /= WINDOW.sum()
-TILE = (16, 512)  # rows and columns at once: what is made of them stays in the processor's cache
+TILE = (16, 512)  # rows and columns computed at once, small enough for the processor's cache
 Tile = tuple[slice, slice]
 ECC_ITERATIONS = 100
-ECC_BLUR = 5  # side of the Gaussian filter before, in pixels
+ECC_BLUR = 5  # side in pixels of the Gaussian filter applied first
 
 
 def psnr(
     image: np.ndarray, reference: np.ndarray, peak: float = 255.0, mask: np.ndarray | None = None
 ) -> float:
-    """Peak signal-to-noise ratio in dB over all pixels and channels; inf for equal images.
+    """Return the peak signal-to-noise ratio in dB over all pixels and channels; inf for equal images.
 
     Args:
         image, reference: same shape [H, W] or [H, W, C], values in [0, peak].
-        mask: bool [H, W]: only pixels where it is true count.
+        mask: bool [H, W]; only pixels where it is true count.
 
     Raises:
         ValueError: the shapes differ.
-        MaximirError: no pixel counts.
+        MaximirError: the mask is empty.
     """
     _check_shapes("psnr", image, reference)
     squares = (
@@ -45,16 +45,16 @@ def psnr(
 def ssim(
     image: np.ndarray, reference: np.ndarray, peak: float = 255.0, mask: np.ndarray | None = None
 ) -> float:
-    """Structural similarity as Wang et al. 2004 publish it, mean over window positions and channels.
+    """Return the structural similarity of Wang et al. 2004, mean over window positions and channels.
 
-    An 11×11 Gaussian window of sigma 1.5, K = (0.01, 0.03), population covariance, and only windows that lie
-    in the image: Wang's `ssim_index.m` of each channel (which does not shrink large images as his later
+    An 11×11 Gaussian window of sigma 1.5, K = (0.01, 0.03), population covariance, and only windows inside
+    the image. It equals Wang's `ssim_index.m` per channel (which does not shrink large images as his later
     `ssim.m` does), and scikit-image's `structural_similarity` with `gaussian_weights=True, sigma=1.5,
     use_sample_covariance=False`.
 
     Args:
         image, reference: same shape [H, W] or [H, W, C], values in [0, peak].
-        mask: bool [H, W]: only windows whose centre it holds count.
+        mask: bool [H, W]; only windows with their centre in it count.
 
     Raises:
         ValueError: the shapes differ.
@@ -68,20 +68,20 @@ def ssim(
 
 
 def has_ssim(image: np.ndarray, mask: np.ndarray | None = None) -> bool:
-    """Whether there is a position for the window of `ssim`, in the image and with its centre in the mask."""
+    """Return True if the window of `ssim` fits into the image with its centre in the mask."""
     inner = _inner(mask)
     return min(image.shape[:2]) >= len(WINDOW) and (inner is None or bool(inner.any()))
 
 
 def ssim_volume(image: np.ndarray, reference: np.ndarray, peak: float = 255.0) -> float:
-    """Structural similarity as MATLAB's `ssim(image, reference)` takes a colour image: as a volume.
+    """Return the structural similarity as MATLAB's `ssim` computes it for colour images: as a volume.
 
-    The window is an 11×11×11 Gaussian of sigma 1.5 that mixes the channels, too; borders are replicated, and
-    the whole map counts. MATLAB computes in single precision where its images are single; this does not.
+    The window is an 11×11×11 Gaussian of sigma 1.5 that also mixes the channels; borders are replicated, and
+    the whole map counts. MATLAB computes in single precision for single images; this does not.
 
     Args:
-        image, reference: same shape [H, W, C], or [H, W] for what MATLAB's `ssim` gives for grey images;
-            values in [0, peak].
+        image, reference: same shape [H, W, C], or [H, W] for MATLAB's result for grey images; values in
+            [0, peak].
 
     Raises:
         ValueError: the shapes differ.
@@ -93,9 +93,9 @@ def ssim_volume(image: np.ndarray, reference: np.ndarray, peak: float = 255.0) -
 
 
 def luma(rgb: np.ndarray) -> np.ndarray:
-    """Y of MATLAB's `rgb2ycbcr` (BT.601, limited range: black is 16, white 235), uint8 [H, W, 3] → [H, W].
+    """Return Y of MATLAB's `rgb2ycbcr` (BT.601, black is 16, white 235): uint8 [H, W, 3] → [H, W].
 
-    16 + (65.481 R + 128.553 G + 24.966 B) / 255, rounded, half up. Integers make it exact. 194 of the 2²⁴
+    16 + (65.481 R + 128.553 G + 24.966 B) / 255, rounded half up, exact by integer arithmetic. 194 of the 2²⁴
     colours lie on a half, where MATLAB's own floating-point sum may fall on either side.
     """
     if rgb.dtype != np.uint8:
@@ -105,18 +105,18 @@ def luma(rgb: np.ndarray) -> np.ndarray:
 
 
 def align(restored: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """RealBlur's alignment, because its blurred and sharp photographs were not taken at once.
+    """Align by RealBlur's method, because its blurred and sharp photographs were not taken at the same time.
 
-    The restored image is scaled to the target's intensity (least squares, one factor), and moved onto it by
-    the homography that OpenCV's ECC finds from the identity in 100 iterations; cubic interpolation. As
-    RealBlur's `evaluation_RealBlur_ecc.py`, which insists on OpenCV 4.2.0.
+    The restored image is scaled to the target's intensity (least squares, one factor) and moved onto it by
+    the homography that OpenCV's ECC finds from the identity in 100 iterations; cubic interpolation. This
+    follows RealBlur's `evaluation_RealBlur_ecc.py`, which requires OpenCV 4.2.0.
 
     Args:
         restored, target: float32 [H, W, 3] in [0, 1].
 
     Returns:
-        The restored image, aligned and not clipped, and the target, both black outside the mask; and the
-        mask, bool [H, W]: where the aligned image has pixels. For `psnr` and `ssim` with peak 1.
+        The aligned, unclipped restored image and the target, both black outside the mask; and the mask, bool
+        [H, W], true where the aligned image has pixels. For `psnr` and `ssim` with peak 1.
 
     Raises:
         ValueError: the shapes differ.
@@ -153,7 +153,7 @@ def align(restored: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _inner(mask: np.ndarray | None) -> np.ndarray | None:
-    """Where the window's centre may be."""
+    """Return the part of the mask where the window's centre may be."""
     return None if mask is None else mask[RADIUS:-RADIUS, RADIUS:-RADIUS]
 
 
@@ -170,7 +170,7 @@ def _tiles(height: int, width: int) -> Iterator[Tile]:
 
 
 def _mean(parts: Iterable[tuple[Tile, np.ndarray]], mask: np.ndarray | None = None) -> float:
-    """Over all values, or those where the mask [H, W] is true, of tiles and their values."""
+    """Average tiles of values, optionally only where the mask [H, W] is true."""
     total, count = 0.0, 0
     for tile, values in parts:
         counted = values if mask is None else values[mask[tile]]
@@ -184,10 +184,10 @@ def _mean(parts: Iterable[tuple[Tile, np.ndarray]], mask: np.ndarray | None = No
 def _ssim_map(
     image: np.ndarray, reference: np.ndarray, peak: float, across: bool = False
 ) -> Iterator[tuple[Tile, np.ndarray]]:
-    """SSIM at all positions of the window in [H, W, C]: tiles of a map [H - 10, W - 10, C] and their values.
+    """Yield SSIM for all window positions in [H, W, C] as tiles of a map [H - 10, W - 10, C].
 
     Args:
-        across: also smooth across the channels, the first and the last replicated.
+        across: also smooth across the channels, with the first and last replicated.
     """
     height, width, channels = image.shape
     c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
@@ -196,7 +196,7 @@ def _ssim_map(
     for tile in _tiles(height - 2 * RADIUS, width - 2 * RADIUS):
         around = tuple(slice(side.start, side.stop + 2 * RADIUS) for side in tile)
         a, b = image[around].astype(np.float64), reference[around].astype(np.float64)
-        # SSIM needs the two variances as their sum only, so that four maps are smoothed and not five.
+        # SSIM needs only the sum of the two variances, so four maps are smoothed instead of five.
         maps = _smooth(_smooth(np.stack([a, b, a * a + b * b, a * b]), axis=1), axis=2)
         mean_a, mean_b, power, product = maps @ mix.T if across else maps
         means_product, means_power = mean_a * mean_b, mean_a**2 + mean_b**2
@@ -206,7 +206,7 @@ def _ssim_map(
 
 
 def _smooth(values: np.ndarray, axis: int) -> np.ndarray:
-    """The Gaussian window along one axis, where it lies inside: 10 fewer. It is symmetric."""
+    """Apply the symmetric Gaussian window along one axis, inside only: 10 fewer values."""
     ahead = np.moveaxis(values, axis, 0)
     count = len(ahead) - 2 * RADIUS
     smooth = WINDOW[RADIUS] * ahead[RADIUS : RADIUS + count]

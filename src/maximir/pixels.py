@@ -1,4 +1,4 @@
-"""Pixel values: integers of a full scale ↔ floats in [0, 1]."""
+"""Conversion of pixel values: integers of a full scale ↔ floats in [0, 1]."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ FLOAT_LIMIT = 8.0  # noise may leave [0, 1]; values far above mean the scale of 
 
 
 def to_unit(pixels: np.ndarray) -> np.ndarray:
-    """uint8, uint16 or floating pixels → float32, full scale = 1.
+    """Convert uint8, uint16 or floating-point pixels to float32 with full scale 1.
 
     Raises:
-        MaximirError: another type, values that are not finite or far outside [0, 1].
+        MaximirError: another type, or values that are not finite or far outside [0, 1].
     """
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
         return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
     if pixels.dtype.kind != "f":
-        raise MaximirError(f"images are uint8, uint16 or floating point in [0, 1], not {pixels.dtype}")
+        raise MaximirError(f"images must be uint8, uint16 or floating point in [0, 1], not {pixels.dtype}")
     if not np.isfinite(pixels).all():
         raise MaximirError("the image holds values that are not finite")
     if np.abs(pixels).max() > FLOAT_LIMIT:
         raise MaximirError(
-            f"floating-point images are in [0, 1], but this one reaches {np.abs(pixels).max():.6g}: "
+            f"floating-point images must be in [0, 1], but this one reaches {np.abs(pixels).max():.6g}: "
             "divide it by its full scale"
         )
     return pixels.astype(np.float32)
 
 
 def from_unit(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The inverse of `to_unit`: integers are clipped and rounded, floats are left as they are."""
+    """Invert `to_unit`: clip and round to integers; floats only change type."""
     if dtype.kind == "f":
         return values.astype(dtype)
     full = np.iinfo(dtype).max

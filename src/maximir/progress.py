@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines elsewhere. Everything goes to standard error."""
+"""Progress of long work on standard error: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from maximir.files import printable
 
-GUESSWORK = 0.03  # part of an image, before which its remaining time is anyone's guess
-PLAIN_EVERY = 15.0  # seconds between lines about one step, where there is no terminal
+GUESSWORK = 0.03  # fraction of an image below which the remaining time cannot be estimated
+PLAIN_EVERY = 15.0  # seconds between lines about one step without a terminal
 
 
 def in_words(seconds: float) -> str:
-    """A duration for people: "8 s", "3 min", "2 h 5 min"."""
+    """Format a duration: "8 s", "3 min", "2 h 5 min"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -24,9 +24,9 @@ def in_words(seconds: float) -> str:
 
 
 class WorkProgress:
-    """Steps of known work (in any unit) with a remaining-time estimate. Use as a context manager.
+    """Steps of known work (in any unit) with an estimate of the remaining time. Use as a context manager.
 
-    Steps that took no work, for they failed or were done before, are no measure of those that are left.
+    Steps that failed or were done before took no work, so they do not count for the estimate.
     """
 
     def __init__(self, count: int, work: int) -> None:
@@ -34,7 +34,7 @@ class WorkProgress:
         self.count, self.work = count, work
         self.begun_count, self.begun_work, self.step_work = 0, 0, 0
         self.done_count, self.done_work = 0, 0
-        self.worked_work, self.worked_seconds = 0, 0.0  # of the steps that are a measure
+        self.worked_work, self.worked_seconds = 0, 0.0  # of the steps that count for the estimate
         self.name = ""
         self.step_began = self.told = self.ended = time.monotonic()
         self.bar: Progress | None = None
@@ -60,7 +60,7 @@ class WorkProgress:
             self.bar.stop()
 
     def begin(self, name: str, work: int) -> None:
-        """A step begins; several may be under way."""
+        """Start a step; several may run at once."""
         self.begun_count += 1
         self.begun_work += work
         self.step_work = work
@@ -72,7 +72,7 @@ class WorkProgress:
             )
 
     def part(self, done: float) -> None:
-        """Of the step that began last, this part (0 … 1) is done."""
+        """Report the fraction of the latest step that is done."""
         if self.bar is not None:
             before = self.begun_work - self.step_work
             self.bar.update(self.task, completed=max(self.done_work, before + done * self.step_work))
@@ -83,11 +83,11 @@ class WorkProgress:
             self._print(f"[{self.begun_count}/{self.count}] {self.name}: {done:.0%}{rest}")
 
     def succeed(self, line: str, work: int, seconds: float | None) -> None:
-        """One step is done.
+        """Finish a step.
 
         Args:
-            seconds: of computing, a share of them where several are computed together. 0: there is nothing
-                to compute, and the clock tells. None: it was done before.
+            seconds: of computing, divided among steps computed together. 0: use the time since the last step.
+                None: the step was done before.
         """
         self._advance(work, seconds)
         if self.bar is None:
@@ -95,11 +95,11 @@ class WorkProgress:
         self._print(line)
 
     def warn(self, line: str) -> None:
-        """Something that concerns no step."""
+        """Print a line that belongs to no step."""
         self._print(line)
 
     def fail(self, line: str, work: int) -> None:
-        """One step could not be done; the line stands alone, for people and scripts."""
+        """Finish a failed step; print the line without a prefix, for people and scripts."""
         self._advance(work, None)
         self._print(line)
 

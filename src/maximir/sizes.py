@@ -1,4 +1,4 @@
-"""Amounts of memory and sizes of images as people write them."""
+"""Parse and format amounts of memory and sizes of images."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ UNITS |= {f"{prefix}ib": 2**power for prefix, power in zip("kmgt", (10, 20, 30, 
 
 
 def parse_size(text: str | int) -> int:
-    """Bytes: 4GB, 512 MiB, 3000000000.
+    """Parse an amount in bytes: 4GB, 512 MiB, 3000000000.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text is not an amount.
     """
     match = re.fullmatch(r"(\d{1,18}(?:\.\d+)?)\s*([a-z]*)", str(text).strip().lower())
     if match is None or match[2] not in UNITS:
@@ -26,15 +26,15 @@ def parse_size(text: str | int) -> int:
 
 
 def in_words(size: float) -> str:
-    """Bytes for people: "1.5 GB", "320 MB"."""
+    """Format an amount of bytes: "1.5 GB", "320 MB"."""
     return f"{size / 1e9:.1f} GB" if size >= 9.95e8 else f"{size / 1e6:.0f} MB"
 
 
 def parse_pixels(text: str) -> tuple[int, int]:
-    """Height and width of "6000x4000" (width first, as people say it).
+    """Parse height and width from "6000x4000" (width first, as is usual).
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text is not a size.
     """
     match = re.fullmatch(r"(\d{1,7})\s*[x×]\s*(\d{1,7})", text.strip().lower())
     if match is None or not int(match[1]) or not int(match[2]):

@@ -70,7 +70,7 @@ def test_a_file_that_begins_with_a_dash_gets_a_hint(tmp_path, monkeypatch, capsy
     for given, hinted in (("-dash.png", True), ("./-dash.png", False), ("-other.png", False)):
         maximir("restore", given, "-o", "out", "--task", "nothing", expect=2)
         error = capsys.readouterr().err
-        assert ("-dash.png is a file, but begins as options do: write ./-dash.png" in error) == hinted
+        assert ("-dash.png is a file, but starts like an option: write ./-dash.png" in error) == hinted
 
 
 def test_folder(photos, tiny_weights, tmp_path, capsys):
@@ -137,7 +137,7 @@ def test_resume(photos, tiny_weights, tmp_path, capsys):
     assert "4 done before, 0 restored" in capsys.readouterr().out
     one = ("restore", photos / "a.png", "-o", tmp_path / "one.png", "--weights", tiny_weights, "--resume")
     maximir(*one, expect=2)
-    assert "--resume goes on in a folder" in capsys.readouterr().err
+    assert "--resume needs a folder" in capsys.readouterr().err
     assert not (tmp_path / "one.png").exists()
 
 
@@ -421,7 +421,7 @@ def test_plan_cluster(tiny_weights, tmp_path, capsys):
         assert capsys.readouterr().err.startswith("maximir: ")
 
 
-def test_info_foresees_an_image(tiny_weights, capsys):
+def test_info_estimates_an_image(tiny_weights, capsys):
     maximir("info", "--size", "640x480", "--weights", tiny_weights, "--precision", "fp32")
     out = capsys.readouterr().out
     assert "640 x 480 pixels, fp32, cpu" in out

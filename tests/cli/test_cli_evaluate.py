@@ -152,11 +152,11 @@ def test_nothing_scored_is_still_a_report(data, no_network, tmp_path, capsys):
         ("--data {data} --weights nothing", "unknown model 'nothing'"),
         (
             "--data {data} --restored {good} --protocol papers",
-            "unknown protocol 'papers': choose of official,",
+            "unknown protocol 'papers': choose from official,",
         ),
-        ("--data {data} --restored {good} --pixels floored", "unknown pixels 'floored': choose of float,"),
-        ("--data {data} --restored {good} --layout tidy", "--layout tidy: there is no such layout"),
-        ("--data {data} --restored {good} --degrade sepia", "--degrade sepia: unknown; choose of gaussian:"),
+        ("--data {data} --restored {good} --pixels floored", "unknown pixels 'floored': choose from float,"),
+        ("--data {data} --restored {good} --layout tidy", "--layout tidy: unknown layout"),
+        ("--data {data} --restored {good} --degrade sepia", "--degrade sepia: unknown; choose from"),
         ("--data {data} --restored {good} --degrade gaussian:x", "--degrade gaussian:x: must be gaussian:"),
         ("--data {data} --restored {good} --save", "--save and --overwrite need --out FOLDER"),
         ("--data {data} --restored {good} --overwrite", "--save and --overwrite need --out FOLDER"),
@@ -184,7 +184,7 @@ def test_senseless_requests_do_nothing(arguments, reason, data, no_network, tmp_
     ("change", "reason"),
     [
         (lambda data: shutil.rmtree(data), "no such folder"),
-        (lambda data: [shutil.rmtree(path) for path in data.iterdir()], "no images in it"),
+        (lambda data: [shutil.rmtree(path) for path in data.iterdir()], "contains no images"),
         (lambda data: shutil.rmtree(data / "target"), "looks like an input, but none has a target"),
     ],
 )
@@ -209,7 +209,8 @@ def test_interrupted_and_gone_on(data, no_network, tmp_path, capsys, monkeypatch
         patch.setattr(stand_in.Restorer, "restore_arrays", interrupt)
         maximir(*command, expect=130)
     assert (
-        capsys.readouterr().err.splitlines()[-1] == "maximir: interrupted; the same command goes on from here"
+        capsys.readouterr().err.splitlines()[-1]
+        == "maximir: interrupted; run the same command again to continue"
     )
     known = [score.name for score in read_scores(tmp_path / "out")]
     assert known == ["input/a", "input/b"][: len(known)] and not (tmp_path / "out" / "report.html").exists()
@@ -277,7 +278,7 @@ def test_models_and_folders_are_measured_first(runs, data, no_network, tmp_path,
     maximir(
         "compare", no_network, "denoise", "--data", data / "target", "--degrade", "rain", "--only", "[abc]"
     )
-    assert "no difference that is certain" in capsys.readouterr().out
+    assert "no significant difference" in capsys.readouterr().out
 
 
 def test_images_that_only_one_has(runs, tmp_path, data, capsys):
@@ -285,7 +286,7 @@ def test_images_that_only_one_has(runs, tmp_path, data, capsys):
     maximir("evaluate", "--data", data, "--restored", tmp_path / "good", "-o", out, "--images", 3)
     maximir("compare", runs / "bad", out, expect=1)
     streams = capsys.readouterr()
-    assert "maximir: not compared: 1 images that only A has, 0 of B" in streams.err
+    assert "maximir: not compared: 1 images only in A, 0 only in B" in streams.err
     assert "B is better" in streams.out
     for folder in ("bad", "good"):
         (tmp_path / folder / "a.png").write_bytes(b"")
@@ -307,7 +308,7 @@ def test_what_cannot_be_compared(runs, data, no_network, tmp_path, capsys, monke
             2,
             "by different conventions: RGB",
         ),
-        ((runs / "bad", runs / "clean"), 1, "the two have no image in common"),
+        ((runs / "bad", runs / "clean"), 1, "the two evaluations have no image in common"),
         (
             (runs / "bad", tmp_path / "good"),
             2,
@@ -320,7 +321,7 @@ def test_what_cannot_be_compared(runs, data, no_network, tmp_path, capsys, monke
         assert reason in streams.err and streams.err.count("\n") == 1 and not streams.out
     (runs / "y" / "run.json").write_text("{")
     maximir("compare", runs / "y", runs / "bad", expect=1)
-    assert "holds no whole evaluation" in capsys.readouterr().err
+    assert "holds no complete evaluation" in capsys.readouterr().err
 
 
 def test_without_scipy_nothing_is_measured(data, no_network, tmp_path, capsys, monkeypatch):

@@ -48,7 +48,7 @@ def test_the_interval_is_that_of_the_paired_t_test(samples):
         assert interval.high - interval.low < 0.2 * (unpaired.high - unpaired.low)
     assert [difference.verdict for difference in comparison.differences] == [
         "B is better",
-        "no difference that is certain",
+        "no significant difference",
     ]
     assert compare(scores(*b), scores(*a)).differences[0].verdict == "A is better"
 
@@ -62,7 +62,7 @@ def test_images_of_one_original_count_as_one():
     of_scenes = (b - a).reshape(4, 10).mean(axis=1)
     interval = stats.ttest_1samp(of_scenes, 0).confidence_interval(0.95)
     assert [psnr.low, psnr.high] == pytest.approx([interval.low, interval.high], rel=1e-12)
-    assert psnr.originals == 4 and psnr.verdict == "no difference that is certain"
+    assert psnr.originals == 4 and psnr.verdict == "no significant difference"
     (naive, _) = compare(scores(a), scores(b)).differences
     assert naive.originals == 40 and naive.verdict != psnr.verdict
     assert naive.high - naive.low < 0.5 * (psnr.high - psnr.low)
@@ -81,14 +81,14 @@ def test_worst_first_and_equals():
     assert [a.name for a, _ in comparison.pairs] == ["i1", "i2", "i0"]
     assert (comparison.differences[0].better, comparison.differences[0].worse) == (1, 1)
     ssim = comparison.differences[1]
-    assert (ssim.low, ssim.high, ssim.verdict) == (0, 0, "no difference that is certain")
+    assert (ssim.low, ssim.high, ssim.verdict) == (0, 0, "no significant difference")
 
 
 def test_one_original_tells_nothing():
     for count in (1, 3):
         (psnr, _) = compare(scores([20] * count, each=3), scores([21, 22, 23][:count], each=3)).differences
         assert (psnr.low, psnr.high, psnr.originals) == (None, None, 1)
-        assert psnr.verdict == "one original tells nothing"
+        assert psnr.verdict == "one original is not enough"
 
 
 def test_exact_images_have_no_difference_if_both_are_exact():
@@ -104,7 +104,7 @@ def test_exact_images_have_no_difference_if_both_are_exact():
     comparison = compare(scores([INF, INF]), scores([INF, INF]))
     (psnr, _) = comparison.differences
     assert (psnr.a, psnr.mean, psnr.low, psnr.originals, psnr.uncounted) == (None, None, None, 0, 2)
-    assert psnr.verdict == "no image has a finite one"
+    assert psnr.verdict == "no image has a finite value"
     assert extremes(comparison, 1) == ["+0.000 dB  inf → inf  i0", "+0.000 dB  inf → inf  i1"]
     table = comparison_table(comparison)
     assert "in no mean" in list(table.columns[0].cells) and "nan" not in str(list(table.columns[1].cells))

@@ -291,13 +291,13 @@ def test_an_image_that_the_model_cannot_do_is_left_out(request_of, monkeypatch, 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"protocol": "papers"}, "unknown protocol 'papers': choose of official, truncated"),
-        ({"pixels": "floored"}, "unknown pixels 'floored': choose of float, clipped"),
-        ({"protocol": "rain", "pixels": "float"}, "luma is of 8-bit values"),
-        ({"layout": "tidy"}, "no such layout"),
-        ({"degrade": "sepia"}, "unknown; choose of gaussian:SIGMA"),
+        ({"protocol": "papers"}, "unknown protocol 'papers': choose from official, truncated"),
+        ({"pixels": "floored"}, "unknown pixels 'floored': choose from float, clipped"),
+        ({"protocol": "rain", "pixels": "float"}, "luma needs 8-bit values"),
+        ({"layout": "tidy"}, "unknown layout"),
+        ({"degrade": "sepia"}, "unknown; choose from gaussian:SIGMA"),
         ({"weights": "nothing"}, "unknown model 'nothing'"),
-        ({"layout": "clean"}, "holds clean images without degraded ones; say how to --degrade them"),
+        ({"layout": "clean"}, "holds clean images without degraded ones; choose how to --degrade them"),
     ],
 )
 def test_requests_that_make_no_sense(changes, reason, request_of):
@@ -461,7 +461,7 @@ def test_a_damaged_record_is_refused(text, tmp_path):
     (tmp_path / RUN).write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(UsageError, match=r"run.json: is damaged; choose another folder, or --overwrite"):
         Book(tmp_path, {"protocol": "rounded"})
-    with pytest.raises(MaximirError, match="holds no whole evaluation"):
+    with pytest.raises(MaximirError, match="holds no complete evaluation"):
         kept(tmp_path)
     Book(tmp_path, {"protocol": "rounded", "convention": "x"}, overwrite=True)
     assert kept(tmp_path) == ({"protocol": "rounded", "convention": "x"}, [])

@@ -145,10 +145,10 @@ def test_doubles_are_measured_as_single():
     [
         (RESTORED[1:], TARGET, r"must both be \[H, W, 3\], but are \[99, 120, 3\] and \[100, 120, 3\]"),
         (RESTORED[..., 0], TARGET[..., 0], r"must both be \[H, W, 3\]"),
-        (TARGET, TARGET.astype(np.uint16), "pixels are uint8, but the target's uint16"),
-        (TARGET.astype(np.uint16), TARGET, "pixels are uint16, but the target's uint8"),
+        (TARGET, TARGET.astype(np.uint16), "pixels are uint8, but the target's are uint16"),
+        (TARGET.astype(np.uint16), TARGET, "pixels are uint16, but the target's are uint8"),
         (RESTORED, TARGET.astype(np.uint16), "truncated measures 8-bit values, but the target is uint16"),
-        (RESTORED, TARGET / 255, "targets are uint8 or uint16, not float64"),
+        (RESTORED, TARGET / 255, "targets must be uint8 or uint16, not float64"),
         (RESTORED * np.nan, TARGET, "not finite"),
         (RESTORED * 255, TARGET, "divide it by its full scale"),
     ],
@@ -192,7 +192,7 @@ def test_conventions_differ_where_the_measure_does():
 
 
 def test_choices_that_do_not_go_together():
-    with pytest.raises(UsageError, match="rain: luma is of 8-bit values"):
+    with pytest.raises(UsageError, match="rain: luma needs 8-bit values"):
         replace(PROTOCOLS["rain"], pixels="float")
     with pytest.raises(UsageError, match="realblur: aligned images are measured in RGB"):
         replace(PROTOCOLS["realblur"], ssim="volume")

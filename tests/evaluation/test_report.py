@@ -143,7 +143,7 @@ def test_files_are_no_images(tmp_path):
     words = report.coverage(report.summarise(found))
     assert words == "1 of 2 images, 1 left out; files that belong to no image: 1"
     page = page_of(found, tmp_path)
-    assert "x.png" in page.text and "do not count 1" in page.text
+    assert "x.png" in page.text and "Not included in the means (1)" in page.text
     assert "- no image: x.png: belongs to no case" in (tmp_path / "summary.md").read_text()
 
 
@@ -246,7 +246,7 @@ def test_the_page_says_how(tmp_path):
         "maximir 9.8.7, torch 2.10",
         "maximir evaluate --data /data",
         "2026-01-31",
-        "4 of 5 images, 1 left out; 7 others",
+        "4 of 5 images, 1 left out; 7 other images",
         "/data, layout pairs",
     ):
         assert words in " ".join(page.text.split())

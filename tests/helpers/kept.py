@@ -25,7 +25,7 @@ from maximir.images.metadata.fields import Metadata
 
 EXIFTOOL = shutil.which("exiftool")
 KINDS = {"JPEG": "jpeg", "PNG": "png", "TIFF": "tiff", "WebP": "webp", "AVIF": "avif"}
-KEPT, SAID = "kept", "said"
+KEPT, SAID = "kept", "reported"
 ELSEWHERE = b"what the maker's notes point to"
 THUMBNAIL = b"\xff\xd8\xff\xe0 the picture as it was \xff\xd9"
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -67,10 +67,10 @@ def test_names(name, expected):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["derain"], "darktable takes models that denoise; this one is for derain"),
+        (["derain"], "darktable only supports denoising models; this one is for derain"),
         (["denoise", "--size", "500"], "--size must be a multiple of 64, not 500"),
-        (["denoise", "-o", "x.onnx"], "x.onnx: darktable's packages are named .dtmodel"),
-        (["denoise", "--for", "gimp"], "--for gimp: darktable is the only program"),
+        (["denoise", "-o", "x.onnx"], "x.onnx: a darktable package must be named .dtmodel"),
+        (["denoise", "--for", "gimp"], "--for gimp: only darktable has its own package format"),
     ],
 )
 def test_requests_that_make_no_sense(arguments, sentence, tmp_path, monkeypatch, capsys):

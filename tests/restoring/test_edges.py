@@ -6,7 +6,7 @@ import pytest
 from maximir import Restorer
 from maximir.models import checkpoint
 from maximir.network.config import padded_size
-from maximir.restoring import edges, foresight, memory
+from maximir.restoring import edges, estimate, memory
 
 
 @pytest.mark.parametrize("length", [1, 64, 100, 191, 192, 193, 208, 209, 255, 256, 321, 336, 337, 4016])
@@ -60,10 +60,10 @@ def test_strips_fade_in_and_progress_grows():
 def restorers(gentle_weights, tmp_path):
     model = checkpoint.load_model(gentle_weights)
 
-    def make(task, **options):
+    def make(task, precision="fp32", **options):
         path = tmp_path / f"{task}.safetensors"
         checkpoint.save_model(model, path, metadata={"task": task})
-        return Restorer(path, **options)
+        return Restorer(path, precision=precision, **options)
 
     return make
 
@@ -81,20 +81,21 @@ def test_who_is_restored_that_way(restorers):
 
 def test_batches_grey_alpha_ensemble_and_progress(restorers):
     seen = []
-    restorer = restorers("denoise", ensemble=True)
+    restorer, several = restorers("denoise"), restorers("denoise", ensemble=True)
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (200, 193, 3), np.uint8) for _ in range(2)]
     together = restorer.restore_arrays(images, progress=seen.append)
     for image, result in zip(images, together, strict=True):
         # Some processors sum a batch in another order than one image.
         np.testing.assert_allclose(restorer(image).astype(int), result, rtol=0, atol=1)
+    assert seen == sorted(seen)
     rgba = np.dstack([images[0], images[1][..., 0]])
     np.testing.assert_array_equal(restorer(rgba)[..., 3], rgba[..., 3])
-    assert restorer(images[0][..., 0]).shape == (200, 193)
-    assert seen == sorted(seen)
+    assert several(images[0][..., 0]).shape == (200, 193)
 
 
-def test_what_it_takes_is_foreseen(restorers, monkeypatch):
+def test_estimates_of_strips(restorers, monkeypatch):
     monkeypatch.setattr(memory, "resident", lambda: 300 << 20)  # what else there is changes from call to call
-    near, padded = (foresight.foresee(restorers("derain"), *size) for size in [(1025, 1024), (1042, 1024)])
+    monkeypatch.setattr(estimate, "SAMPLES", (64, 128))
+    near, padded = (estimate.estimate(restorers("derain"), *size) for size in [(1025, 1024), (1042, 1024)])
     assert near.peak < padded.peak, "the strip is done after the window"

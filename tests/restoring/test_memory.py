@@ -18,7 +18,7 @@ from maximir.engine import network as engine
 from maximir.engine.maps import MapStore
 from maximir.engine.sweeps import Streaming
 from maximir.network.config import VARIANTS
-from maximir.restoring import foresight, memory
+from maximir.restoring import estimate, memory
 from maximir.sizes import in_words, parse_pixels, parse_size
 
 CPU = torch.device("cpu")
@@ -284,9 +284,9 @@ def test_a_pass_keeps_to_its_budget(tiny_weights, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_foreseen(tiny_weights):
+def test_estimates(tiny_weights):
     restorer = Restorer(tiny_weights, device="cpu")
-    small, large = (foresight.foresee(restorer, side, side) for side in (256, 2048))
+    small, large = (estimate.estimate(restorer, side, side) for side in (256, 2048))
     assert small.peak < large.peak and small.least <= small.peak
     assert 16 < large.seconds / small.seconds < 200
     assert restorer.model.config == TINY

@@ -129,10 +129,10 @@ def restorers(tiny_model, gentle_weights, tmp_path, monkeypatch):
     monkeypatch.setattr(views, "TILE", 128)
     model = checkpoint.load_model(gentle_weights)
 
-    def make(task, **options):
+    def make(task, precision="fp32", **options):
         path = tmp_path / f"{task}.safetensors"
         checkpoint.save_model(model, path, metadata={"task": task})
-        return Restorer(path, **options)
+        return Restorer(path, precision=precision, **options)
 
     return make
 
@@ -154,7 +154,7 @@ def test_grey_alpha_ensemble_and_progress_in_views(restorers):
     image = np.random.default_rng(0).integers(0, 256, (130, 310, 4), np.uint8)
     result = restorer(image, progress=seen.append)
     np.testing.assert_array_equal(result[..., 3], image[..., 3])
-    assert restorer(image[..., 0]).shape == image.shape[:2]
+    assert restorers("enhance")(image[..., 0]).shape == image.shape[:2]
     assert seen == sorted(seen) and seen[-1] == 1.0
 
 

@@ -97,7 +97,7 @@ def test_a_percent_sign_stays_and_nobody_decodes_it():
 
 @pytest.mark.parametrize("text", [b"http://127.0.0.1/a.png", b"/etc/passwd", "C:\\Füße.png".encode()])
 def test_an_address_is_no_image(text):
-    with pytest.raises(Refusal, match="addresses of files are not opened"):
+    with pytest.raises(Refusal, match="addresses are not opened"):
         read(part(b'name="image"', text) + b"--edge--\r\n")
     assert content(read(part(b'name="image"; filename="a"', text) + b"--edge--\r\n")) == text
 
@@ -110,18 +110,18 @@ def test_no_file_was_chosen(disposition):
 @pytest.mark.parametrize(
     ("kind", "body", "words"),
     [
-        ("multipart/form-data", b"x", "names no boundary"),
+        ("multipart/form-data", b"x", "has no boundary"),
         ("multipart/mixed; boundary=edge", b"", "send multipart/form-data"),
         (KIND + 300 * "x", b"", "exceeds maximum"),
-        (KIND, b"", "cut off"),
-        (KIND, part(b'name="image"; filename="a"'), "cut off"),
-        (KIND, part(b'name="image"; filename="a"')[:-200], "cut off"),
+        (KIND, b"", "is incomplete"),
+        (KIND, part(b'name="image"; filename="a"'), "is incomplete"),
+        (KIND, part(b'name="image"; filename="a"')[:-200], "is incomplete"),
         (KIND, part(b""), "has no name"),
         (KIND, part(b'name="other"'), "unknown field 'other'"),
         (KIND, 2 * part(b'name="image"'), "sent twice"),
         (KIND, 2 * part(b'name="task"', b""), "sent twice"),
         (KIND, part(b'name="task"; filename="a"'), "task must be text"),
-        (KIND, part(b'name="task"', 1025 * b"x"), "task has more than 1,024 bytes"),
+        (KIND, part(b'name="task"', 1025 * b"x"), "task is longer than 1,024 bytes"),
         (KIND, part(b'name="image"', IMAGE, b"Content-Transfer-Encoding: BASE64"), r"encoded \(base64\)"),
         (KIND, part(b'name="image"; filename="' + 20_000 * b"x" + b'"'), "header size exceeded"),
         (KIND, part(b'name="image"', IMAGE, *(20 * [b"A: b"])), "header count"),
@@ -150,6 +150,6 @@ def test_a_full_disk_is_said(monkeypatch):
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(forms, "SpooledTemporaryFile", lambda most: Full())
-    with pytest.raises(Refusal, match="could not be kept") as caught:
+    with pytest.raises(Refusal, match="could not be stored") as caught:
         read(part(b'name="image"; filename="a"') + b"--edge--\r\n")
     assert caught.value.status == 503

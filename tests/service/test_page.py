@@ -410,7 +410,7 @@ def test_another_task_and_going_on_with_the_result(page):
     expect(page.locator("#name")).to_have_text("photo.png")
     restore(page)
     done(page)
-    page.get_by_role("button", name="Go on with this result").click()
+    page.get_by_role("button", name="Continue with this result").click()
     expect(page.locator("#name")).to_have_text("photo-denoise.png")
     page.get_by_role("radio", name="Too dark").check()
     restore(page)
@@ -541,7 +541,7 @@ def test_what_the_service_says_of_bad_files(real_page):
     for data, status, words in [
         (b"no image at all", 415, "Not an image"),
         (PHOTO[: len(PHOTO) // 2], 422, "The file is truncated or damaged"),
-        (PHOTO + bytes(MOST_BYTES), 413, "The image has too many bytes; this server takes 1,000,000"),
+        (PHOTO + bytes(MOST_BYTES), 413, "The image is too large; this server accepts at most 1,000,000"),
     ]:
         page.watch.statuses.add(status)
         choose(page, upload(data=data))
@@ -603,7 +603,7 @@ def test_a_connection_that_breaks_off(page):
     choose(page)
     page.route("**/v1/restore", lambda route: route.abort("connectionreset"))
     restore(page)
-    expect(page.locator("#form-message")).to_contain_text("The connection broke off.")
+    expect(page.locator("#form-message")).to_contain_text("The connection was interrupted.")
 
 
 def test_a_server_that_is_not_there_when_the_page_comes(page):
@@ -631,16 +631,16 @@ def test_who_presses_restore_before_the_server_has_said_what_it_can_do_need_not_
 def test_the_token_is_asked_for_and_forgotten_with_the_tab(opened, service):
     page = opened(token=None)
     page.watch.statuses.add(401)
-    dialog = page.get_by_role("dialog", name="This server asks for its token")
+    dialog = page.get_by_role("dialog", name="This server requires a token")
     expect(dialog).to_be_visible()
     expect(dialog.get_by_label("Token")).to_be_focused()
     page.keyboard.press("Escape")
-    expect(page.locator("#tasks")).to_contain_text("Without its token this server does nothing.")
+    expect(page.locator("#tasks")).to_contain_text("This server requires a token.")
     page.get_by_role("button", name="Try again").click()
     expect(dialog.get_by_label("Token")).to_be_focused()  # only then: keys typed before it are lost
     page.keyboard.type("wrong-token")
     page.keyboard.press("Enter")
-    expect(dialog).to_contain_text("That was not the right one.")
+    expect(dialog).to_contain_text("That token was not accepted.")
     expect(dialog.get_by_label("Token")).to_be_focused()
     page.keyboard.type(TOKEN)
     page.keyboard.press("Enter")
@@ -681,8 +681,8 @@ def test_a_token_that_is_asked_for_only_when_restoring(page):
 def test_what_certainly_is_no_photograph_is_not_sent(page):
     for file, words in [
         (upload("a.png", b""), "a.png is empty."),
-        (upload("photo.jpg", b"%PDF-1.7 and so on"), "photo.jpg is no photograph, but a PDF."),
-        (upload("v.mp4", b"\0\0\0\x18ftypmp42" + bytes(50)), "v.mp4 is no photograph, but a video."),
+        (upload("photo.jpg", b"%PDF-1.7 and so on"), "photo.jpg is not a photograph: it is a PDF."),
+        (upload("v.mp4", b"\0\0\0\x18ftypmp42" + bytes(50)), "v.mp4 is not a photograph: it is a video."),
     ]:
         choose(page, file)
         expect(page.locator("#stage").get_by_role("alert")).to_have_text(words)
@@ -899,7 +899,7 @@ def test_the_service_gives_rotated_photographs_back_upright(real_page):
 
 def test_an_original_of_another_size_is_not_compared(page):
     compared(page, after=encoded(picture(50, 50)))
-    expect(page.locator("#notes")).to_contain_text("in another size or orientation: here is the result alone")
+    expect(page.locator("#notes")).to_contain_text("in another size or orientation: only the result is shown")
     expect(slider(page)).to_be_hidden()
     expect(page.locator(".after img")).to_be_visible()
 
@@ -911,7 +911,7 @@ def test_an_original_that_the_browser_cannot_show(page):
     restore(page)
     done(page)
     expect(page.locator("#notes")).to_contain_text(
-        "cannot show the original, this TIFF file: here is the result alone"
+        "cannot show the original, this TIFF file: only the result is shown"
     )
     expect(slider(page)).to_be_hidden()
     expect(page.locator(".after img")).to_be_visible()
@@ -1054,7 +1054,7 @@ def test_a_task_with_two_models_offers_both(page):
     page.route("**/v1/models", lambda route: route.fulfill(json=[theirs, box, alone]))
     page.reload()
     choose(page)
-    how = page.get_by_label("How", exact=True)
+    how = page.get_by_label("Model", exact=True)
     expect(page.locator("[value=denoise]")).to_be_checked()
     expect(how).to_be_hidden()
     page.locator("[value=derain]").check()
@@ -1064,7 +1064,7 @@ def test_a_task_with_two_models_offers_both(page):
         "a long option makes the form too wide"
     )
     expect(how.locator("option")).to_have_text(
-        ["Fast, for all kinds", "Thorough, for what is like Rain13k (2 times as slow)"]
+        ["Fast, for all kinds", "Thorough, for photographs like Rain13k (2 times as slow)"]
     )
     expect(page.locator("#limits")).to_have_text("Limits: Of the box.")
     how.select_option("derain-rain13k")
@@ -1084,7 +1084,7 @@ def test_tasks_come_and_change_without_a_jump(page):
     waiting = []
     page.route("**/v1/models", lambda route: waiting.append(route))
     page.reload()
-    expect(page.locator("#tasks")).to_contain_text("Asking the server")
+    expect(page.locator("#tasks")).to_contain_text("Loading the tasks")
     before = page.get_by_label("Save as").bounding_box()
     page.wait_for_timeout(100)
     waiting[0].continue_()
@@ -1138,7 +1138,7 @@ def test_everything_has_a_name_for_screen_readers(page, service):
     expect(page.get_by_role("group", name="Before and after")).to_have_accessible_description(
         re.compile("Plus and minus")
     )
-    expect(page.get_by_role("button", name=re.compile(r"Zoom \d+%: show real pixels"))).to_be_visible()
+    expect(page.get_by_role("button", name=re.compile(r"Zoom \d+%: show actual pixels"))).to_be_visible()
     assert nameless(page) == []
     assert page.evaluate("document.documentElement.lang") == "en"
     assert page.locator("h1").count() == 1
@@ -1173,7 +1173,7 @@ def test_photographs_are_let_go(page):
         assert page.evaluate("urls.size") == 1
         restore(page)
         done(page)
-        page.get_by_role("button", name="Go on with this result").click()
+        page.get_by_role("button", name="Continue with this result").click()
         expect(page.locator("#name")).to_have_text("photo-denoise.png")
         assert page.evaluate("urls.size") == 1
         restore(page)
@@ -1183,7 +1183,7 @@ def test_photographs_are_let_go(page):
 
 
 def test_nothing_is_stored(page):
-    expect(page.get_by_text("It goes to this server only, and is not kept.")).to_be_visible()
+    expect(page.get_by_text("Sent to this server only, and not kept.")).to_be_visible()
     compared(page)
     kept = page.evaluate(
         "(async () => [Object.keys(sessionStorage), localStorage.length, document.cookie,"

@@ -107,7 +107,7 @@ def bomb() -> bytes:
         (lambda: encoded()[:200], 422, "damaged"),
         (lambda: encoded("jpeg")[:300], 422, "damaged"),
         (bomb, 413, ""),
-        (lambda: encoded(array=np.zeros((1500, 1500, 3), np.uint8)), 413, "over this server's limit"),
+        (lambda: encoded(array=np.zeros((1500, 1500, 3), np.uint8)), 413, "exceeds this server's limit"),
     ],
 )
 def test_what_cannot_be_restored(make, status, words, service):
@@ -240,7 +240,11 @@ def test_the_command_serves_and_stops(tmp_path):
     ("arguments", "status", "words"),
     [
         (["--host", "0.0.0.0"], 2, "choose a secret"),
-        (["--host", "no.such.host.invalid", "--token", "long-enough"], 2, "is no address of this machine"),
+        (
+            ["--host", "no.such.host.invalid", "--token", "long-enough"],
+            2,
+            "is not an address of this machine",
+        ),
         (["--host", "192.0.2.1", "--token", "long-enough"], 1, "cannot listen at 192.0.2.1"),
         (["--port", "{taken}"], 1, "in use"),
         (["--port", "70000"], 2, "65535"),

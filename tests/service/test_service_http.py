@@ -163,10 +163,10 @@ def test_metrics(service):
         (400, "task is missing", [("image", "a", b"x")]),
         (
             400,
-            "must be a file's content",
+            "must be the file itself",
             [("image", None, b"http://127.0.0.1/a.png"), ("task", None, b"denoise")],
         ),
-        (400, "must be a file's content", [("image", None, b"/etc/passwd"), ("task", None, b"denoise")]),
+        (400, "must be the file itself", [("image", None, b"/etc/passwd"), ("task", None, b"denoise")]),
         (400, "image was sent twice", [("image", "a", b"x"), ("image", "b", b"y")]),
         (400, "sent twice", [("image", "a", b"x"), ("task", None, b"denoise"), ("task", None, b"derain")]),
         (400, "unknown field 'path'", [("image", "a", b"x"), ("path", None, b"/etc/passwd")]),
@@ -174,7 +174,7 @@ def test_metrics(service):
         (400, "sent twice", [("task", None, b"x")] * 20),
         (400, "sent twice", [("task", None, b"x")] * 3000),
         (400, "sent twice", [("image", "a", b"x")] * 3000),
-        (400, "more than 1,024 bytes", [("task", None, b"x" * 100_000)]),
+        (400, "longer than 1,024 bytes", [("task", None, b"x" * 100_000)]),
         (422, "unknown task 'sharpen'", [("image", "a", b"x"), ("task", None, b"sharpen")]),
         (422, "unknown task", [("image", "a", b"x"), ("task", None, b"../../etc/passwd\0")]),
         (422, "unknown model 'other': choose", [("image", "a", b"x"), ("model", None, b"other")]),
@@ -196,7 +196,7 @@ def test_metrics(service):
         ),
         (422, "an id has 8", [("image", "a", b"x"), ("task", None, b"denoise"), ("id", None, b"../../../a")]),
         (422, "an id has 8", [("image", "a", b"x"), ("task", None, b"denoise"), ("id", None, b"12345678\n")]),
-        (413, "too many bytes", [("image", "a", b"x" * (MAX_BYTES + 1)), ("task", None, b"denoise")]),
+        (413, "image is too large", [("image", "a", b"x" * (MAX_BYTES + 1)), ("task", None, b"denoise")]),
     ],
 )
 def test_forms_that_make_no_sense(status, words, parts, service):
@@ -412,7 +412,7 @@ def test_a_large_body_is_refused_by_its_head(service):
             head(1_000_000_000, b"multipart/form-data; boundary=edge", b"Expect: 100-continue")
         )
         status, text = reply(connection)
-    assert status == 413 and b"this server takes 200,000" in text
+    assert status == 413 and b"accepts at most 200,000" in text
     assert b"100 Continue" not in text
 
 

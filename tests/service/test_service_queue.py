@@ -195,12 +195,12 @@ def test_a_client_that_leaves_while_downloading_leaves_nothing(service):
 def test_a_full_disk_is_said(tmp_path):
     with Service(tmp_path, largest_file=2_000_000) as service:
         answer = service.restore(wish() + bytes(3_000_000))
-        assert answer.status_code == 503 and "upload could not be kept" in answer.json()["error"]
+        assert answer.status_code == 503 and "upload could not be stored" in answer.json()["error"]
         answer = service.restore(wish(large=3_000_000))
-        assert answer.status_code == 503 and "result could not be kept" in answer.json()["error"]
+        assert answer.status_code == 503 and "result could not be stored" in answer.json()["error"]
         for more in range(0, 8000, 1000):  # a last piece that is only written when the file is complete
             answer = service.restore(wish(large=2_000_000 + more))
-            assert answer.status_code == 503 and "result could not be kept" in answer.json()["error"]
+            assert answer.status_code == 503 and "result could not be stored" in answer.json()["error"]
         assert service.restore(wish()).status_code == 200
         assert service.metric("maximir_worker_starts_total") == 1
         until(service.idle)
@@ -367,7 +367,7 @@ def test_a_device_that_is_lost_leaves_the_work_to_the_other(tmp_path):
 def test_a_device_has_one_worker(tmp_path):
     service = Service(tmp_path, devices=["one", "one"])
     assert service.process.wait(20) != 0
-    assert "--device one was given twice" in service.stderr.read_text()
+    assert "--device one is given twice" in service.stderr.read_text()
     service.process.stdout.close()
 
 
@@ -376,7 +376,7 @@ def test_a_device_has_one_worker(tmp_path):
 
 @pytest.mark.parametrize(
     ("device", "words"),
-    [("none", "device 'none' cannot be used"), ("dead", "status 3"), ("asleep", "does not answer")],
+    [("none", "device 'none' cannot be used"), ("dead", "status 3"), ("asleep", "does not respond")],
 )
 def test_a_worker_that_cannot_start_at_all(device, words, tmp_path):
     service = Service(tmp_path, devices=[device], timeout=1.0, grace=0.5)
@@ -414,7 +414,7 @@ def test_stopping_does_not_take_for_ever(tmp_path):
         until(lambda: service.metric("maximir_places_taken") == 1)
         service.signal(signal.SIGINT)
         answer = job.result()
-        assert answer.status_code == 503 and "being stopped" in answer.json()["error"]
+        assert answer.status_code == 503 and "is stopping" in answer.json()["error"]
         assert service.process.wait(20) == 0
         assert not worker.is_running()
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Filters → Enhance → MAXIM in GIMP 3: what is visible, restored by the command `maximir`, as a new layer.
+"""Filters → Enhance → MAXIM in GIMP 3: restore the visible image with the command `maximir`, as a new layer.
 
-UNTESTED: written after GIMP 3.0's documentation, never run in GIMP. The standard library and GIMP's own
-bindings only; MAXIMIR in the environment is the command where it is not on the path.
+UNTESTED: written after GIMP 3.0's documentation, never run in GIMP. Uses only the standard library and GIMP's
+bindings. Set MAXIMIR in the environment to the command if it is not on the path.
 """
 
 import os
@@ -34,14 +34,14 @@ class MaximirRestore(Gimp.PlugIn):
         procedure.set_menu_label(task.capitalize())
         procedure.add_menu_path("<Image>/Filters/Enhance/MAXIM")
         procedure.set_documentation(
-            f"{task.capitalize()} with MAXIM", "What is visible, restored by maximir, as a new layer", name
+            f"{task.capitalize()} with MAXIM", "Restore the visible image with maximir, as a new layer", name
         )
         procedure.set_attribution("The maximir authors", "Apache-2.0", "2026")
         return procedure
 
     def run(self, procedure, run_mode, image, drawables, config, data):
         task = procedure.get_name().removeprefix(PREFIX)
-        Gimp.progress_init(f"{task}: maximir is at work")
+        Gimp.progress_init(f"{task}: maximir is running")
         try:
             with tempfile.TemporaryDirectory() as folder:
                 restored = restore(image, task, Path(folder))
@@ -57,7 +57,7 @@ class MaximirRestore(Gimp.PlugIn):
 
 
 def restore(image, task, folder):
-    """The file with what is visible of the image, restored."""
+    """Restore the visible image; return the file with the result."""
     before, after = folder / "visible.png", folder / "restored.png"
     copy = image.duplicate()
     copy.merge_visible_layers(Gimp.MergeType.CLIP_TO_IMAGE)

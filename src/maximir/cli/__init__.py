@@ -1,4 +1,4 @@
-"""The `maximir` command: a module for each subcommand, options that they share in `options`."""
+"""The `maximir` command: one module per subcommand; shared options in `options`."""
 
 from maximir.cli.app import main
 

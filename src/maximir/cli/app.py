@@ -1,4 +1,4 @@
-"""The `maximir` command: a thin layer over the library. Nothing heavy is imported before it is needed."""
+"""The `maximir` command: a thin layer over the library. Heavy imports happen inside the commands."""
 
 from __future__ import annotations
 
@@ -65,25 +65,25 @@ def root(
 
 
 def like_an_option(arguments: list[str]) -> str | None:
-    """The first argument that is taken for an option, and is the name of a file."""
+    """Return the first argument that names a file but starts with "-" and so is parsed as an option."""
     before = arguments[: arguments.index("--")] if "--" in arguments else arguments
     return next((name for name in before if name.startswith("-") and os.path.lexists(name)), None)
 
 
 def main() -> None:
-    """Run the command; errors are one sentence on standard error and the exit status of the contract."""
+    """Run the command. Errors print one sentence on standard error and set the exit status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names may hold what the terminal cannot show
-    # Threads that wait for each other in long busy loops, OpenMP's default, crawl beside any other program:
-    # an image took 10 s instead of 2 on two processors. Short loops cost little. (Before torch is imported.)
+            stream.reconfigure(errors="backslashreplace")  # file names may not fit the terminal's encoding
+    # OpenMP's threads spin long while they wait, which is slow beside any other program: an image took 10 s
+    # instead of 2 s on two processors. Short spinning costs little. Must be set before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         app()
     except SystemExit as end:
         if end.code == 2 and (name := like_an_option(sys.argv[1:])):
             print(
-                f"maximir: {printable(name)} is a file, but begins as options do: write ./{printable(name)}",
+                f"maximir: {printable(name)} is a file, but starts like an option: write ./{printable(name)}",
                 file=sys.stderr,
             )
         raise

@@ -1,4 +1,4 @@
-"""`maximir compare`: paired differences of two evaluations."""
+"""`maximir compare`: paired differences between two evaluations."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from maximir.restoring.options import Options
 
 def compare(
     a: Annotated[
-        str, typer.Argument(help="A folder from `evaluate --out`; or, with --data, a model or images.")
+        str, typer.Argument(help="Folder from `evaluate --out`; with --data, a model or a folder of images.")
     ],
     b: Annotated[str, typer.Argument(help="The same.")],
     data: Annotated[Path | None, typer.Option(help="As for `evaluate`.")] = None,
     protocol: Annotated[str | None, typer.Option(help="As for `evaluate`.")] = None,
     degrade: Annotated[str | None, typer.Option(help="As for `evaluate`.")] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="As for `evaluate`.")] = None,
-    worst: Annotated[int, typer.Option(min=0, help="Images to list at either end.")] = 3,
+    worst: Annotated[int, typer.Option(min=0, help="Number of images to list at each end.")] = 3,
     device: Device = Options.device,
     precision: Precision = Options.precision,
 ) -> None:
-    """Is B better than A? Paired differences, image by image, with a 95 % confidence interval."""
+    """Compare B with A image by image: paired differences with a 95 % confidence interval."""
     from rich.console import Console
 
     from maximir.evaluation import compare as comparing
@@ -37,7 +37,7 @@ def compare(
     from maximir.evaluation.evaluate import WHOLE, Request, prepare
     from maximir.evaluation.scores import RUN, kept
 
-    comparing.scipy_stats()  # rather miss it now than after the work
+    comparing.scipy_stats()  # report a missing package before the work, not after it
     sides, to_do = [], []
     for name in (a, b):
         if (Path(name) / RUN).is_file():
@@ -61,7 +61,7 @@ def compare(
     (settings, ours), (others, theirs) = sides
     if settings["convention"] != others["convention"]:
         raise UsageError(
-            f"{a} and {b} are measured by different conventions: {settings['convention']}; "
+            f"{a} and {b} were measured by different conventions: {settings['convention']}; "
             f"and {others['convention']}"
         )
     for evaluation in to_do:
@@ -73,7 +73,7 @@ def compare(
         print(printable(line))
     if any(comparison.only):
         print(
-            f"maximir: not compared: {comparison.only[0]} images that only A has, {comparison.only[1]} of B",
+            f"maximir: not compared: {comparison.only[0]} images only in A, {comparison.only[1]} only in B",
             file=sys.stderr,
         )
     if any(comparison.only) or any(one.left_out or one.beside for one in to_do):

@@ -21,11 +21,11 @@ def convert(
     ],
     output: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
     half: Annotated[bool, typer.Option("--half", help="Store float16: half the size.")] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="Store 8 bits for a weight: a quarter of it.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Store 8-bit weights: a quarter of the size.")] = False,
     stages: Stages = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
 ) -> None:
-    """Convert the authors' weights to safetensors, every parameter checked; or any model's first stages."""
+    """Convert the authors' weights to safetensors, checking every parameter; or a model's first stages."""
     from maximir.models import choice
     from maximir.models.checkpoint import load_model, read, save_model
 
@@ -34,14 +34,14 @@ def convert(
     if output.exists() and not overwrite:
         raise UsageError(f"{output} exists; use --overwrite to replace it")
     if half and int8:
-        raise UsageError("--half and --int8 are two ways to store weights: give one of them")
+        raise UsageError("--half and --int8 exclude each other: give one of them")
     model = load_model(checkpoint, stages)
     facts = read(choice.resolve(checkpoint)).facts
-    if stages is not None:  # earlier stages have all their outputs
+    if stages is not None:  # earlier stages have all outputs
         facts.pop("missing", None)
     save_model(model, output, form="int8" if int8 else "float16" if half else "float32", metadata=facts)
     if missing := facts.get("missing"):
-        print(f"not in this source, zeros here: {', '.join(missing)}")
+        print(f"missing in this source, set to zero: {', '.join(missing)}")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{output}: {describe(model.config)}, {parameters / 1e6:.2f} M parameters")
 

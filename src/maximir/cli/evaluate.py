@@ -35,50 +35,53 @@ if TYPE_CHECKING:
 def evaluate(
     data: Annotated[
         Path,
-        typer.Option(help="Folder of pairs as the dataset is downloaded; or of clean images to --degrade."),
+        typer.Option(help="Folder of pairs as the dataset is downloaded, or of clean images for --degrade."),
     ],
     task: Task = None,
     model: Model = None,
     weights: Weights = None,
     restored: Annotated[
-        Path | None, typer.Option(help="Or a folder of restored images: only score them.")
+        Path | None, typer.Option(help="Score this folder of restored images instead of a model.")
     ] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="Default: what fits the data. See docs/evaluation.md.")
+        str | None, typer.Option(help="Default: the one that fits the data. See docs/evaluation.md.")
     ] = None,
     degrade: Annotated[
         str | None, typer.Option(help="gaussian:SIGMA, gaussian:SIGMA:file, kernel:FILE, rain, haze, …")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder for report, scores and pictures; goes on there."),
+        typer.Option(
+            "--out", "-o", help="Folder for report, scores and pictures; an evaluation there continues."
+        ),
     ] = None,
-    save: Annotated[bool, typer.Option("--save", help="Keep the restored images in OUT, too.")] = False,
+    save: Annotated[bool, typer.Option("--save", help="Also keep the restored images in OUT.")] = False,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Images with such names; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Only images with such names; may be repeated."),
     ] = None,
-    images: Annotated[int | None, typer.Option(min=1, metavar="N", help="The first N images.")] = None,
-    layout: Annotated[str | None, typer.Option(help="Default: recognised. See docs/evaluation.md.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N images.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Default: detected. See docs/evaluation.md.")] = None,
     pixels: Annotated[
-        str | None, typer.Option(help="float, clipped, truncated or rounded: instead of the protocol's.")
+        str | None, typer.Option(help="float, clipped, truncated or rounded; overrides the protocol.")
     ] = None,
     view: View = "exact",
     stages: Stages = None,
     ensemble: Ensemble = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Forget another evaluation in OUT.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an evaluation in OUT.")] = False,
     device: Device = Options.device,
     precision: Precision = Options.precision,
     max_memory: MaxMemory = None,
     scratch: Scratch = None,
 ) -> None:
-    """Score a model, or images that others restored, by a stated protocol (docs/evaluation.md)."""
+    """Score a model, or images restored elsewhere, by a stated protocol (docs/evaluation.md)."""
     if [task, model, weights, restored].count(None) != 3:
         raise UsageError("give one of --task, --model, --weights and --restored")
     if out is None and (save or overwrite):
         raise UsageError("--save and --overwrite need --out FOLDER")
     for folder in (data, restored):
         if out is not None and folder is not None and out.resolve().is_relative_to(folder.resolve()):
-            raise UsageError(f"{out}: is in {folder}, and so would its pictures be; choose another folder")
+            raise UsageError(f"{out}: is inside {folder}, whose images are read; choose another folder")
     from rich.console import Console
 
     from maximir.evaluation import report
@@ -111,7 +114,7 @@ def evaluate(
 
 
 def watch(evaluation: Evaluation, book: Book | None, *, save: bool = False) -> None:
-    """Run an evaluation: progress, and a line for each image and for what is left out."""
+    """Run an evaluation with progress: one line for each image and for everything that is skipped."""
     from maximir.evaluation.evaluate import run
     from maximir.evaluation.report import index
     from maximir.progress import WorkProgress
@@ -145,6 +148,6 @@ def watch(evaluation: Evaluation, book: Book | None, *, save: bool = False) -> N
                     else:
                         progress.succeed(line, work[score.name], score.seconds)
         except KeyboardInterrupt:
-            kept = "" if book is None else "; the same command goes on from here"
+            kept = "" if book is None else "; run the same command again to continue"
             print(f"maximir: interrupted{kept}", file=sys.stderr)
             raise typer.Exit(130) from None

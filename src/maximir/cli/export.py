@@ -14,7 +14,7 @@ from maximir.errors import UsageError
 
 def export(
     model: Annotated[
-        str, typer.Argument(help="A model's name, a task, or weights: what --model and --weights take.")
+        str, typer.Argument(help="A model's name, a task, or weights, as for --model and --weights.")
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The .onnx or .pt2 file to write.")
@@ -22,19 +22,19 @@ def export(
     size: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="For images of N x N only, N a multiple of 64 (default: any multiples)."
+            metavar="N", help="Only for images of N x N, N a multiple of 64 (default: any multiples)."
         ),
     ] = None,
     stages: Stages = None,
     program: Annotated[
         str | None,
         typer.Option(
-            "--for", metavar="darktable", help="A package for that program (docs/hosts/darktable.md)."
+            "--for", metavar="darktable", help="Write a package for that program (docs/hosts/darktable.md)."
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
 ) -> None:
-    """Export a model to ONNX or torch.export, and check that it does the same (docs/hosts/onnx.md)."""
+    """Export a model to ONNX or torch.export and check its output (docs/hosts/onnx.md)."""
     if program is not None:
         for_darktable(program, model, output, size, stages, overwrite)
         return
@@ -64,7 +64,7 @@ def for_darktable(
     from maximir.models import checkpoint, choice
 
     if program != "darktable":
-        raise UsageError(f"--for {program}: darktable is the only program with packages of its own")
+        raise UsageError(f"--for {program}: only darktable has its own package format")
     chosen = choice.choose(model)
     name = darktable.identifier(chosen.name)
     output = output or Path(f"{name}{darktable.SUFFIX}")

@@ -1,4 +1,4 @@
-"""`maximir info`: what there is, and what an image will take."""
+"""`maximir info`: models, variants and resource estimates."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def info(
     size: Annotated[
         str | None,
-        typer.Option(metavar="WIDTHxHEIGHT", help="Foresee memory and time for images of this size."),
+        typer.Option(metavar="WIDTHxHEIGHT", help="Estimate memory and time for images of this size."),
     ] = None,
     task: Task = None,
     model: Model = None,
@@ -43,12 +43,12 @@ def info(
     stages: Stages = None,
     ensemble: Ensemble = False,
 ) -> None:
-    """List models and variants; with --size, foresee what an image takes on this machine."""
+    """List models and variants; with --size, estimate memory and time for an image on this machine."""
     if size is not None:
         options = Options(device, precision, max_memory, scratch, ensemble, view, stages)
-        foresee(model_of(task, model, weights), size, options)
+        print_estimate(model_of(task, model, weights), size, options)
     elif task or model or weights or max_memory or scratch or stages or ensemble:
-        raise UsageError("give --size WIDTHxHEIGHT to foresee what an image takes")
+        raise UsageError("give --size WIDTHxHEIGHT to estimate memory and time")
     else:
         list_models()
 
@@ -81,29 +81,31 @@ def list_models() -> None:
         variants.add_row(name, str(config.features), str(config.stages))
     console.print(variants)
     library = kernels.library()
-    console.print(f"native kernels: {Path(library._name).stem if library else 'none, torch does it all'}")
+    console.print(
+        f"native kernels: {Path(library._name).stem if library else 'none, torch computes everything'}"
+    )
     device = choose_device("auto")
-    auto = "bf16 for pictures of 8 bits, else fp32" if arithmetic.bf16_is_faster(device) else "fp32"
+    auto = "bf16 for 8-bit images, otherwise fp32" if arithmetic.bf16_is_faster(device) else "fp32"
     console.print(f"precision auto, on {device}: {auto}")
 
 
-def foresee(chosen: ModelCard, size: str, options: Options) -> None:
-    """Print what `maximir restore` will take for an image of this size."""
+def print_estimate(chosen: ModelCard, size: str, options: Options) -> None:
+    """Print an estimate of what `maximir restore` takes for an image of this size."""
     from maximir import (
-        images,  # noqa: F401  as `restore` does: part of what the process holds
+        images,  # noqa: F401  as `restore` does: part of the process's memory
         sizes,
     )
     from maximir.progress import in_words
-    from maximir.restoring import foresight
+    from maximir.restoring import estimate
     from maximir.restoring.restorer import Restorer
 
     height, width = sizes.parse_pixels(size)
     restorer = Restorer.with_options(chosen.path, options)
-    foreseen = foresight.foresee(restorer, height, width)
-    precision = restorer.precision_for("uint8")  # as the foreseen image
+    needs = estimate.estimate(restorer, height, width)
+    precision = restorer.precision_for("uint8")  # as for the estimate
     print(f"{chosen.name}, {width} x {height} pixels, {precision}, {restorer.device}")
-    print(f"memory  {sizes.in_words(foreseen.peak)}", end="")
-    if foreseen.scratch:
-        print(f", and up to {sizes.in_words(foreseen.scratch)} in scratch files", end="")
-    print(f" (at least {sizes.in_words(foreseen.least)})")
-    print(f"time    about {in_words(foreseen.seconds)}, reckoned from {foreseen.sample} on this machine")
+    print(f"memory  {sizes.in_words(needs.peak)}", end="")
+    if needs.scratch:
+        print(f", and up to {sizes.in_words(needs.scratch)} in scratch files", end="")
+    print(f" (at least {sizes.in_words(needs.least)})")
+    print(f"time    about {in_words(needs.seconds)}, estimated from {needs.sample} on this machine")

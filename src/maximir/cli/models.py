@@ -1,4 +1,4 @@
-"""`maximir models`: every model that there is, and `maximir get`: the authors' onto this machine."""
+"""`maximir models` lists all models; `maximir get` fetches the authors'."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import typer
 from maximir.errors import MaximirError, UsageError
 from maximir.files import printable
 
-FROM = "A file (.npz, .safetensors, .tgz), a folder or a web address, instead of the usual places."
+FROM = "A file (.npz, .safetensors, .tgz), folder or web address to use instead of the usual sources."
 
 
 def models(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with all that is known.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON with all details.")] = False,
 ) -> None:
     """List all models: in the box, the authors', and yours."""
     from maximir.models import authors, choice, user_models
@@ -50,25 +50,25 @@ def models(
         "box: comes with maximir. get: `maximir get NAME` fetches it. here: in", soft_wrap=True, end=" "
     )
     console.print(str(user_models.folder()), soft_wrap=True)
-    console.print(f"Licence: {authors.LICENCE}, but for those of yours.", soft_wrap=True)
+    console.print(f"Licence: {authors.LICENCE}, except for your own models.", soft_wrap=True)
 
 
 def get(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME...", help="Models, or tasks: `maximir models` lists them."),
+        typer.Argument(metavar="NAME...", help="Models or tasks; `maximir models` lists them."),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All that the authors released.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Fetch all that the authors released.")] = False,
     source: Annotated[str | None, typer.Option("--from", metavar="SOURCE", help=FROM)] = None,
-    force: Annotated[bool, typer.Option("--force", help="Fetch again what is here.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Fetch again models that are already here.")] = False,
 ) -> None:
-    """Fetch models of MAXIM's authors: from their bucket, else from npm by your npm client; each verified."""
+    """Fetch and verify models of MAXIM's authors: from their bucket, or from npm with your npm client."""
     from maximir.models import authors
 
     if (everything and names) or not (everything or names or source):
         raise UsageError("give names of models, or --all")
     if source and (everything or len(names or ()) > 1):
-        raise UsageError("--from is the source of one model: give its name, or none to have it recognised")
+        raise UsageError("--from is the source of one model: give its name, or no name to have it recognised")
     if everything:
         chosen = list(authors.MODELS)
     else:
@@ -76,7 +76,7 @@ def get(
     failed = 0
     for model in dict.fromkeys(chosen):
         if model.path.is_file() and not model.header.problem and not force:
-            print(f"{model.name}: is here, {model.path}")
+            print(f"{model.name}: already here, {model.path}")
             continue
         try:
             print(f"{model.name}: {bring(model, source)}")
@@ -84,17 +84,17 @@ def get(
             failed += 1
             print(f"maximir: {error}", file=sys.stderr)
         except KeyboardInterrupt:
-            print("maximir: interrupted; models that are complete stay", file=sys.stderr)
+            print("maximir: interrupted; complete models are kept", file=sys.stderr)
             raise typer.Exit(130) from None
     if failed:
         raise typer.Exit(1)
 
 
 def wanted(name: str) -> Any:
-    """The authors' model of this name, or of this task.
+    """Return the authors' model of this name, or for this task.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such model.
     """
     import difflib
 
@@ -104,19 +104,19 @@ def wanted(name: str) -> Any:
     if name not in authors.BY_NAME:
         near = difflib.get_close_matches(name, authors.BY_NAME, n=1)
         meant = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"unknown model {name!r}: {meant}choose of {', '.join(authors.BY_NAME)}")
+        raise UsageError(f"unknown model {name!r}: {meant}choose from {', '.join(authors.BY_NAME)}")
     return authors.BY_NAME[name]
 
 
 def recognised(source: str) -> Any:
-    """The authors' model in a file or folder."""
+    """Identify the authors' model in a file or folder."""
     from maximir.models.fetch import recognise
 
     return recognise(source)
 
 
 def bring(model: Any, source: str | None) -> str:
-    """Fetch a model with progress on standard error; says where it is."""
+    """Fetch a model with progress on standard error; return where it is, in words."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -132,5 +132,5 @@ def bring(model: Any, source: str | None) -> str:
             report=lambda done, total: progress.update(bar, completed=done, total=total),
             say=console.print,
         )
-    proof = "its parameters are the authors'" if model.digest else "nobody could verify its parameters yet"
+    proof = "its parameters are the authors'" if model.digest else "its parameters could not be verified yet"
     return f"verified, {proof}; {path}" if model.digest else f"{proof}; {path}"

@@ -1,4 +1,4 @@
-"""Options that several commands share, each defined once."""
+"""Options shared by several commands, each defined once."""
 
 from __future__ import annotations
 
@@ -16,61 +16,60 @@ if TYPE_CHECKING:
 
 Task = Annotated[
     str | None,
-    typer.Option(help="denoise, deblur, derain, dehaze, enhance or retouch: the best model here for it."),
+    typer.Option(help="denoise, deblur, derain, dehaze, enhance or retouch: use the best model here."),
 ]
 Model = Annotated[
-    str | None, typer.Option(metavar="NAME", help="A model by its name: `maximir models` lists them.")
+    str | None, typer.Option(metavar="NAME", help="A model's name; `maximir models` lists them.")
 ]
 Weights = Annotated[
-    str | None, typer.Option(help="Weights instead: .safetensors, official .npz, or a TensorFlow.js package.")
+    str | None,
+    typer.Option(help="Weights: .safetensors, official .npz, or a TensorFlow.js package."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
 Precision = Annotated[
     str,
     typer.Option(
         metavar="auto|fp32|bf16",
-        help="fp32: exact. bf16: half the memory, and faster where the processor or GPU is made for it. "
-        "auto: there bf16 for pictures of 8 bits, else fp32.",
+        help="fp32: exact. bf16: half the memory, and faster on processors and GPUs with bfloat16 hardware. "
+        "auto: bf16 for 8-bit images where it is faster, otherwise fp32.",
     ),
 ]
 MaxMemory = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Hold at most this much, e.g. 4GB; the rest goes to scratch files, with the same result.",
+        help="Memory limit, e.g. 4GB. Data beyond it goes to scratch files; the result is the same.",
     ),
 ]
 Scratch = Annotated[
-    Path | None, typer.Option(help="Folder for scratch files (default: the system's for temporary files).")
+    Path | None, typer.Option(help="Folder for scratch files (default: the system's temporary folder).")
 ]
 View = Annotated[
     str,
     typer.Option(
         metavar="auto|exact",
-        help="exact: every photograph whole, as in the paper. auto: large ones get their light from a small "
-        "view and their detail in tiles, where that is better.",
+        help="exact: restore every photograph whole, as in the paper. auto: large ones, where it is better, "
+        "get their light from a small view and their detail from tiles.",
     ),
 ]
 Stages = Annotated[
     int | None,
-    typer.Option(
-        metavar="N", help="End after so many of the model's stages: faster, and a little less good."
-    ),
+    typer.Option(metavar="N", help="Stop after N of the model's stages: faster, slightly lower quality."),
 ]
 Ensemble = Annotated[
     bool,
     typer.Option(
         "--ensemble",
-        help="Mean over eight rotations and reflections: a little better, eight times the time.",
+        help="Average over eight rotations and reflections: slightly better, eight times as slow.",
     ),
 ]
 
 
 def model_of(task: str | None, model: str | None, weights: str | None) -> ModelCard:
-    """The model that --task, --model or --weights means.
+    """Return the model that --task, --model or --weights selects.
 
     Raises:
-        UsageError: not one of them is given, or there is no such model here.
+        UsageError: not exactly one of them is given, or the model is not on this machine.
     """
     from maximir.models import choice
 
@@ -85,7 +84,7 @@ def model_of(task: str | None, model: str | None, weights: str | None) -> ModelC
 
 
 def command_line() -> str:
-    """What was typed, for reports; without the credentials that addresses may hold."""
+    """Return the command line for reports, without credentials in addresses."""
     from maximir.storage import redact
 
     return shlex.join(["maximir", *map(redact, sys.argv[1:])])

@@ -1,4 +1,4 @@
-"""`maximir plan-cluster`: hours and money for millions of photographs, before anything is rented."""
+"""`maximir plan-cluster`: estimate hours and cost for millions of photographs before renting machines."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from maximir.cluster import Cluster, Kind, Outcome
 
 WORKERS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
-WIDTH = 100  # of the table, also where there is no terminal
+WIDTH = 100  # of the table when there is no terminal
 
 
 def plan_cluster(
-    images: Annotated[int, typer.Option(min=1, help="How many photographs.")],
+    images: Annotated[int, typer.Option(min=1, help="Number of photographs.")],
     size: Annotated[
         list[str] | None,
         typer.Option(
             metavar="WIDTHxHEIGHT[=SHARE]",
-            help="A size that they have, and how many of them; may be repeated: 6000x4000=70.",
+            help="Size of the photographs, and the share that has it; may be repeated: 6000x4000=70.",
         ),
     ] = None,
     sample: Annotated[
         Path | None,
         typer.Option(
             metavar="REPORT",
-            help="Instead: sizes and seconds as in this report of some of them (`restore --report`).",
+            help="Instead: take sizes and seconds from this report of a sample (`restore --report`).",
         ),
     ] = None,
     task: Task = None,
@@ -40,44 +40,53 @@ def plan_cluster(
     weights: Weights = None,
     seconds_per_megapixel: Annotated[
         float | None,
-        typer.Option(help="What a worker takes, instead of a model to be timed on this machine."),
+        typer.Option(help="Computing speed of a worker, instead of timing a model on this machine."),
     ] = None,
-    workers: Annotated[list[int] | None, typer.Option(min=1, help="How many; may be repeated.")] = None,
-    price: Annotated[float, typer.Option(min=0, help="Of one worker for an hour, in your currency.")] = 0.0,
+    workers: Annotated[
+        list[int] | None, typer.Option(min=1, help="Number of workers; may be repeated.")
+    ] = None,
+    price: Annotated[float, typer.Option(min=0, help="Price of a worker-hour, in your currency.")] = 0.0,
     price_per_gb: Annotated[
-        float, typer.Option(min=0, help="Of one GB read from the store or written to it.")
+        float, typer.Option(min=0, help="Price of a GB read from the store or written to it.")
     ] = 0.0,
     within: Annotated[
-        float | None, typer.Option(metavar="HOURS", help="How many workers do it in that time?")
+        float | None,
+        typer.Option(metavar="HOURS", help="Find the number of workers that finish in this time."),
     ] = None,
     bandwidth: Annotated[
-        str, typer.Option(metavar="SIZE", help="Of the store: bytes a second in each direction, for all.")
+        str,
+        typer.Option(
+            metavar="SIZE", help="Bytes per second of the store, in each direction, for all workers."
+        ),
     ] = "1GB",
     link: Annotated[
-        str, typer.Option(metavar="SIZE", help="Between a worker and the store: bytes a second.")
+        str, typer.Option(metavar="SIZE", help="Bytes per second between a worker and the store.")
     ] = "125MB",
-    latency: Annotated[float, typer.Option(min=0, help="Of the store, in seconds.")] = 0.05,
+    latency: Annotated[
+        float, typer.Option(min=0, help="Seconds of latency per request to the store.")
+    ] = 0.05,
     read: Annotated[
-        str, typer.Option(metavar="SIZE", help="Bytes of a photograph's file for each megapixel.")
+        str, typer.Option(metavar="SIZE", help="Bytes read per megapixel of a photograph.")
     ] = "0.5MB",
     written: Annotated[
-        str, typer.Option(metavar="SIZE", help="Bytes of a result's file for each megapixel.")
+        str, typer.Option(metavar="SIZE", help="Bytes written per megapixel of a result.")
     ] = "1MB",
-    listing: Annotated[float, typer.Option(help="Names a second that the store lists.")] = 5000.0,
-    handing: Annotated[float, typer.Option(min=0, help="Seconds of the driver for each photograph.")] = 0.001,
+    listing: Annotated[float, typer.Option(help="Names per second that the store lists.")] = 5000.0,
+    handing: Annotated[float, typer.Option(min=0, help="Seconds of the driver per photograph.")] = 0.001,
     shards: Annotated[
-        bool, typer.Option("--shards", help="No driver: each worker has its share, as by `--shard i/n`.")
+        bool,
+        typer.Option("--shards", help="No driver: each worker has a fixed share, as with `--shard i/n`."),
     ] = False,
-    start: Annotated[float, typer.Option(min=0, help="Seconds until a worker works.")] = 60.0,
-    losses: Annotated[float, typer.Option(min=0, help="Of workers, for each and hour.")] = 0.01,
-    back: Annotated[float, typer.Option(min=0, help="Seconds until a lost one is replaced.")] = 60.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn: sizes and losses.")] = 0,
+    start: Annotated[float, typer.Option(min=0, help="Seconds until a worker is ready.")] = 60.0,
+    losses: Annotated[float, typer.Option(min=0, help="Expected failures per worker-hour.")] = 0.01,
+    back: Annotated[float, typer.Option(min=0, help="Seconds until a lost worker is replaced.")] = 60.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random sizes and failures.")] = 0,
     device: Device = Options.device,
     precision: Precision = Options.precision,
     view: View = Options.view,
     stages: Stages = None,
 ) -> None:
-    """Foresee hours and cost on a cluster: which number of workers, and what is in the way of more."""
+    """Estimate hours and cost on a cluster: the best number of workers, and what limits more of them."""
     from maximir import cluster as clusters
     from maximir import sizes
 
@@ -106,7 +115,7 @@ def plan_cluster(
         raise UsageError("give --size WIDTHxHEIGHT, once or several times, or --sample REPORT")
     if sample is not None:
         if task or model or weights or seconds_per_megapixel is not None:
-            raise UsageError("a --sample tells the seconds: leave out the model and --seconds-per-megapixel")
+            raise UsageError("--sample gives the seconds: leave out the model and --seconds-per-megapixel")
         kinds = clusters.read_sample(sample)
         told = f"{sample.name}"
     else:
@@ -132,7 +141,7 @@ def plan_cluster(
 
 
 def parse_share(text: str) -> tuple[int, int, float]:
-    """Height, width and share of "6000x4000=70"."""
+    """Parse height, width and share from "6000x4000=70"."""
     from maximir.sizes import parse_pixels
 
     pixels, _, share = text.partition("=")
@@ -190,12 +199,12 @@ def print_plan(
         "worker-hours than the least"
     )
     if (wasted := clusters.first_wasteful(outcomes)) is not None:
-        print(f"from {wasted.workers:,} workers on, half of what they cost is waiting, for {wasted.limit}")
+        print(f"from {wasted.workers:,} workers on, half of the cost is waiting for {wasted.limit}")
     if within is not None:
         enough = clusters.fewest(kinds, images, within * 3600, cluster, seed)
         if enough is None:
             most = f"{clusters.MOST_WORKERS:,}"
-            print(f"up to {most} workers do not do it in {within:g} h: {outcomes[-1].limit} is in the way")
+            print(f"{most} workers are not enough for {within:g} h: the limit is {outcomes[-1].limit}")
         else:
             print(
                 f"within {within:g} h: {enough.workers:,} workers, {in_words(enough.seconds)}"

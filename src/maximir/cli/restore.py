@@ -1,4 +1,4 @@
-"""`maximir restore`: files and folders through a model."""
+"""`maximir restore`: restore files and folders."""
 
 from __future__ import annotations
 
@@ -31,23 +31,21 @@ if TYPE_CHECKING:
     from maximir.batch.plan import Job, Plan
     from maximir.restoring.restorer import Restorer
 
-RESUME = "Go on where a run was stopped: results that are still those of these images and settings stay."
-SHARD = "Only the i-th of n parts, for job arrays; goes on as --resume does."
-LEFT = "List the images that are not restored yet, and exit with 1 if there are any. Restores nothing."
-RAY = "On a Ray cluster: its address, auto, or local for one here. Goes on as --resume does."
-REPORT = "Add a line of JSON for each image to this file: what became of it."
+RESUME = "Continue a stopped run: keep results that belong to the same images and settings."
+SHARD = "Restore only part i of n, for job arrays; implies --resume."
+LEFT = "List images not yet restored, and exit 1 if there are any; restore nothing."
+RAY = "Run on a Ray cluster: its address, auto, or local to start one here. Implies --resume."
+REPORT = "Append one line of JSON per image to this file: the outcome."
 
 
 def restore(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="Images, or folders of images; or addresses: s3://…."),
+        typer.Argument(metavar="INPUT...", help="Images, folders of images, or addresses: s3://…."),
     ],
     output: Annotated[
         str,
-        typer.Option(
-            "--output", "-o", help="Folder or address for the results (or one file, for one image)."
-        ),
+        typer.Option("--output", "-o", help="Folder or address for the results; for one image, a file."),
     ],
     task: Task = None,
     model: Model = None,
@@ -66,10 +64,12 @@ def restore(
     left: Annotated[bool, typer.Option("--left", help=LEFT)] = False,
     ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help=RAY)] = None,
     actors: Annotated[
-        int | None, typer.Option(min=1, help="With --ray: at most so many models (default: all that fit).")
+        int | None, typer.Option(min=1, help="With --ray: maximum number of models (default: all that fit).")
     ] = None,
-    cpus: Annotated[float, typer.Option(min=0, help="With --ray: of a node, for each model.")] = 1,
-    gpus: Annotated[float, typer.Option(min=0, help="With --ray: for each model; 0.5: two share a GPU.")] = 0,
+    cpus: Annotated[float, typer.Option(min=0, help="With --ray: CPUs per model replica.")] = 1,
+    gpus: Annotated[
+        float, typer.Option(min=0, help="With --ray: GPUs per model replica; 0.5: two share one.")
+    ] = 0,
 ) -> None:
     """Restore photographs. Results keep name, format, bit depth, metadata and place in the folder."""
     from maximir.batch.outcome import Report
@@ -82,7 +82,7 @@ def restore(
         raise UsageError("--left restores nothing: leave out --ray and --overwrite")
     planned = plan(inputs, output, shard=shard, shared=ray is not None)
     if planned.to_file and (resume or left):
-        raise UsageError("--resume goes on in a folder; give one as --output")
+        raise UsageError("--resume needs a folder: give one as --output")
     options = Options(device, precision, max_memory, scratch, ensemble, view, stages)
     restorer: Restorer | None = None
     if ray is None:
@@ -144,8 +144,8 @@ def restore(
                 else:
                     failed += 1
                     progress.fail(f"{job.source}: {outcome.error}", work[job])
-    except KeyboardInterrupt:  # typer would end without a word
-        print("maximir: interrupted; results that are complete stay", file=sys.stderr)
+    except KeyboardInterrupt:  # typer would end silently
+        print("maximir: interrupted; complete results are kept", file=sys.stderr)
         raise typer.Exit(130) from None
     before = f"{known} done before, " if known else ""
     took = in_words(time.monotonic() - clock)

@@ -13,33 +13,33 @@ from maximir.restoring.options import Options
 
 def serve(
     host: Annotated[
-        str, typer.Option(help="Address to listen at; but for loopback, only with a token.")
+        str, typer.Option(help="Address to listen on; any address except loopback requires a token.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8000,
     token: Annotated[
         str | None,
         typer.Option(envvar="MAXIMIR_TOKEN", help="Secret that clients must send; safer in the environment."),
     ] = None,
     name: Annotated[
         list[str] | None,
-        typer.Option(metavar="HOST", help="Host name by which a proxy makes it known; may be repeated."),
+        typer.Option(metavar="HOST", help="Host name under which a proxy publishes it; may be repeated."),
     ] = None,
-    queue: Annotated[int, typer.Option(min=1, help="Images at most that wait or are computed.")] = 16,
-    max_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Of an uploaded image.")] = "64MB",
-    max_pixels: Annotated[int, typer.Option(min=1, help="Of an image.")] = 50_000_000,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds that computing an image may take.")] = 900,
-    drain: Annotated[
-        float, typer.Option(min=0, help="Seconds that images in the queue get to end after SIGTERM.")
-    ] = 30,
+    queue: Annotated[int, typer.Option(min=1, help="Maximum number of images in the queue.")] = 16,
+    max_bytes: Annotated[str, typer.Option(metavar="SIZE", help="Maximum size of an upload.")] = "64MB",
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Maximum number of pixels of an image.")
+    ] = 50_000_000,
+    timeout: Annotated[float, typer.Option(min=1, help="Maximum seconds to compute an image.")] = 900,
+    drain: Annotated[float, typer.Option(min=0, help="Seconds to finish queued images after SIGTERM.")] = 30,
     device: Annotated[
         list[str] | None,
-        typer.Option(help="auto, cpu, cuda, cuda:1, … (default: auto); may be repeated: a process for each."),
+        typer.Option(help="auto, cpu, cuda, cuda:1, … (default: auto); may be repeated: one process each."),
     ] = None,
     precision: Precision = Options.precision,
     max_memory: MaxMemory = None,
     scratch: Scratch = None,
 ) -> None:
-    """Restore photographs by HTTP, with a web page (docs/service.md). Ctrl-C or SIGTERM ends it."""
+    """Serve restoration over HTTP, with a web page (docs/service.md). Ctrl-C or SIGTERM stops it."""
     from maximir.service.settings import Settings
     from maximir.sizes import parse_size
 

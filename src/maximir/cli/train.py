@@ -1,4 +1,4 @@
-"""`maximir train`: a recipe carried out."""
+"""`maximir train`: train a model by a recipe."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from maximir.errors import UsageError
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name, or a .toml file.")],
-    out: Annotated[Path, typer.Option(help="The run's folder. An unfinished run there goes on.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder of the run. An unfinished run there continues.")] = Path(
         "run"
     ),
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="Clean photographs: a folder or a .tar shard, also at an address (s3://…); may be repeated."
+            help="Clean photographs: folder or .tar shard, local or at an address (s3://…); may be repeated."
         ),
     ] = None,
     pairs: Annotated[
@@ -29,7 +29,7 @@ def train(
         ),
     ] = None,
     validation: Annotated[
-        list[str] | None, typer.Option(help="Clean images to measure on while training; may be repeated.")
+        list[str] | None, typer.Option(help="Clean images for validation during training; may be repeated.")
     ] = None,
     init: Annotated[
         str | None,
@@ -37,28 +37,31 @@ def train(
     ] = None,
     teacher: Annotated[
         str | None,
-        typer.Option(help="Learn also from what this model makes of the samples: a file, or a model's name."),
+        typer.Option(help="Also learn from this model's outputs for the samples: a file, or a model's name."),
     ] = None,
     stages: Annotated[
-        int | None, typer.Option(min=1, max=3, help="Of the network; of a larger --init, the first ones.")
+        int | None,
+        typer.Option(min=1, max=3, help="Stages of the network; of a larger --init, the first ones."),
     ] = None,
     override: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the recipe (value in TOML)."),
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Do not train: foresee memory, speed and hours on this machine.")
+        bool, typer.Option("--plan", help="Do not train: estimate memory, speed and hours on this machine.")
     ] = False,
     device: Device = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Processes that prepare samples.")] = 0,
-    accumulate: Annotated[int, typer.Option(min=1, help="Parts in which a batch is computed.")] = 1,
+    accumulate: Annotated[
+        int, typer.Option(min=1, help="Split each batch into N parts, computed in turn.")
+    ] = 1,
     recompute: Annotated[
-        bool, typer.Option("--recompute", help="Less memory: compute activations again for the gradients.")
+        bool, typer.Option("--recompute", help="Recompute activations for the gradients, to save memory.")
     ] = False,
     compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
     shard: Annotated[bool, typer.Option("--shard", help="Under torchrun: FSDP2 instead of DDP.")] = False,
-    save_every: Annotated[int, typer.Option(min=1, help="Steps between states to go on from.")] = 250,
-    log_every: Annotated[int, typer.Option(min=1, help="Steps between lines of the log.")] = 50,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between saved states.")] = 250,
+    log_every: Annotated[int, typer.Option(min=1, help="Steps between log lines.")] = 50,
     validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations.")] = 500,
 ) -> None:
     """Train a model by a recipe (docs/training.md). With several processes: torchrun … -m maximir train …"""

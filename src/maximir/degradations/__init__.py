@@ -1,4 +1,4 @@
-"""What spoils a clean photograph, by name. Seeded: the same generator state gives the same damage."""
+"""Degradations of clean photographs, by name. Seeded: the same generator state gives the same damage."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from maximir.pixels import to_unit
 
 @dataclass(frozen=True)
 class Degradation:
-    """A way to spoil a photograph.
+    """A degradation.
 
     Attributes:
         function: clean float32 [H, W, 3] in [0, 1] and a generator → degraded, of the same shape and type.
-            With `needs_depth`, the scene's depth [H, W] comes third.
-        margin: pixels beyond each border that it needs; what it makes of them is worthless.
-        needs_depth: applies to photographs with a depth map only.
+            With `needs_depth`, the third argument is the scene's depth [H, W].
+        margin: pixels needed beyond each border; the result is invalid there.
+        needs_depth: applies only to photographs with a depth map.
     """
 
     function: Callable[..., np.ndarray]
@@ -57,11 +57,11 @@ DEGRADATIONS = {
 def degrade_photograph(
     clean: np.ndarray, name: str, seed: Sequence[int], depth: np.ndarray | None = None
 ) -> np.ndarray:
-    """A whole photograph, uint8 [H, W, 3], through the degradation `name`: float32.
+    """Degrade a whole photograph, uint8 [H, W, 3], by the degradation `name`; return float32.
 
     Args:
-        seed: of everything random.
-        depth: float32 [H, W], for those that need it.
+        seed: of all random choices.
+        depth: float32 [H, W], for degradations that need it.
     """
     m = DEGRADATIONS[name].margin
     padded = np.pad(to_unit(clean), [(m, m), (m, m), (0, 0)], mode="reflect")

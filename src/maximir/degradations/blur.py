@@ -1,4 +1,4 @@
-"""Blur by a shaken or a panned camera, seeded: movements during the exposure, then noise and a file."""
+"""Blur from a shaken or panned camera, seeded: movement during the exposure, then noise and a file."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from maximir.degradations.camera import to_encoded, to_linear
 from maximir.degradations.files import as_file
 
 KERNEL_SIZE = 33  # pixels; a path of 27 still fits when its centre of mass lies near one end
-MARGIN = KERNEL_SIZE // 2  # what a crop needs around it
+MARGIN = KERNEL_SIZE // 2  # pixels that a crop needs around it
 SHORTEST, LONGEST = 2.0, 22.0  # longer side of a path in pixels; splatting and softening add about two
-MOMENTS = 400  # at which the exposure is sampled
+MOMENTS = 400  # samples of the exposure
 
 
 def wander(rng: np.random.Generator, roughness: int) -> np.ndarray:
-    """A smooth random curve over the exposure, [MOMENTS], of about unit deviation.
+    """Draw a smooth random curve over the exposure, [MOMENTS], of about unit deviation.
 
     Args:
-        roughness: how many half-waves, each weaker than the one before.
+        roughness: number of half-waves, each weaker than the one before.
     """
     waves = np.arange(1, roughness + 1)
     time = np.linspace(0, np.pi, MOMENTS)
@@ -29,7 +29,7 @@ def wander(rng: np.random.Generator, roughness: int) -> np.ndarray:
 
 
 def hand_path(rng: np.random.Generator, longest: float = LONGEST) -> np.ndarray:
-    """Where the picture of a point moves on the sensor: complex [MOMENTS], in pixels, mean 0.
+    """Draw the path of a point's image on the sensor: complex [MOMENTS], in pixels, mean 0.
 
     The hand has inertia: heading and speed change smoothly, except for a few jerks that turn the heading
     at once. It is slowest around a jerk and may rest anywhere, which leaves the bright spots of a kernel.
@@ -49,10 +49,10 @@ def hand_path(rng: np.random.Generator, longest: float = LONGEST) -> np.ndarray:
 
 
 def straight_path(rng: np.random.Generator, longest: float = LONGEST, bend: float = 0.15) -> np.ndarray:
-    """As `hand_path`, but nearly straight and of even speed: a camera that pans, or a car that passes.
+    """Draw a nearly straight path of even speed: a camera that pans, or a car that passes.
 
     Args:
-        bend: radians that the heading turns until either end; the deviation of a normal distribution.
+        bend: standard deviation of the turn from the middle to either end, in radians.
     """
     time = np.linspace(-1, 1, MOMENTS)
     heading = rng.uniform(0, 2 * np.pi) + rng.normal(0, bend) * time
@@ -62,10 +62,10 @@ def straight_path(rng: np.random.Generator, longest: float = LONGEST, bend: floa
 
 
 def frames_path(rng: np.random.Generator, longest: float = LONGEST) -> np.ndarray:
-    """7 to 13 frames of a fast video that are averaged, as for the GoPro set (Nah et al. 2017).
+    """Draw the path of 7 to 13 averaged frames of a fast video, as for the GoPro set (Nah et al. 2017).
 
-    In so short a time a hand neither turns back nor trembles: the path is bent, its speed even. A frame is
-    exposed for a part of its time: where that is short, the path is a row of dashes.
+    In so short a time a hand neither turns back nor trembles: the path is bent, its speed even. Each frame is
+    exposed for part of its time; where that is short, the path is a row of dashes.
     """
     frames, open_for = rng.integers(7, 14), rng.uniform(0.2, 1.0)
     path = straight_path(rng, longest, bend=0.5)
@@ -74,9 +74,9 @@ def frames_path(rng: np.random.Generator, longest: float = LONGEST) -> np.ndarra
 
 
 def rasterise(path: np.ndarray, size: int, softness: float) -> np.ndarray:
-    """A path as a kernel: float32 [size, size], non-negative, sum 1, centre of mass in the centre.
+    """Draw a path as a kernel: float32 [size, size], non-negative, sum 1, centre of mass in the centre.
 
-    So coarse structures stay where they are: blur does not tell by how much it also moved a picture.
+    Centring keeps coarse structures in place, since a blurred picture does not tell how far it was shifted.
 
     Args:
         path: complex positions in pixels relative to the centre; mean 0; shrunk if they do not fit.
@@ -99,12 +99,12 @@ def rasterise(path: np.ndarray, size: int, softness: float) -> np.ndarray:
 
 
 def random_softness(rng: np.random.Generator) -> float:
-    """Sigma of lens and sensor in pixels; now and then the picture is a little out of focus, too."""
+    """Draw the sigma of lens and sensor in pixels; occasionally the picture is also slightly out of focus."""
     return float(rng.uniform(0.6, 1.2) if rng.random() < 0.15 else rng.uniform(0.2, 0.6))
 
 
 def convolve(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Periodic convolution of [H, W, 3] with an odd kernel no larger than the image."""
+    """Convolve [H, W, 3] periodically with an odd kernel no larger than the image."""
     h, w = image.shape[:2]
     wide = np.zeros((h, w), np.float32)
     wide[: kernel.shape[0], : kernel.shape[1]] = kernel
@@ -115,7 +115,7 @@ def convolve(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def soft_mask(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """[H, W, 1] in (0, 1): one side of a random line, or the inside of a disc; the border is smooth."""
+    """Draw a mask [H, W, 1] in (0, 1): one side of a random line, or a disc, with a smooth border."""
     h, w = shape
     y, x = np.mgrid[-0.5 : 0.5 : h * 1j, -0.5 : 0.5 : w * 1j] - rng.uniform(-0.3, 0.3, (2, 1, 1))
     angle = rng.uniform(0, 2 * np.pi)
@@ -125,9 +125,9 @@ def soft_mask(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 
 def shake(image: np.ndarray, rng: np.random.Generator, path: np.ndarray, softness: float = 1.0) -> np.ndarray:
-    """Blur along a path, or seldom along two related ones in different parts of the image.
+    """Blur along a path, or rarely along two related paths in different parts of the image.
 
-    A camera that also rolls turns and stretches the path from place to place; so does a moving object.
+    A rolling camera, or a moving object, turns and stretches the path from place to place.
     """
     softness *= random_softness(rng)
     blurred = convolve(image, rasterise(path, KERNEL_SIZE, softness))
@@ -148,18 +148,19 @@ def motion_blur(
     noise: float = 1.0,
     softness: float = 1.0,
 ) -> np.ndarray:
-    """Camera shake, then noise of 0–3 %, then perhaps a file.
+    """Add camera shake, then noise of 0–3 %, then possibly save as a file.
 
-    Some are blurred in linear light as in a camera, the others in encoded values as in the test sets of
-    the field (Levin et al. 2009 and its successors). One image in twenty is sharp: leave such ones alone.
+    Some images are blurred in linear light as in a camera, the others in encoded values as in the field's
+    test sets (Levin et al. 2009 and its successors). One image in twenty stays sharp, so that the network
+    learns to leave such images alone.
 
     Args:
         image: float32 [H, W, 3] in [0, 1], sRGB-encoded, both sides at least `KERNEL_SIZE`. The outer
             `MARGIN` pixels are blurred as if the image were periodic: cut them off.
-        kind: of paths.
-        longest: side of a path, in pixels.
-        linear: the share of images that are blurred in linear light.
-        noise: how much of it, and of the JPEGs among the files, relative to the above.
+        kind: function that draws paths.
+        longest: longest side of a path, in pixels.
+        linear: share of images that are blurred in linear light.
+        noise: amount of noise, and of JPEGs among the files, relative to the above.
         softness: of lens and sensor, relative to `random_softness`.
     """
     if rng.random() < 0.05:

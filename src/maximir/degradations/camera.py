@@ -1,8 +1,8 @@
-"""The noise of real cameras, seeded: photographs are taken back to a raw sensor and developed again.
+"""The noise of real cameras, seeded: photographs are converted to raw sensor data and developed again.
 
-White Gaussian noise is what papers add. A photograph from a camera has noise that depends on brightness,
-is correlated between neighbours and channels by demosaicing, and is bent by white balance, colour matrix
-and tone curve. The way back to raw and the relation of shot to read noise follow Brooks et al.,
+Papers usually add white Gaussian noise. In a photograph from a camera the noise depends on brightness, is
+correlated between neighbours and channels by demosaicing, and is shaped by white balance, colour matrix and
+tone curve. The conversion to raw and the relation of shot to read noise follow Brooks et al.,
 "Unprocessing Images for Learned Raw Denoising", CVPR 2019, sections 3.1–3.3.
 """
 
@@ -13,19 +13,19 @@ from PIL import Image
 
 from maximir.degradations.files import as_file
 
-SHOT_RANGE = (6e-5, 9e-3)  # Brooks: 1e-4 to 1.2e-2; below lie DSLRs at low ISO
-# Camera RGB → linear sRGB: usual off-diagonal entries; each row sums to 1, so that grey stays grey.
+SHOT_RANGE = (6e-5, 9e-3)  # Brooks: 1e-4 to 1.2e-2; DSLRs at low ISO lie below
+# Camera RGB → linear sRGB: usual off-diagonal entries; each row sums to 1, which preserves grey.
 COLOUR_MATRIX = np.array([[0, -0.55, -0.10], [-0.20, 0, -0.35], [0.02, -0.50, 0]])
 COLOUR_SPREAD = 0.15 * (1 - np.eye(3))
 
 
 def to_linear(encoded: np.ndarray) -> np.ndarray:
-    """sRGB-encoded values in [0, 1] → linear light (IEC 61966-2-1)."""
+    """Convert sRGB-encoded values in [0, 1] to linear light (IEC 61966-2-1)."""
     return np.where(encoded <= 0.04045, encoded / 12.92, ((np.maximum(encoded, 0) + 0.055) / 1.055) ** 2.4)
 
 
 def to_encoded(linear: np.ndarray) -> np.ndarray:
-    """Linear light in [0, 1] → sRGB-encoded values, the inverse of `to_linear`."""
+    """Convert linear light in [0, 1] to sRGB-encoded values: the inverse of `to_linear`."""
     bright = 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055
     return np.where(linear <= 0.0031308, linear * 12.92, bright)
 
@@ -36,7 +36,7 @@ def add_contrast(values: np.ndarray, amount: float) -> np.ndarray:
 
 
 def remove_contrast(values: np.ndarray, amount: float) -> np.ndarray:
-    """The inverse of `add_contrast` on [0, 1], for an amount above 0.
+    """Invert `add_contrast` on [0, 1], for an amount above 0.
 
     With x = u + 1/2, the blend is the cubic (1 + a/2) u − 2a u³ + 1/2, and its middle root is a sine.
     """
@@ -46,9 +46,9 @@ def remove_contrast(values: np.ndarray, amount: float) -> np.ndarray:
 
 
 def blur(values: np.ndarray, taps: tuple[float, ...]) -> np.ndarray:
-    """Separable convolution of the first two axes with an odd number of symmetric taps, edges mirrored.
+    """Convolve the first two axes with an odd number of symmetric taps, edges mirrored.
 
-    The mirror leaves out the edge itself, which keeps the two colours of a row of a Bayer sensor in turn.
+    The mirror excludes the edge itself, which preserves the alternating colours of a Bayer row.
     """
     for axis in (0, 1):
         widths = [(len(taps) // 2 if a == axis else 0,) * 2 for a in range(values.ndim)]
@@ -62,7 +62,7 @@ def blur(values: np.ndarray, taps: tuple[float, ...]) -> np.ndarray:
 
 
 def demosaic(raw: np.ndarray, phase: tuple[int, int]) -> np.ndarray:
-    """Bilinear: [H, W] of a Bayer sensor → [H, W, 3]. `phase` is the (row, column) parity of red."""
+    """Demosaic bilinearly: Bayer [H, W] → [H, W, 3]; `phase` is the (row, column) parity of red."""
     y, x = phase
     red, green, blue = np.zeros((3, *raw.shape), np.float32)
     red[y::2, x::2] = raw[y::2, x::2]
@@ -76,7 +76,7 @@ def demosaic(raw: np.ndarray, phase: tuple[int, int]) -> np.ndarray:
 
 
 def mosaic(image: np.ndarray, phase: tuple[int, int]) -> np.ndarray:
-    """[H, W, 3] → [H, W]: what a Bayer sensor sees. `phase` is the (row, column) parity of red."""
+    """Sample [H, W, 3] as a Bayer sensor does: → [H, W]. `phase` is the (row, column) parity of red."""
     y, x = phase
     raw = image[..., 1].copy()
     raw[y::2, x::2] = image[y::2, x::2, 0]
@@ -85,10 +85,10 @@ def mosaic(image: np.ndarray, phase: tuple[int, int]) -> np.ndarray:
 
 
 def sensor_noise(raw: np.ndarray, shot: float, read: float, rng: np.random.Generator) -> np.ndarray:
-    """Poisson shot noise of variance shot · raw plus Gaussian read noise of variance `read`; zero mean.
+    """Draw Poisson shot noise of variance shot · raw plus Gaussian read noise of variance `read`; zero mean.
 
-    White is 1; what noise lifts above it is lost in a full pixel. Below black nothing is lost, since
-    sensors store black well above zero.
+    White is 1: noise above it is lost in a full pixel. Nothing is lost below black, since sensors store black
+    well above zero.
     """
     light = np.maximum(raw, 0)
     photons = rng.poisson(light / shot) * shot - light
@@ -97,7 +97,7 @@ def sensor_noise(raw: np.ndarray, shot: float, read: float, rng: np.random.Gener
 
 
 def chroma_blotches(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Smooth colour stains of 5–16 pixels, [H, W, 3], of unit deviation and without luma."""
+    """Draw smooth colour stains of 5–16 pixels, [H, W, 3], of unit deviation and without luma."""
     cell = rng.uniform(5, 16)
     coarse = [max(4, int(np.ceil(side / cell))) for side in shape]
     grid = rng.standard_normal((*coarse, 3), dtype=np.float32)
@@ -110,7 +110,7 @@ def chroma_blotches(shape: tuple[int, int], rng: np.random.Generator) -> np.ndar
 
 
 def smooth_noise(noise: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What noise reduction in a camera leaves: a little less fine luma noise, softer colour noise."""
+    """Apply a camera's noise reduction: slightly less fine luma noise, softer colour noise."""
     luma = noise.mean(axis=-1, keepdims=True)
     chroma = noise - luma
     side = rng.uniform(0.05, 0.25)
@@ -122,9 +122,9 @@ def smooth_noise(noise: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def camera_noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The photograph as a camera of unknown make would have taken it at an unknown ISO, as a file holds it.
+    """Degrade a photograph as if taken by an unknown camera at an unknown ISO and saved as a file.
 
-    Only the noise passes the mosaic: the picture itself keeps its sharpness.
+    Only the noise passes through the mosaic, so the picture itself keeps its sharpness.
 
     Args:
         image: float32 [H, W, 3] in [0, 1], sRGB-encoded.

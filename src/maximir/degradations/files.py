@@ -1,4 +1,4 @@
-"""What saving as a file does: rounding to 8 bits, JPEG."""
+"""The effects of saving as a file: rounding to 8 bits, JPEG."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def quantise(image: np.ndarray) -> np.ndarray:
 def jpeg(
     image: np.ndarray, quality: int, *, subsample: bool = False, corner: tuple[int, int] = (0, 0)
 ) -> np.ndarray:
-    """Through a JPEG file in memory: float32 [H, W, 3] in and out.
+    """Encode as JPEG in memory and decode: float32 [H, W, 3] in and out.
 
     Args:
-        quality: 1–95 and above, as Pillow counts.
-        subsample: store colour at half the resolution (4:2:0) rather than at the full one (4:4:4).
+        quality: 1–95 and above, on Pillow's scale.
+        subsample: store colour at half resolution (4:2:0) rather than full (4:4:4).
         corner: (row, column) of the image's first pixel within the first block. Crops begin anywhere in a
-            photograph's grid of blocks, 8 or with subsampling 16 pixels wide.
+            photograph's grid of blocks, which are 8 pixels wide, or 16 with subsampling.
     """
     row, column = corner
     framed = np.pad(from_unit(image, UINT8), ((row, 0), (column, 0), (0, 0)), mode="symmetric")
@@ -41,7 +41,7 @@ def as_file(
     jpegs: float = 0.25,
     qualities: tuple[int, int] = (75, 98),
 ) -> np.ndarray:
-    """What a file keeps: 8 bits; a share `jpegs` of the images went through a JPEG of either kind."""
+    """Round to 8 bits as in a file; a share `jpegs` of the images also passes through a JPEG."""
     if rng.random() >= jpegs:
         return quantise(image)
     quality, row, column = (int(n) for n in rng.integers((qualities[0], 0, 0), (qualities[1] + 1, 16, 16)))

@@ -1,7 +1,7 @@
-"""Haze: I = J·t + A·(1 − t) with t = exp(−β·d), on encoded values as in RESIDE and its like.
+"""Haze: I = J·t + A·(1 − t) with t = exp(−β·d), on encoded values as in RESIDE and similar sets.
 
-J is the clean image, A the airlight, d the depth, t the transmission. The depth is measured or, for
-photographs of which none is known, made up: training sees crops, in which depth mostly varies slowly.
+J is the clean image, A the airlight, d the depth, t the transmission. The depth is measured. Without a
+measurement it is synthetic: training sees crops, in which depth mostly varies slowly.
 """
 
 from __future__ import annotations
@@ -11,36 +11,36 @@ from PIL import Image
 
 from maximir.degradations.files import as_file
 
-TRANSMISSION = (0.1, 0.95)  # the range of its mean over an image
-NEAREST = 0.05  # in units of the mean depth: measured depth may hold zeros, where it is unknown
+TRANSMISSION = (0.1, 0.95)  # range of its mean over an image
+NEAREST = 0.05  # in units of the mean depth: measured depth may hold zeros where it is unknown
 
 
 def smooth_field(shape: tuple[int, int], rng: np.random.Generator, cells: int) -> np.ndarray:
-    """Random values of about unit variance on cells × cells knots, interpolated: float32 [H, W]."""
+    """Interpolate random values of about unit variance on cells × cells knots: float32 [H, W]."""
     knots = Image.fromarray(rng.standard_normal((cells, cells), dtype=np.float32))
     return np.asarray(knots.resize(shape[::-1], Image.Resampling.BICUBIC))
 
 
 def ground_depth(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Far at the top, near at the bottom, float32 [H, W]; the crop may show any part of a picture."""
+    """Draw a depth, far at the top and near at the bottom: float32 [H, W], for any part of a picture."""
     height, width = shape
-    part = rng.uniform(0.2, 1)  # of the picture's height that the crop covers
+    part = rng.uniform(0.2, 1)  # share of the picture's height that the crop covers
     tilt = rng.normal(0, 0.15)
     y = np.linspace(0, part, height)[:, None] + rng.uniform(0, 1 - part)
     y = y + tilt * part * np.linspace(-0.5, 0.5, width)
     if rng.random() < 0.5:
         return (1.3 - np.clip(y, 0, 1)).astype(np.float32)
-    # A level ground seen from above it: the distance is inverse to the angle below the horizon. The
-    # limit stands for what rises above the horizon: hills, houses and the sky.
+    # Level ground seen from above: the distance is inverse to the angle below the horizon. The limit stands
+    # for everything above the horizon: hills, houses and the sky.
     below = y - rng.uniform(-0.2, 0.5)
     return (1 / np.maximum(below, rng.uniform(0.08, 0.3))).astype(np.float32)
 
 
 def step_depth(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Few depths, with steps at edges of the image: float32 [H, W] for an image [H, W, 3].
+    """Draw a few depths with steps at edges of the image: float32 [H, W] for an image [H, W, 3].
 
-    Objects differ in brightness; so levels of the blurred brightness pass for objects. The bright ones
-    are often the farthest, as the sky is.
+    Levels of the blurred brightness stand in for objects, which differ in brightness. The bright ones are
+    often the farthest, like the sky.
     """
     height, width = image.shape[:2]
     shrink = int(rng.integers(2, 6))
@@ -57,7 +57,7 @@ def step_depth(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def made_up_depth(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A plausible depth for an outdoor photograph: float32 [H, W], positive, of any unit."""
+    """Draw a plausible depth for an outdoor photograph: float32 [H, W], positive, of any unit."""
     shape = image.shape[:2]
     kind = rng.choice(["constant", "ground", "smooth", "steps", "both"], p=[0.25, 0.35, 0.1, 0.15, 0.15])
     depth = ground_depth(shape, rng) if kind in ("ground", "both") else np.ones(shape, np.float32)
@@ -69,22 +69,22 @@ def made_up_depth(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def scatter(image: np.ndarray, transmission: np.ndarray, airlight: np.ndarray) -> np.ndarray:
-    """J·t + A·(1 − t): image [H, W, 3], transmission [H, W], airlight [3]."""
+    """Return J·t + A·(1 − t): image [H, W, 3], transmission [H, W], airlight [3]."""
     t = transmission[..., None]
     return image * t + airlight * (1 - t)
 
 
 def random_airlight(rng: np.random.Generator) -> np.ndarray:
-    """Mostly a neutral light grey, sometimes a little bluish or yellowish: float32 [3] in [0.7, 1]."""
+    """Draw an airlight, mostly neutral light grey, sometimes bluish or yellowish: float32 [3] in [0.7, 1]."""
     grey = rng.uniform(0.7, 1)
     tint = rng.uniform(-0.05, 0.05) if rng.random() < 0.3 else 0
     return np.clip(grey + tint * np.array([1, 0.3, -1]), 0.7, 1).astype(np.float32)
 
 
 def random_transmission(depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """exp(−β·d), float32 [H, W] for a depth [H, W] in units of its mean: t at that depth is drawn evenly.
+    """Draw exp(−β·d), float32 [H, W], for a depth in units of its mean; t at the mean depth is uniform.
 
-    For RESIDE's indoor scenes it comes to about β = 0.05 to 2.5 in their units; their own are 0.6 to 1.8.
+    For RESIDE's indoor scenes this gives about β = 0.05 to 2.5 in their units; their own are 0.6 to 1.8.
     """
     relative = np.maximum(depth, NEAREST)
     if rng.random() < 0.15:  # real haze is not even
@@ -93,17 +93,17 @@ def random_transmission(depth: np.ndarray, rng: np.random.Generator) -> np.ndarr
 
 
 def haze(image: np.ndarray, rng: np.random.Generator, depth: np.ndarray | None = None) -> np.ndarray:
-    """Haze as a file shows it: float32 [H, W, 3] in [0, 1], sRGB-encoded, in and out.
+    """Add haze and save as a file: float32 [H, W, 3] in [0, 1], sRGB-encoded, in and out.
 
     Args:
         depth: measured, float32 [H, W], in units of the mean of the scene, of which the image may be a crop;
-            made up where there is none.
+            None: synthetic.
     """
     if depth is None:
         depth = made_up_depth(image, rng)
         depth, airlight = depth / depth.mean(), random_airlight(rng)
     else:
-        # Measured depth is that of rooms. There RESIDE's airlight is white, mostly: windows, which are
-        # holes in its depth maps, would become grey patches with another.
+        # Measured depths are of rooms, where RESIDE's airlight is mostly white. With another airlight,
+        # windows, which are holes in its depth maps, would become grey patches.
         airlight = np.ones(3, np.float32) if rng.random() < 0.5 else random_airlight(rng)
     return as_file(scatter(image, random_transmission(depth, rng), airlight), rng)

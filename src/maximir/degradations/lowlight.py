@@ -1,14 +1,13 @@
-"""Darkness: a photograph as a camera would have taken it with too little light.
+"""Darkness: a photograph as if taken with too little light.
 
-In linear light: less exposure, a tone curve, a colour cast, a black level that is off, shot and read
-noise; then encoded and rounded to the few levels that are left. The numbers are fits to three kinds of
-pairs (logarithm of the dark over logarithm of the bright one, noise from differences of neighbours):
-
+In linear light: less exposure, a tone curve, a colour cast, a wrong black level, shot and read noise. The
+result is encoded and rounded to the few remaining levels. The numbers are fits to three kinds of pairs
+(logarithm of the dark image over logarithm of the bright one; noise from differences of neighbours):
 - LOL: dark = a·bright^c on encoded values, a = 0.18 to 0.37, c = 1.5 to 2.1; deviation of the noise
   1 to 2 levels of 255, most in red, least in green, hardly correlated;
 - ELIEI: a = 0.03 to 0.13 and c about 1 in green; red and blue never fall below 4 to 6 levels, which
   looks magenta once brightened; noise of neighbours correlated by about 0.3;
-- FiveK: merely under-exposed and flat or contrasty, with little noise.
+- FiveK: only underexposed and flat or contrasty, with little noise.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Darkness:
-    """Ranges to draw from; light is linear, with 1 = white of the clean image."""
+    """Ranges of random parameters; light is linear, with 1 = white of the clean image."""
 
     exposure: Range  # factors, evenly in the logarithm
     contrast: Range  # exponents
     shot: Range  # variance of the noise per unit of light, evenly in the logarithm
     read: Range  # standard deviation of the noise in the dark
-    black: Range  # light in the dark of red and blue; green has up to a third of it
-    cast: float  # deviation of the logarithm of the gains of red and blue
-    share: float  # of the images
+    black: Range  # light of red and blue in the dark; green has up to a third of it
+    cast: float  # standard deviation of the logarithm of the gains of red and blue
+    share: float  # fraction of the images
 
 
 KINDS = (
@@ -50,7 +49,7 @@ def log_uniform(bounds: Range, rng: np.random.Generator) -> float:
 
 
 def correlated(noise: np.ndarray, side: float) -> np.ndarray:
-    """Unit-variance noise [H, W, 3] → the same variance, neighbours mixed by the weights (side, 1, side)."""
+    """Mix neighbours of noise [H, W, 3] by the weights (side, 1, side), keeping its unit variance."""
     for axis in (0, 1):
         noise = noise + np.float32(side) * (np.roll(noise, 1, axis) + np.roll(noise, -1, axis))
     return noise / np.float32(1 + 2 * side**2)
@@ -59,7 +58,7 @@ def correlated(noise: np.ndarray, side: float) -> np.ndarray:
 def sensor_noise(
     light: np.ndarray, shot: float, read: float, gains: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Shot and read noise for linear light [H, W, 3], both Gaussian; `gains` [3] multiply its deviation."""
+    """Draw Gaussian shot and read noise for linear light [H, W, 3]; `gains` [3] multiply its deviation."""
     noise = rng.standard_normal(light.shape, dtype=np.float32)
     if rng.random() < 0.5:  # demosaicing and the camera's own denoising spread it
         noise = correlated(noise, rng.uniform(0.1, 0.35))
@@ -67,13 +66,13 @@ def sensor_noise(
 
 
 def low_light(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A dark photograph as a file holds it: float32 [H, W, 3] in [0, 1], sRGB-encoded, in and out."""
+    """Darken a photograph and save as a file: float32 [H, W, 3] in [0, 1], sRGB-encoded, in and out."""
     kind = KINDS[rng.choice(len(KINDS), p=SHARES)]
     contrast = rng.uniform(*kind.contrast)
     gains = np.exp(kind.cast * rng.standard_normal(3)).astype(np.float32)
-    gains /= gains[1]  # green stays
+    gains /= gains[1]  # keep green
     black = rng.uniform(*kind.black) * np.array([1, rng.uniform(0, 0.3), rng.uniform(0.7, 1.1)], np.float32)
-    # The exponent is about encoded values, and (x^2.2)^c = (x^c)^2.2: one power does both.
+    # The exponent is for encoded values, and (x^2.2)^c = (x^c)^2.2: one power does both.
     light = np.maximum(image, 0) ** np.float32(GAMMA * contrast)
     light = light * (np.float32(log_uniform(kind.exposure, rng)) * gains) + black.astype(np.float32)
     # White balance amplifies red and blue, and their noise.

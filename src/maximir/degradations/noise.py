@@ -18,17 +18,17 @@ def gaussian_noise(image: np.ndarray, sigma: float, rng: np.random.Generator) ->
 
 
 def gaussian_25(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Sigma 25, the middle of the field's tables."""
+    """Add noise of sigma 25, the middle of the field's tables."""
     return gaussian_noise(image, 25.0, rng)
 
 
 def blind_gaussian(
     image: np.ndarray, rng: np.random.Generator, *, sigma_max: float = 55.0, file_fraction: float = 0.5
 ) -> np.ndarray:
-    """Noise of unknown strength, sigma uniform in [0, sigma_max].
+    """Add noise of unknown strength, sigma uniform in [0, sigma_max].
 
-    The tables of the field use float noise that is not clipped; users have files. A `file_fraction` of
-    the images gets the noise that a file holds: clipped and rounded to 8 bits, a tenth of them as JPEG.
+    The field's tables use unclipped float noise; users have files. A share `file_fraction` of the images gets
+    noise as in a file: clipped and rounded to 8 bits, a tenth of them as JPEG.
     """
     noisy = gaussian_noise(image, rng.uniform(0, sigma_max), rng)
     return as_file(noisy, rng, jpegs=0.1) if rng.random() < file_fraction else noisy

@@ -1,8 +1,8 @@
-"""Drops of water on the lens or on a window pane before it, as in Raindrop (Qian et al. 2018).
+"""Drops of water on the lens or on a window pane in front of it, as in Raindrop (Qian et al. 2018).
 
-A drop is a small wide-angle lens: it shows the whole surroundings upside down, the sky at the bottom and the
-ground at the top. The camera is focused on the scene, so that one circle of confusion blurs all drops and
-what is in them; the picture between them stays sharp. The blur is also why the smallest drops look faint.
+A drop is a small wide-angle lens: it shows the whole surroundings upside down, with the sky at the bottom.
+The camera focuses on the scene, so one circle of confusion blurs all drops and the images in them, while the
+picture between them stays sharp. The blur also makes the smallest drops faint.
 """
 
 from __future__ import annotations
@@ -13,38 +13,38 @@ from PIL import Image, ImageFilter
 from maximir.degradations.files import as_file
 from maximir.pixels import UINT8, from_unit, to_unit
 
-DIAMETERS = (4.0, 60.0)  # pixels, of round ones
-SIDE = 64  # of the picture of the surroundings, in pixels; the largest drops are no larger
+DIAMETERS = (4.0, 60.0)  # pixels, of round drops
+SIDE = 64  # pixels of the picture of the surroundings; the largest drops are no larger
 CLASS = 1.4  # ratio between the sizes of drops that are drawn together
 
 
 def outlines(
     shape: tuple[int, int], rng: np.random.Generator, *, diameter: float, spread: float, coverage: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Drops in random places, as a list of the pixels in them, small drops first.
+    """Place drops at random and list the pixels in them, small drops first.
 
     Args:
         shape: height and width of the canvas, pixels.
-        diameter: the median one, in pixels.
+        diameter: median in pixels.
         spread: standard deviation of the logarithm of the diameters.
-        coverage: share of the pixels in drops, were there no overlap.
+        coverage: share of the pixels in drops if none overlapped.
 
     Returns:
-        The pixels' indices into the flat canvas, in int; down and right, their places in the drop from its
-        middle, 1 at the edge; and the numbers of their drops, in int. All [N]. Where drops overlap, a pixel
-        is listed for each.
+        The pixels' indices into the flat canvas, int; down and right, their positions in the drop relative to
+        its centre, 1 at the edge; and the numbers of their drops, int. All [N]. Where drops overlap, a pixel
+        is listed once per drop.
     """
     height, width = shape
     typical = 0.25 * np.pi * diameter**2 * np.exp(2 * spread**2)  # mean area of log-normal discs
-    reserve = diameter  # drops are cut by the border: their middles may be outside
+    reserve = diameter  # the border cuts drops: their centres may be outside
     n = rng.poisson(coverage * (height + 2 * reserve) * (width + 2 * reserve) / typical)
     radius = 0.5 * np.clip(diameter * np.exp(spread * rng.standard_normal(n)), *DIAMETERS)
     y0 = rng.uniform(-reserve, height + reserve, n)
     x0 = rng.uniform(-reserve, width + reserve, n)
-    # Most are nearly round and lean anyhow; a few run down.
+    # Most are nearly round with any orientation; a few run down.
     runs = rng.random(n) < rng.choice([0, 0.03, 0.1])
     stretch = np.where(runs, rng.uniform(1.5, 3, n), np.exp(np.abs(0.2 * rng.standard_normal(n))))
-    radius /= np.sqrt(stretch)  # the same area in another shape
+    radius /= np.sqrt(stretch)  # keeps the area
     lean = np.where(runs, 0.1, 1.0) * rng.normal(0, 0.8, n)
     waves = np.minimum(np.abs(rng.normal(0, 0.06, (2, n))), 0.15)
     phases = rng.uniform(0, 2 * np.pi, (2, n))
@@ -84,10 +84,10 @@ def outlines(
 
 
 def surroundings(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What a wide-angle lens would see, upright: float32 [SIDE, SIDE, 3] in [0, 1].
+    """Draw the view of a wide-angle lens, upright: float32 [SIDE, SIDE, 3] in [0, 1].
 
-    The image is only what is straight ahead. Above is a light sky, below a ground of dull colour, which a
-    crop does not show: guessed.
+    The image is only the part straight ahead. The light sky above and the ground below are synthetic, since a
+    crop does not show them.
     """
     ahead = Image.fromarray(from_unit(image, UINT8)).resize((12, 12), Image.Resampling.BOX)
     scene = to_unit(np.asarray(ahead.resize((SIDE, SIDE), Image.Resampling.BICUBIC)))
@@ -97,7 +97,7 @@ def surroundings(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     light = max(rng.uniform(0.8, 1.05), float(scene.max()))
     sky = light * (1 + rng.uniform(-0.04, 0.02) * np.array([1, 0.3, -1]))
     y, x = np.meshgrid(*2 * [np.linspace(-1, 1, SIDE)], indexing="ij")
-    # Roofs and trees stand out against the sky: no straight horizon.
+    # Roofs and trees stand out against the sky, so the horizon is not straight.
     skyline = rng.uniform(-0.35, 0.0) + 0.12 * np.sin(x * rng.uniform(2, 6) + rng.uniform(0, 6))
     share = 1 / (1 + np.exp((y - skyline) / rng.uniform(0.04, 0.12)))
     wide = ground + share[..., None] * (sky - ground)
@@ -114,14 +114,14 @@ def water(
     coverage: float,
     blur: float,
 ) -> np.ndarray:
-    """Out-of-focus drops, float32 [H, W, 4]: their light (RGB) times how much they cover, and the latter.
+    """Draw out-of-focus drops, float32 [H, W, 4]: their light (RGB) times their coverage, and the coverage.
 
     Args:
-        image: what is around, float32 [H, W, 3] in [0, 1].
+        image: the scene, float32 [H, W, 3] in [0, 1].
         diameter, spread, coverage: as for `outlines`.
         blur: sigma of the defocus in pixels.
     """
-    frame = int(np.ceil(2 * blur))  # blurred into the picture from outside
+    frame = int(np.ceil(2 * blur))  # reach of the blur into the picture
     height, width = image.shape[0] + 2 * frame, image.shape[1] + 2 * frame
     index, down, right, drop = outlines(
         (height, width), rng, diameter=diameter, spread=spread, coverage=coverage
@@ -130,7 +130,7 @@ def water(
     tilt_y, tilt_x = rng.normal(0, [[0.15], [0.25]], (2, n)).astype(np.float32)
     gain = np.float32(1) + rng.uniform(-0.2, 0.12, n).astype(np.float32)
     share, sag = rng.uniform([[0.55], [0.0]], [[1.0], [0.5]], (2, n)).astype(np.float32)
-    # Upside down, and the wider the further from the middle; the top rim bends in hardly any light.
+    # Upside down, and wider with the distance from the centre; the top rim refracts hardly any light.
     squared = down**2 + right**2
     bend = 0.6 + 0.4 * squared
     y, x = (
@@ -139,20 +139,20 @@ def water(
     )
     rim = np.clip(0.4 - 1.2 * down, 0, 1) * squared**2
     shade = gain[drop] * (1 - np.float32(rng.uniform(0.1, 0.7)) * rim)
-    # Thin water hardly bends: the scene shines through. It sags, so that the lower half is thicker.
+    # Thin water hardly refracts: the scene shines through. Water sags, so the lower half is thicker.
     cover = np.clip(share[drop] * (1 + sag[drop] * down), 0, 1)[:, None]
     light = surroundings(image, rng).reshape(-1, 3)[y * SIDE + x] * shade[:, None]
 
     canvas = np.zeros((height * width, 4), np.float32)
     canvas[index] = np.concatenate([np.minimum(light, 1) * cover, cover], axis=1)
-    # 8 bits are enough of something blurred, and Pillow is several times as fast as anything here.
+    # 8 bits are enough for a blurred image, and Pillow is several times as fast as NumPy here.
     sharp = Image.fromarray(from_unit(canvas, UINT8).reshape(height, width, 4), "RGBA")
     soft = np.asarray(sharp.filter(ImageFilter.GaussianBlur(blur)))
     return to_unit(soft[frame : height - frame, frame : width - frame])
 
 
 def veil(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A thin film of water between the drops: a little soft, a little less contrast."""
+    """Add a thin film of water between the drops: slightly soft, with slightly less contrast."""
     picture = Image.fromarray(from_unit(image, UINT8))
     soft = to_unit(np.asarray(picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 2.0)))))
     blended = image + np.float32(rng.uniform(0.1, 0.7)) * (soft - image)
@@ -161,7 +161,7 @@ def veil(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def raindrops(image: np.ndarray, rng: np.random.Generator, *, veil_fraction: float = 0.25) -> np.ndarray:
-    """Drops on the lens as a file shows them: float32 [H, W, 3] in [0, 1], sRGB-encoded, in and out.
+    """Add drops on the lens and save as a file: float32 [H, W, 3] in [0, 1], sRGB-encoded, in and out.
 
     Args:
         image: upright, since drops show the sky at the bottom.
@@ -174,7 +174,7 @@ def raindrops(image: np.ndarray, rng: np.random.Generator, *, veil_fraction: flo
         diameter=diameter,
         spread=rng.uniform(0.2, 0.5),
         coverage=np.exp(rng.uniform(np.log(0.03), np.log(0.45))),
-        # Near panes and wide apertures: larger drops, and softer ones.
+        # Close panes and wide apertures make drops larger and softer.
         blur=float(np.clip(0.15 * diameter * np.exp(rng.normal(0, 0.3)), 0.8, 3.0)),
     )
     wet = veil(image, rng) if rng.random() < veil_fraction else image

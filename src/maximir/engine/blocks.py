@@ -252,7 +252,7 @@ def shortcut_block(run: Pass, block: ShortcutBlock, size: int, *sources: Source)
 def residual_layer(
     run: Pass, layer: nn.Module, x: Tensor, into: Tensor | None, shortcut: Tensor | None
 ) -> Tensor:
-    """A layer of a group; with a shortcut, the last one, whose result is a feature map."""
+    """Run a layer of a group; the last one gets the long shortcut, and its result is a feature map."""
     if isinstance(layer, ConvChannelAttention | DenseChannelAttention) and knows_all(layer):
         return channel_attention(run, layer, x, into, shortcut)
     if isinstance(layer, MultiAxisGatedMlp) and knows_all(layer):
@@ -282,7 +282,7 @@ def add(run: Pass, x: Tensor, y: Tensor, *, feature: bool = True) -> Tensor:
 
 
 def convolved(conv: Conv, image: Tensor) -> Source:
-    """The convolution of an image, as a source."""
+    """Return the convolution of an image as a source."""
     return Convolved(conv, image) if knows(conv) else Map(conv(image))
 
 

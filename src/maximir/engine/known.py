@@ -24,7 +24,7 @@ FORWARDS: dict[type[nn.Module], Callable[..., Any]] = {
 
 
 def knows(*modules: nn.Module) -> bool:
-    """True if a plan may stand for these modules; else log the first that is in the way, once.
+    """Return True if a plan may stand for these modules; else log the first obstacle, once.
 
     Subclasses, modules with hooks or a forward of their own, and active dropout are called plainly.
     """
@@ -36,7 +36,7 @@ def knows(*modules: nn.Module) -> bool:
 
 
 def knows_all(module: nn.Module) -> bool:
-    """True if a plan may stand for this module and everything in it."""
+    """Return True if a plan may stand for this module and everything in it."""
     return knows(*module.modules())
 
 

@@ -1,4 +1,4 @@
-"""What this machine has: free memory, also within a container, and folders for scratch files."""
+"""Resources of this machine: free memory, also within a container, and folders for scratch files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def scratch_folder(chosen: Path | None, size: int = 0) -> Path:
-    """The folder for scratch files: `chosen`, or the system's, if that is on a disk.
+    """Return the folder for scratch files: `chosen`, or the system's, if that is on a disk.
 
     Raises:
         MaximirError: it is missing, not writable, in memory itself, or has no room for `size` bytes.
@@ -46,7 +46,7 @@ def scratch_folder(chosen: Path | None, size: int = 0) -> Path:
 
 
 def in_memory(folder: Path) -> bool:
-    """Whether files there are in memory (tmpfs), as in some systems' /tmp."""
+    """Return True if files there are in memory (tmpfs), as in some systems' /tmp."""
     place = folder.resolve()
     mounts = [m for m in psutil.disk_partitions(all=True) if place.is_relative_to(m.mountpoint)]
     return bool(mounts) and max(mounts, key=lambda m: len(m.mountpoint)).fstype in ("tmpfs", "ramfs")
@@ -58,7 +58,7 @@ def resident() -> int:
 
 
 def available() -> int:
-    """Bytes that this process can still take: of the machine, or of the fullest control group it is in."""
+    """Return the bytes that this process can still take: those free on the machine or in its fullest group."""
     return max(0, min([psutil.virtual_memory().available, *map(room, control_groups())]))
 
 
@@ -79,7 +79,7 @@ class ControlGroup(NamedTuple):
 
 
 def room(group: ControlGroup) -> float:
-    """Bytes left in a group; infinite where it has no limit."""
+    """Return the bytes left in a group; infinity if it has no limit."""
     least = math.inf
     with contextlib.suppress(OSError, ValueError):  # the root group has no such files
         stat = dict(line.split() for line in read(group.folder / "memory.stat").splitlines())
@@ -91,7 +91,7 @@ def room(group: ControlGroup) -> float:
 
 
 def control_groups() -> Iterator[ControlGroup]:
-    """The process's control groups (Linux), each with all groups above it: every one's limit holds."""
+    """Yield the process's control groups (Linux) and those above them: each one's limit applies."""
     with contextlib.suppress(OSError):
         for line in read(OWN_GROUPS).splitlines():
             _, controllers, path = line.split(":", 2)

@@ -1,4 +1,4 @@
-"""Where feature maps live: in memory, and beyond a limit in memory-mapped scratch files."""
+"""Storage of feature maps: in memory, and beyond a limit in memory-mapped scratch files."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ PIECE = 1 << 20  # written at a time
 
 @dataclass(eq=False)
 class Place:
-    """Where a map is.
+    """The storage of one map.
 
     Attributes:
         buffer: all of it, in one range of addresses.
         resident: bytes in memory; the others, which follow, are in `file`.
-        rests: will not be needed for a while, see `MapStore.rest`.
+        rests: the map is not needed for a while, see `MapStore.rest`.
     """
 
     buffer: mmap.mmap
@@ -48,7 +48,7 @@ class Place:
 
 
 class MapStore:
-    """Makes feature maps, and counts them.
+    """Make feature maps, and count them.
 
     Within `reuse`, the memory of a map that is gone serves the next one of its size: fresh pages cost more
     time than most sweeps. It goes back to the system before it would raise the peak.
@@ -75,7 +75,7 @@ class MapStore:
         self._places: dict[int, Place] = {}  # by address; those that rest longest first
 
     def new(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-        """An uninitialised map.
+        """Return an uninitialised map.
 
         Raises:
             MaximirError: the scratch folder is full or cannot be written to.
@@ -96,7 +96,7 @@ class MapStore:
         return torch.from_numpy(view).view(dtype).view(*shape)
 
     def rest(self, x: Tensor) -> None:
-        """This map has to wait: it goes to a scratch file when others need its memory."""
+        """Mark a map that waits: it goes to a scratch file when others need its memory."""
         address = x.untyped_storage().data_ptr()
         if self.memory is not None and (place := self._places.pop(address, None)):
             place.rests = True
@@ -104,7 +104,7 @@ class MapStore:
 
     @contextlib.contextmanager
     def reuse(self) -> Iterator[None]:
-        """For one pass over an image: afterwards no memory waits to be used again."""
+        """Reuse the memory of maps during one pass over an image; release it afterwards."""
         self._reusing = True
         try:
             yield
@@ -136,7 +136,7 @@ class MapStore:
             self._spare.append(place.buffer)
 
     def _room_for(self, size: int) -> int:
-        """Bytes of a new map that go into memory: all, or as many pages as there is room for."""
+        """Return the bytes of a new map that go into memory: all, or as many pages as there is room for."""
         if self.memory is None:
             return size
         for place in list(self._places.values()):
@@ -160,7 +160,7 @@ class MapStore:
             self._spare.pop(0)
 
     def _scratch(self, size: int, resident: int) -> Place:
-        """A new map that ends in a file."""
+        """Make a map that ends in a file."""
         with self._explained(size - resident):
             file = scratch_file(self.scratch, resident, size)
             if not DIVIDED:
@@ -172,7 +172,7 @@ class MapStore:
         return place
 
     def _evict(self, place: Place) -> None:
-        """What is in memory goes to the file."""
+        """Move the part in memory to the file."""
         with self._explained(place.resident):
             if place.file is None:
                 place.file = scratch_file(self.scratch, 0, place.resident)
@@ -205,7 +205,7 @@ def anonymous(size: int) -> mmap.mmap:
 
 
 def scratch_file(folder: Path | None, start: int, stop: int) -> IO[bytes]:
-    """A file without a name, which cannot be left behind, and room on the disk for these bytes of it."""
+    """Make a file without a name, which cannot be left behind, with room on the disk for these bytes."""
     file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 # the map keeps it
     try:
         allocate(file, start, stop)
@@ -216,7 +216,7 @@ def scratch_file(folder: Path | None, start: int, stop: int) -> IO[bytes]:
 
 
 def allocate(file: IO[bytes], start: int, stop: int) -> None:
-    """Room on the disk for these bytes of a file: a full disk is noticed here, not in a sweep."""
+    """Reserve room on the disk for these bytes of a file: a full disk is noticed here, not in a sweep."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), start, stop - start)
         return
@@ -235,9 +235,9 @@ def system_mmap() -> ctypes._NamedFuncPointer:
 
 
 def map_file(place: Place, start: int, stop: int) -> None:
-    """Put these bytes of the file, at a page's begin, where they are in the map, in place of its memory.
+    """Map these bytes of the file, from the start of a page, over the memory of the map.
 
-    They belong to the buffer as before: whoever unmaps that unmaps them.
+    They belong to the buffer as before: unmapping it unmaps them.
     """
     assert place.file is not None
     address = np.frombuffer(place.buffer, np.uint8).ctypes.data + start

@@ -43,7 +43,7 @@ class CrossWeights(Structure):
 
 
 def fits(run: Pass, module: nn.Module, *maps: Tensor, dtype: torch.dtype | None = None) -> bool:
-    """True if the kernels can compute this block for these maps.
+    """Return True if the kernels can compute this block for these maps.
 
     Args:
         dtype: type of the maps; None: that of feature maps.

@@ -80,7 +80,7 @@ def run_stages(run: Pass, model: Maxim, images: list[Tensor]) -> list[list[Tenso
 def run_stage(
     run: Pass, stage: Stage, images: Sequence[Tensor], previous: StageFeatures | None
 ) -> tuple[list[Tensor], StageFeatures | None]:
-    """The plan of `Stage.forward`. Takes the previous features from their lists as it needs them."""
+    """Run `Stage.forward` by its plan. Takes the previous features from their lists as it needs them."""
     features: list[Tensor] = []
     for level, (conv, image) in enumerate(zip(stage.input_convs, images, strict=True)):
         if previous is None:
@@ -141,5 +141,5 @@ def run_stage(
 
 
 def fused(fusion: MultiScaleFusion, by_level: Sequence[Tensor]) -> Source:
-    """The fusion of the maps of all levels, as a source."""
+    """Return the fusion of the maps of all levels as a source."""
     return Fused(fusion, by_level) if knows_all(fusion) else Map(fusion(by_level))

@@ -1,7 +1,7 @@
-"""Where bfloat16 pays: decided by what the processor or the GPU says that it has, never by a stopwatch.
+"""Choice of precision: bfloat16 where the processor or the GPU has instructions that make it faster.
 
 bf16 means bfloat16 products with float32 sums (`docs/performance.md`). A processor without instructions for
-it can do it all the same, many times slower than float32.
+it emulates them, many times slower than float32.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import torch
 
-CPUINFO = Path("/proc/cpuinfo")  # Linux; elsewhere nothing is known, and float32 is never wrong
-FASTER = {  # vendor: which of its instructions make bf16 faster than fp32
+CPUINFO = Path("/proc/cpuinfo")  # Linux; elsewhere nothing is known, and float32 is the safe choice
+FASTER = {  # vendor: the instructions that make bf16 faster than fp32
     "AuthenticAMD": "avx512_bf16",
     "GenuineIntel": "amx_bf16",  # with avx512_bf16 alone bf16 took 5.6 s instead of 3.9
 }
@@ -25,7 +25,7 @@ EMULATED = (
 
 
 class Processor(NamedTuple):
-    """What the system says of its first processor; nothing where it says nothing."""
+    """The first processor as the system describes it; empty if it does not."""
 
     vendor: str = ""
     flags: frozenset[str] = frozenset()
@@ -40,7 +40,7 @@ def processor() -> Processor:
 
 
 def parse(text: str) -> Processor:
-    """Of the text of `/proc/cpuinfo`, whose lines are "flags : fpu vme …"."""
+    """Parse the text of `/proc/cpuinfo`, whose lines are "flags : fpu vme …"."""
     lines = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
     facts = {name.strip(): value.strip() for name, _, value in lines}
     flags = facts.get("flags") or facts.get("Features") or ""  # as ARM calls them
@@ -48,7 +48,7 @@ def parse(text: str) -> Processor:
 
 
 def bf16_is_faster(device: torch.device) -> bool:
-    """Whether this device is known to be faster in bf16 than in fp32."""
+    """Return True if this device is known to be faster in bf16 than in fp32."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -57,7 +57,7 @@ def bf16_is_faster(device: torch.device) -> bool:
 
 
 def bf16_is_emulated(device: torch.device) -> bool:
-    """Whether this device is known to have no instructions for bfloat16."""
+    """Return True if this device is known to have no instructions for bfloat16."""
     if device.type == "cuda":
         return not bf16_is_faster(device)
     flags = processor().flags

@@ -32,7 +32,7 @@ STRIP_BYTES = 4 << 20  # of a feature map, in one strip: small enough for a proc
 
 @dataclass
 class Streaming:
-    """How images go through the network in strips.
+    """Settings of passes in strips.
 
     Attributes:
         strip_bytes: size of a strip of a feature map.

@@ -1,4 +1,4 @@
-"""Is A better than B? Paired differences, image by image, with a confidence interval."""
+"""Compare two evaluations: paired differences, image by image, with a confidence interval."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from maximir.errors import MaximirError, UsageError
 from maximir.evaluation.scores import Score
 
 LEVEL = 0.95
-SAME = 0.001  # dB: noise is the same on all machines but for the last bits
+SAME = 0.001  # dB: noise differs between machines in the last bits only
 
 
 @dataclass(frozen=True)
 class Difference:
-    """B - A of one figure, over the images that both have.
+    """Differences B - A of one figure, over the images in both evaluations.
 
     Attributes:
         figure: "psnr" or "ssim".
-        a, b: means over the images that have this figure, finite, in both; None: there is no such image.
-        mean: of the differences, over the originals: images of one original (ten hazes of a scene) are not
-            independent, and count as one with their mean.
-        low, high: its `LEVEL` confidence interval by Student's t; None: there is but one original.
-        better, worse: images where B is above or below A, also those that one of them reproduces exactly.
-        originals: how many.
-        uncounted: images that are in no mean: PSNR is infinite in A or B, or too small for SSIM.
+        a, b: means over the images whose figure is finite in both; None: there is no such image.
+        mean: of the differences, over originals. Images of one original (ten hazes of a scene) are not
+            independent, so they count once, with their mean.
+        low, high: its `LEVEL` confidence interval by Student's t; None: there is only one original.
+        better, worse: images where B is above or below A, including those reproduced exactly by one of them.
+        originals: number of originals.
+        uncounted: images in no mean: PSNR is infinite in A or B, or the image is too small for SSIM.
     """
 
     figure: str
@@ -44,12 +44,12 @@ class Difference:
     @property
     def verdict(self) -> str:
         if self.mean is None:
-            return "no image has a finite one"
+            return "no image has a finite value"
         if self.low is None or self.high is None:
-            return "one original tells nothing"
+            return "one original is not enough"
         if self.low > 0:
             return "B is better"
-        return "A is better" if self.high < 0 else "no difference that is certain"
+        return "A is better" if self.high < 0 else "no significant difference"
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Comparison:
     """Two evaluations of the same images.
 
     Attributes:
-        pairs: (A's score, B's score) of each image that both have, B's greatest loss first.
-        only: how many images A alone and B alone has.
+        pairs: (A's score, B's score) of each image in both, B's largest loss first.
+        only: numbers of images only in A and only in B.
     """
 
     pairs: tuple[tuple[Score, Score], ...]
@@ -67,15 +67,15 @@ class Comparison:
 
 
 def compare(a: Sequence[Score], b: Sequence[Score]) -> Comparison:
-    """Pair the scores by name.
+    """Compare scores paired by name.
 
     Raises:
-        MaximirError: they have no image in common; an image is of another original, or its input is another.
+        MaximirError: there is no common image, or an image has different originals or inputs.
     """
     ours, theirs = ({score.name: score for score in scores} for scores in (a, b))
     names = [name for name in ours if name in theirs]
     if not names:
-        raise MaximirError("the two have no image in common")
+        raise MaximirError("the two evaluations have no image in common")
     pairs = [(ours[name], theirs[name]) for name in names]
     for one, other in pairs:
         if (one.width, one.height) != (other.width, other.height):
@@ -91,12 +91,12 @@ def compare(a: Sequence[Score], b: Sequence[Score]) -> Comparison:
 
 
 def differ(a: float | None, b: float | None) -> bool:
-    """Whether two inputs, measured in the same way, cannot be the same. None: there was no input."""
+    """Return True if two inputs measured in the same way cannot be the same; None: there was no input."""
     return a is not None and b is not None and not math.isclose(a, b, abs_tol=SAME)
 
 
 def difference(pair: tuple[Score, Score], figure: str) -> float:
-    """B - A; 0 where both are inf, or have no such figure."""
+    """Return B - A; 0 where both are inf or a figure is missing."""
     a, b = (getattr(score, figure) for score in pair)
     return 0.0 if a == b or None in (a, b) else float(b - a)
 
@@ -132,7 +132,7 @@ def average(values: Sequence[float]) -> float | None:
 
 
 def half_width(values: Sequence[float]) -> float | None:
-    """Of the confidence interval of their mean; None for a single value, or none."""
+    """Return half the confidence interval of the mean; None for fewer than two values."""
     n = len(values)
     if n < 2:
         return None

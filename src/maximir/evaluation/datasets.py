@@ -1,8 +1,8 @@
-"""What `maximir evaluate --data DIR` scores: which image below a folder is the original of which.
+"""Find the images that `maximir evaluate --data DIR` scores, and match them with their originals.
 
-Images are told by their names alone, by the rules of `layouts`; nothing is decoded. Every image below DIR is
-in a case, or listed with the reason why not, or counted as no part of the layout, as what a dataset has
-besides (`blur_gamma`) and all that is in a folder `train` below DIR.
+Images are matched by name alone, by the rules of `layouts`; nothing is decoded. Every image below DIR is in
+a case, listed with the reason why not, or counted as ignored: additional files of a dataset (`blur_gamma`),
+and everything in a folder `train` below DIR.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ SUFFIXES = {*images.WRITABLE, *images.NOT_WRITABLE}
 BLOCKS = ".mat"
 SIDD_BLOCKS = re.compile(r"Validation(Noisy|Gt)BlocksSrgb\.mat", re.IGNORECASE)
 TEST_LIST = "RealBlur_{}_test_list.txt"
-SPOILT = "its input is left out"  # a target, which is no image that is left out besides
-TRAINING = {"train", "our485"}  # folders of images for training; the second is LOL's
+SPOILT = "its input is left out"  # of a target, which is not counted as another image left out
+TRAINING = {"train", "our485"}  # folders of training images; the second is LOL's
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Source:
 
     Attributes:
         path: an image file, or a `.mat` file of SIDD's.
-        block: which of the `.mat` file's blocks, from 0, counted through all of its images.
+        block: index of a block in the `.mat` file, counted through all its images.
     """
 
     path: Path
@@ -48,10 +48,10 @@ class Source:
         return str(self.path) if self.block is None else f"{self.path}:{self.block}"
 
     def load(self) -> np.ndarray:
-        """The pixels, uint8 or uint16 [H, W, 3], upright; of a grey image three equal channels; no alpha.
+        """Read the pixels: uint8 or uint16 [H, W, 3], upright, without alpha; grey as three equal channels.
 
         Raises:
-            MaximirError: it cannot be read.
+            MaximirError: the image cannot be read.
         """
         if self.block is not None:
             blocks = read_blocks(self.path)
@@ -67,10 +67,10 @@ class Case:
     """A degraded image and its original, to be scored.
 
     Attributes:
-        name: the input's path below DIR without suffix, `/` between folders. No other case has it.
-        set: the part of the data with a result of its own; "" if there is but one.
+        name: the input's path below DIR, `/`-separated and without suffix; unique.
+        set: the part of the data that gets its own result; "" if there is only one.
         input: None in a set of clean images, which the caller degrades.
-        crop: a target larger than the input is cropped to its centre.
+        crop: crop a target larger than the input to its centre.
     """
 
     name: str
@@ -82,15 +82,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Found:
-    """What there is to score.
+    """The images to score.
 
     Attributes:
         cases: in the order of their paths.
-        left_out: (path below DIR, why) of images that should be in a case, and are not: an input, or a target
-            that has none.
-        beside: the same of what belongs to an image that is in `left_out`, and is none more.
-        ignored: how many images are no part of the layout.
-        notes: what a reader of the scores must know.
+        left_out: (path below DIR, reason) of images that should be in a case but are not: an input, or a
+            target without an input.
+        beside: the same for targets whose input is in `left_out`, so that no image is counted twice.
+        ignored: number of images that are not part of the layout.
+        notes: warnings for readers of the scores.
     """
 
     layout: Layout
@@ -102,26 +102,26 @@ class Found:
 
 
 def find_cases(root: Path, layout: str | None = None, only: Sequence[str] = ()) -> Found:
-    """The images to score below a folder.
+    """Find the images to score below a folder.
 
     Args:
         root: DIR.
-        layout: the name of one; None: the one that fits.
-        only: patterns as of a shell; kept are cases whose name or scene, or the last part of it, matches one.
-            The scene is what input and target have in common: of `1400_light_input` it is `1400`.
+        layout: name of a layout; None: the one that fits.
+        only: shell patterns; keep cases whose name or scene, or its last part, matches one. The scene is the
+            common part of input and target: `1400` for `1400_light_input`.
 
     Raises:
-        MaximirError: the folder is missing, unreadable or holds no images; no layout fits, or several do;
-            nothing matches `only`; a `.mat` file is damaged, or SciPy is not there to read it.
-        UsageError: there is no layout of that name.
+        MaximirError: the folder is missing, unreadable or without images; no layout fits, or several do;
+            nothing matches `only`; a `.mat` file is damaged, or SciPy is missing.
+        UsageError: unknown layout.
     """
     if layout is not None and layout not in BY_NAME:
-        raise UsageError(f"--layout {layout}: there is no such layout; there are {', '.join(BY_NAME)}")
+        raise UsageError(f"--layout {layout}: unknown layout; choose one of {', '.join(BY_NAME)}")
     everything = list_images(root)
     files = [file for file in everything if TRAINING.isdisjoint(file.lower().split("/")[:-1])]
     if not files:
-        instead = " but those for training; to score these, name their folder" if everything else ""
-        raise MaximirError(f"{root}: no images in it{instead}")
+        instead = " except training images; to score these, name their folder" if everything else ""
+        raise MaximirError(f"{root}: contains no images{instead}")
     matched = recognise(root, files) if layout is None else match(BY_NAME[layout], files, above(root))
     problems = dict(matched.problems)
     pairs, notes = for_testing(root, matched, problems)
@@ -132,7 +132,7 @@ def find_cases(root: Path, layout: str | None = None, only: Sequence[str] = ()) 
         raise MaximirError(f"{root}: nothing to score by {wanted}{first}")
     kept = [case for case, scene in cases if not only or fits((case.name, scene), only)]
     if not kept:
-        raise MaximirError(f"{root}: nothing in it is called {' or '.join(only)}")
+        raise MaximirError(f"{root}: no image matches {' or '.join(only)}")
     if len({case.set for case in kept}) == 1:
         kept = [replace(case, set="") for case in kept]
     known = {file for pair in pairs for file in (pair.input, pair.target)} | problems.keys()
@@ -145,7 +145,7 @@ def find_cases(root: Path, layout: str | None = None, only: Sequence[str] = ()) 
 
 
 def list_images(root: Path) -> list[str]:
-    """The paths of images below a folder, `/` between folders, sorted; links to folders are followed.
+    """Return the paths of images below a folder, `/`-separated and sorted; follows links to folders.
 
     Raises:
         MaximirError: the folder is missing, or it or one below cannot be read.
@@ -162,7 +162,7 @@ def list_images(root: Path) -> list[str]:
         found += [
             name if below == "." else f"{below}/{name}"
             for name in names
-            if not name.startswith(".")  # such as what macOS leaves beside each file
+            if not name.startswith(".")  # e.g. macOS' files beside each file
             and (os.path.splitext(name)[1].lower() in SUFFIXES or SIDD_BLOCKS.fullmatch(name))
         ]
     return sorted(found)
@@ -170,10 +170,10 @@ def list_images(root: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Pair:
-    """An input and its one target, paths below DIR. In a clean set both are the same.
+    """An input and its target, as paths below DIR; both are the same in a clean set.
 
     Attributes:
-        scene: what they have in common.
+        scene: the common part of their names.
         set: the part of the data, or "".
     """
 
@@ -185,11 +185,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Matched:
-    """The images below DIR as a layout sees them.
+    """The images below DIR, matched by a layout.
 
     Attributes:
-        problems: file -> why it is in no pair.
-        inputs: all that look like inputs.
+        problems: file -> reason why it is in no pair.
+        inputs: all files that match as inputs.
     """
 
     layout: Layout
@@ -198,11 +198,11 @@ class Matched:
     inputs: set[str]
 
 
-Key = tuple[str, ...]  # a rule's number, and what its common groups read: the same for input and target
+Key = tuple[str, ...]  # a rule's number and the text of its common groups, equal for input and target
 
 
 def match(layout: Layout, files: Sequence[str], names_above: str) -> Matched:
-    """Pairs by the layout's rules.
+    """Pair inputs and targets by the layout's rules.
 
     Args:
         names_above: see `above`.
@@ -226,7 +226,7 @@ def match(layout: Layout, files: Sequence[str], names_above: str) -> Matched:
 
     pairs: list[Pair] = []
     problems: dict[str, str] = {}
-    spoilt: set[str] = set()  # targets of inputs that are left out
+    spoilt: set[str] = set()  # targets whose inputs are left out
     namesakes = Counter(map(stem, inputs))
     for file, keys in inputs.items():
         key, owners = owners_of(keys, targets, layout.shared)
@@ -249,10 +249,10 @@ def match(layout: Layout, files: Sequence[str], names_above: str) -> Matched:
 
 
 def owners_of(keys: list[Key], targets: dict[Key, list[str]], shared: bool) -> tuple[Key, list[str]]:
-    """The first of an input's keys that leads to targets, and all targets that its keys lead to.
+    """Return the first of an input's keys that matches targets, and all targets that its keys match.
 
     Args:
-        shared: as of `Layout`; the names are shortened at each `_` until they lead to a target.
+        shared: as in `Layout`; names are shortened at each `_` until they match a target.
     """
     while keys:
         if leading := [key for key in keys if key in targets]:
@@ -266,14 +266,14 @@ def owners_of(keys: list[Key], targets: dict[Key, list[str]], shared: bool) -> t
 
 
 def recognise(root: Path, files: Sequence[str]) -> Matched:
-    """The images as the one layout sees them that fits.
+    """Match the images by the only layout that fits.
 
     Raises:
-        MaximirError: none does, or several.
+        MaximirError: no layout fits, or several do.
     """
     fitting: list[Matched] = []
     inputs: set[str] = set()
-    known: set[str] = set()  # those of the layouts that fit
+    known: set[str] = set()  # inputs of the layouts that fit
     for layout in LAYOUTS:
         if layout is not CLEAN:
             matched = match(layout, files, above(root))
@@ -284,11 +284,11 @@ def recognise(root: Path, files: Sequence[str]) -> Matched:
     if len(fitting) > 1:
         counts = ", ".join(f"{one.layout.name}: {len(one.pairs)}" for one in fitting)
         raise MaximirError(
-            f"{root}: holds pairs by several layouts ({counts}); say --layout NAME, or give a folder of one"
+            f"{root}: holds pairs by several layouts ({counts}); add --layout NAME, or give a folder of one"
         )
     if fitting:
         return fitting[0]
-    advice = f"Name pairs input/NAME and target/NAME, or say what they are: --layout {'|'.join(BY_NAME)}"
+    advice = f"Name pairs input/NAME and target/NAME, or give their layout: --layout {'|'.join(BY_NAME)}"
     if inputs:
         raise MaximirError(f"{root}: {min(inputs)} looks like an input, but none has a target. {advice}")
     folders: dict[str, set[str]] = {}
@@ -305,12 +305,12 @@ def recognise(root: Path, files: Sequence[str]) -> Matched:
 
 
 def above(root: Path) -> str:
-    """The names of the folder that DIR is in and of DIR, each with a `/` behind."""
+    """Return the names of DIR's parent folder and of DIR, each followed by `/`."""
     return "".join(f"{name}/" for name in Path(os.path.abspath(root)).parts[1:][-2:])
 
 
 def stem(file: str) -> str:
-    """The path without suffix."""
+    """Return the path without suffix."""
     return os.path.splitext(file)[0]
 
 
@@ -320,7 +320,7 @@ def fits(names: Iterable[str], patterns: Sequence[str]) -> bool:
 
 
 def cases_of(root: Path, pair: Pair, layout: Layout, problems: dict[str, str]) -> list[Case]:
-    """The case that a pair is, or all those in two `.mat` files. If these do not fit, a problem is added."""
+    """Return the pair's case, or all cases in two `.mat` files; add a problem if these do not match."""
     name, input, target = stem(pair.input), root / pair.input, root / pair.target
     if not pair.input.lower().endswith(BLOCKS):
         source = None if layout is CLEAN else Source(input)
@@ -334,7 +334,7 @@ def cases_of(root: Path, pair: Pair, layout: Layout, problems: dict[str, str]) -
     scenes, blocks = shape[:2]
     return [
         Case(
-            f"{name}/{scene + 1:04d}_{block + 1:02d}",  # as is usual for results saved as images
+            f"{name}/{scene + 1:04d}_{block + 1:02d}",  # as results of SIDD are usually saved
             pair.set,
             Source(target, scene * blocks + block),
             Source(input, scene * blocks + block),
@@ -346,10 +346,9 @@ def cases_of(root: Path, pair: Pair, layout: Layout, problems: dict[str, str]) -
 
 
 def for_testing(root: Path, matched: Matched, problems: dict[str, str]) -> tuple[list[Pair], tuple[str, ...]]:
-    """The pairs; of RealBlur as released, those that a list beside it names for testing.
+    """Keep the pairs for testing: of RealBlur as released, those in the list of test images beside it.
 
-    What a list names, but is not there, is added to the problems. Where there is no list, all pairs are
-    taken, and a note says so.
+    Adds listed images that are missing to the problems. Without a list, keeps all pairs and adds a note.
     """
     if matched.layout.name != "realblur":
         return matched.pairs, ()
@@ -364,30 +363,28 @@ def for_testing(root: Path, matched: Matched, problems: dict[str, str]) -> tuple
         listed, released = unseen[place], path.parent.name.lower() == "blur"
         if listed is None and released:
             names = " or ".join(TEST_LIST.format(letter) for letter in letters(pair.set))
-            notes[f"without {names} all pairs of {place[0].name} count, also those for training"] = None
+            notes[f"without {names} all pairs of {place[0].name} count, including those for training"] = None
         view = "/".join((*path.parts[-3:-1], path.stem))
         if listed is None or not released or listed.pop(view, ""):
             kept.append(pair)
     for listed in unseen.values():
-        problems.update(
-            dict.fromkeys((listed or {}).values(), "named in the list of test images, but not there")
-        )
+        problems.update(dict.fromkeys((listed or {}).values(), "in the list of test images, but missing"))
     return kept, tuple(notes)
 
 
 def letters(part: str) -> str:
-    """Of RealBlur-J or RealBlur-R; of both, if the part is unknown."""
+    """Return "J" or "R" for RealBlur-J or -R; both if the part is unknown."""
     return part[-1:].upper() or "JR"
 
 
 def read_test_lists(folder: Path, part: str) -> dict[str, str] | None:
-    """What the lists of test images name: `scene230/blur/blur_7` -> the whole path. None: there is no list.
+    """Read the lists of test images: `scene230/blur/blur_7` -> the whole path. None: there is no list.
 
-    A line is a target, a space and its input, which end in `scene230/gt/gt_7.png scene230/blur/blur_7.png`.
+    A line holds a target, a space and its input, ending in `scene230/gt/gt_7.png scene230/blur/blur_7.png`.
 
     Args:
         folder: of the scenes; the lists are in it or beside it.
-        part: RealBlur-J or RealBlur-R, or "" if that is unknown.
+        part: RealBlur-J or RealBlur-R, or "" if unknown.
 
     Raises:
         MaximirError: a list cannot be read.
@@ -406,22 +403,22 @@ def read_test_lists(folder: Path, part: str) -> dict[str, str] | None:
 
 def scipy_io() -> Any:
     try:
-        import scipy.io  # for these files alone
+        import scipy.io  # only these files need it
     except ImportError as error:
         raise MaximirError("reading .mat files needs SciPy: pip install 'maximir[evaluate]'") from error
     return scipy.io
 
 
 def find_blocks(path: Path) -> tuple[str, tuple[int, ...]]:
-    """The name and shape [scenes, blocks, H, W, 3] of the blocks in a `.mat` file, from the headers alone.
+    """Return name and shape [scenes, blocks, H, W, 3] of the blocks in a `.mat` file, from its headers.
 
     Raises:
-        MaximirError: the file cannot be read, or has no such blocks; or there is no SciPy.
+        MaximirError: the file cannot be read, has no such blocks, or SciPy is missing.
     """
     matlab = scipy_io()
     try:
         variables = matlab.whosmat(path)
-    except Exception as error:  # SciPy raises all kinds for bad files
+    except Exception as error:  # SciPy raises many types for bad files
         raise MaximirError(f"{path}: cannot be read as a .mat file ({error})") from error
     for name, shape, kind in variables:
         if len(shape) == 5 and shape[-1] == 3 and kind == "uint8":
@@ -431,7 +428,7 @@ def find_blocks(path: Path) -> tuple[str, tuple[int, ...]]:
 
 @lru_cache(maxsize=2)  # both files of SIDD's validation; 240 MiB each
 def read_blocks(path: Path) -> np.ndarray:
-    """The blocks of a `.mat` file, [scenes, blocks, H, W, 3]; read once, not for each block.
+    """Read the blocks of a `.mat` file, [scenes, blocks, H, W, 3], once for all blocks.
 
     Raises:
         MaximirError: as `find_blocks`.
@@ -443,21 +440,21 @@ def read_blocks(path: Path) -> np.ndarray:
         raise MaximirError(f"{path}: cannot be read as a .mat file ({error})") from error
 
 
-Problems = list[tuple[str, str]]  # what, and what is wrong with it
+Problems = list[tuple[str, str]]  # (file or case, problem)
 
 
 def match_restored(found: Found, folder: Path) -> tuple[dict[str, Path], Problems, Problems]:
-    """Which file in a folder of restored images belongs to which case.
+    """Match the files in a folder of restored images with the cases.
 
-    A file belongs to a case if its path below the folder, without suffix, is the case's name, or the end of
-    it, with or without one of the folders in it: `Rain100H/1.png` to `test/Rain100H/input/1`. Where that fits
-    several cases, and is the name of none, it belongs to none.
+    A file matches a case if its path below the folder, without suffix, is the case's name or the end of it,
+    with or without one of the folders in it: `Rain100H/1.png` matches `test/Rain100H/input/1`. A file that
+    matches several cases, and is the full name of none, matches none.
 
     Returns:
-        Files by the cases' names; cases that have none, or several; and files that belong to no case.
+        Files by the cases' names; cases with no file or several; and files that match no case.
 
     Raises:
-        MaximirError: the folder is missing, or cannot be read.
+        MaximirError: the folder is missing or cannot be read.
     """
     names = {case.name for case in found.cases}
     owners: dict[str, set[str]] = {}
@@ -476,7 +473,7 @@ def match_restored(found: Found, folder: Path) -> tuple[dict[str, Path], Problem
                 (file, f"could be any of {len(fitting)} cases" if fitting else "belongs to no case")
             )
     if any(case.input is not None and case.input.block is not None for case in found.cases):
-        why = "is no image: save its blocks as images, NNNN_NN.png"
+        why = "is not an image: save its blocks as images, NNNN_NN.png"
         beside += [(str(path.relative_to(folder)), why) for path in sorted(folder.rglob("*.mat"))]
     restored = {}
     for case in found.cases:
@@ -489,10 +486,10 @@ def match_restored(found: Found, folder: Path) -> tuple[dict[str, Path], Problem
 
 
 def forms(case: Case) -> set[str]:
-    """What a restored image may be called: see `match_restored`."""
+    """Return the accepted names of a restored image: see `match_restored`."""
     parts = case.name.split("/")
     suffix = (case.input or case.target).path.suffix
     if suffix.lower() in images.NOT_WRITABLE:
-        parts[-1] += suffix  # maximir restore makes x.bmp.png of x.bmp
+        parts[-1] += suffix  # `maximir restore` writes x.bmp as x.bmp.png
     wholes = [parts] + [parts[:k] + parts[k + 1 :] for k in range(len(parts) - 1)]
     return {"/".join(whole[k:]) for whole in wholes for k in range(len(whole))}

@@ -1,7 +1,7 @@
-"""Scores by a stated protocol: restore degraded images of known original, or take what others restored.
+"""Score by a stated protocol: restore degraded images with known originals, or take restored ones.
 
-With a folder for the results (`scores.Book`), the same command goes on where it was stopped: a score counts
-again only if pixels and settings are the same.
+With a folder for the results (`scores.Book`), the same command continues where it was stopped. A score is
+reused only if pixels and settings are the same.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ WHOLE = Options(view="exact")  # as the published figures were measured
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case: a score, or the reason why there is none."""
+    """The outcome of a case: a score, or the reason why there is none."""
 
     case: Case
     score: Score | None
@@ -54,17 +54,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Request:
-    """What to evaluate: the options of `maximir evaluate`.
+    """The options of `maximir evaluate`.
 
     Attributes:
         data: folder of pairs, or of clean images to `degrade`.
         weights: a model's name or file; None: score the images in `restored`.
-        protocol: a name of `protocols.PROTOCOLS`; None: what the data's layout suggests.
-        pixels: instead of the protocol's.
-        layout: a name of `datasets.LAYOUTS`; None: recognise it.
-        degrade: what `degradations.testsets.degradation` takes.
-        only: patterns of names, as of a shell; none: all.
-        images: the first so many.
+        protocol: a name in `protocols.PROTOCOLS`; None: the one suggested by the data's layout.
+        pixels: overrides the protocol's.
+        layout: a name in `datasets.LAYOUTS`; None: detect it.
+        degrade: as for `testsets.degradation`.
+        only: shell patterns of names; (): all.
+        images: use only the first so many.
         options: of the restorer.
     """
 
@@ -82,14 +82,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is computed, how, and what came of it.
+    """A prepared evaluation and its results so far.
 
     Attributes:
-        settings: what decides the scores, as JSON-able facts.
-        facts: what else a reader wants to know: names, versions, command.
+        settings: JSON-able facts that determine the scores.
+        facts: other facts for readers: names, versions, command.
         scores: so far.
-        left_out: images without a score, and why.
-        beside: files that are no part of an image that has or should have one, and why.
+        left_out: images without a score, and the reason.
+        beside: files that belong to no image of the data, and the reason.
     """
 
     cases: tuple[Case, ...]
@@ -105,32 +105,32 @@ class Evaluation:
 
     @property
     def count(self) -> int:
-        """Of all images that should have a score."""
+        """Number of all images that should have a score."""
         return len(self.scores) + len(self.left_out)
 
 
 def prepare(request: Request, command: str = "") -> Evaluation:
-    """Everything that can be checked before work: data, protocol, model.
+    """Check everything before the work starts: data, protocol, model.
 
     Raises:
-        UsageError, MaximirError: what is wrong with it.
+        UsageError, MaximirError: a check failed.
     """
     degrade = None if request.degrade is None else degradation(request.degrade)
     found = find_cases(request.data, request.layout, request.only)
     if found.layout is CLEAN and degrade is None and request.restored is None:
         raise UsageError(
-            f"{request.data}: holds clean images without degraded ones; say how to --degrade them"
+            f"{request.data}: holds clean images without degraded ones; choose how to --degrade them"
         )
-    if degrade is not None:  # of pairs, the originals
+    if degrade is not None:  # use only the originals of pairs
         originals = {str(case.target): replace(case, input=None, crop=False) for case in found.cases}
         found = replace(found, cases=tuple(originals.values()))
     name = request.protocol or (found.layout.protocol if degrade is None else "rounded")
     if name not in PROTOCOLS:
-        raise UsageError(f"unknown protocol {name!r}: choose of {', '.join(PROTOCOLS)}")
+        raise UsageError(f"unknown protocol {name!r}: choose from {', '.join(PROTOCOLS)}")
     protocol = PROTOCOLS[name]
     if request.pixels is not None:
         if request.pixels not in PIXELS:
-            raise UsageError(f"unknown pixels {request.pixels!r}: choose of {', '.join(PIXELS)}")
+            raise UsageError(f"unknown pixels {request.pixels!r}: choose from {', '.join(PIXELS)}")
         protocol = replace(protocol, pixels=cast("Any", request.pixels))
     cases, restored, restorer = found.cases[: request.images], None, None
     left_out, beside = list(found.left_out), list(found.beside)
@@ -179,7 +179,7 @@ def prepare(request: Request, command: str = "") -> Evaluation:
 
 @dataclass(eq=False)
 class Trial(Work[Case]):
-    """A case on its way."""
+    """A case on its way through the pipeline."""
 
     degraded: np.ndarray | None = None  # [H, W, 3]
     target: np.ndarray | None = None
@@ -200,20 +200,20 @@ def run(
     started: Callable[[Case], None] = lambda case: None,
     progress: Progress = silent,
 ) -> Generator[Outcome, None, None]:
-    """Score the cases, in their order; each yields its outcome as soon as it and those before are done.
+    """Score the cases in order; yield each outcome as soon as it and those before it are done.
 
-    What comes of them is added to `evaluation`, too.
+    Outcomes are also added to `evaluation`.
 
     Args:
-        book: where to keep scores and a picture of each image (and with `save`, the restored images as PNGs).
-        started: called with each case when computing begins.
+        book: stores scores and a picture of each image (with `save`, also the restored images as PNGs).
+        started: called with each case when its computation starts.
         progress: called with the part that is computed of the case that began last.
 
     Raises:
-        Exception: whatever is no fault of one image.
+        Exception: any error that is not limited to one image.
     """
     known = {} if book is None else book.known
-    if book is not None and save:  # an earlier run may not have kept the images
+    if book is not None and save:  # an earlier run may not have saved the images
         known = {
             name: each for name, each in known.items() if (book.out / RESTORED / f"{name}.png").is_file()
         }
@@ -248,9 +248,9 @@ def run(
 
 
 def restore_floats(restorer: Restorer | None, photo: Photo, *, progress: Progress, reserve: int) -> Photo:
-    """As in the official script: the result stays in floats, and is not clipped, nor made grey again.
+    """Restore as the official script does: the result stays float, unclipped, and in colour.
 
-    Without a restorer, the image is a restored one.
+    Without a restorer, return the photo unchanged: it is restored already.
     """
     if restorer is None:
         return photo
@@ -266,10 +266,10 @@ def read_case(
     restored: dict[str, Path] | None,
     known: dict[str, Score],
 ) -> Trial:
-    """Decode or make what is needed of a case.
+    """Decode or create the images of a case.
 
     Raises:
-        MaximirError: a file cannot be read, or the two do not fit together.
+        MaximirError: a file cannot be read, or the images do not match.
     """
     target = load(case.target)
     protocol.check_depth(target)
@@ -296,7 +296,7 @@ def read_case(
         photo = Photo(to_unit(degraded))
     digest = digest_of(target, degraded, photo.rgb if restored is not None else None)
     if (before := known.get(case.name)) is not None and before.digest == digest:
-        # Where it was found, and beside which other sets, may be new.
+        # Its path, and the other sets beside it, may have changed.
         return Trial(case, score=replace(before, set=case.set, target=str(case.target)))
     return Trial(case, photo, degraded=degraded, target=target, digest=digest)
 
@@ -310,7 +310,7 @@ def load(source: Any) -> np.ndarray:
 
 
 def middle(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The centre of an image that is larger; any other as it is."""
+    """Crop a larger image to its centre; return any other unchanged."""
     (h, w), (height, width) = image.shape[:2], shape[:2]
     if h < height or w < width:
         return image
@@ -319,7 +319,7 @@ def middle(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def check_alike(image: np.ndarray, source: object, target: np.ndarray, target_source: object) -> None:
-    """Raise MaximirError if the two cannot be compared."""
+    """Raise MaximirError if the two images cannot be compared."""
     if image.shape != target.shape:
         (h, w), (height, width) = image.shape[:2], target.shape[:2]
         raise MaximirError(
@@ -331,7 +331,7 @@ def check_alike(image: np.ndarray, source: object, target: np.ndarray, target_so
 
 
 def digest_of(*arrays: np.ndarray | None) -> str:
-    """Of shapes, types and pixels."""
+    """Return a digest of shapes, types and pixels."""
     sha = hashlib.sha256()
     for array in arrays:
         sha.update(b"-" if array is None else f"{array.shape} {array.dtype}".encode())
@@ -341,7 +341,7 @@ def digest_of(*arrays: np.ndarray | None) -> str:
 
 
 def score(work: Work[Case], *, protocol: Protocol, out: Path | None, save: bool) -> Outcome:
-    """Measure the restored image; keep pictures of it."""
+    """Measure the restored image and store pictures of it."""
     assert isinstance(work, Trial) or work.error is not None
     if work.error is not None or not isinstance(work, Trial):
         return Outcome(work.job, None, work.error)
@@ -357,7 +357,7 @@ def score(work: Work[Case], *, protocol: Protocol, out: Path | None, save: bool)
     except MaximirError as error:
         work.photo = work.degraded = work.target = None
         return Outcome(case, None, str(error))
-    if out is not None:  # what cannot be written stops the run: the next would fail as well
+    if out is not None:  # a write error stops the run: the next write would fail as well
         keep(out, case.name, degraded, photo.rgb, target, protocol, save=save)
     work.photo = work.degraded = work.target = None
     height, width = target.shape[:2]
@@ -380,10 +380,10 @@ def keep(
     *,
     save: bool,
 ) -> None:
-    """A picture for the report; and the restored image as the protocol's 8 bits.
+    """Store a picture for the report and, with `save`, the restored image in the protocol's 8 bits.
 
     Raises:
-        MaximirError: it cannot be written.
+        MaximirError: the files cannot be written.
     """
     try:
         pixels = as_file(restored, protocol, target.dtype)
@@ -401,7 +401,7 @@ def keep(
 
 
 def as_file(restored: np.ndarray, protocol: Protocol, dtype: np.dtype) -> np.ndarray:
-    """The restored pixels as integers: as the protocol has them, or rounded where it is of floats."""
+    """Return the restored pixels as integers: in the protocol's rounding, or rounded if it uses floats."""
     if restored.dtype.kind == "u":
         return restored
     if protocol.pixels == "truncated":
@@ -416,7 +416,7 @@ def eight_bits(image: np.ndarray) -> np.ndarray:
 def versions() -> dict[str, str]:
     return {
         "maximir": __version__,
-        "torch": metadata.version("torch"),  # not imported: scoring files need not wait seconds for it
+        "torch": metadata.version("torch"),  # without importing it, which takes seconds
         "numpy": np.__version__,
         "python": platform.python_version(),
     }

@@ -1,15 +1,15 @@
-r"""How datasets name what belongs together, as they are downloaded: a table, and what its rules mean.
+r"""Names of files in the field's datasets as they are downloaded: a table of layouts, and its compiler.
 
-A layout is a few rules, and a rule is two regular expressions: of the paths of inputs, and of the paths of
+A layout is a few rules. A rule is two regular expressions: for the paths of inputs, and for the paths of
 their targets.
 
-- They are for the whole path below DIR, without suffix. Any folders may come before, and upper or lower case
-  makes no difference: `haz[ey]/...` finds `SOTS/outdoor/Hazy/0001_0.8_0.2.jpg`.
-- `{n}` stands for a name, or, as `{n:\d+}`, for what is behind the colon (of the target, too). Input and
-  target are a pair if what is named in both reads the same in both, and so do the folders before: by
-  `hazy/{n:\d+}_[^/]+` and `gt/{n}`, `hazy/1400_1.png` and `hazy/1400_2.png` belong to `gt/1400.png`.
-- `{set:...}` is a part of the data with a result of its own. A rule that has it also sees the name of DIR and
-  of the folder that DIR is in, so that DIR may be `test`, or `test/Rain100H`.
+- They match the whole path below DIR, without suffix. Any folders may precede, and case is ignored:
+  `haz[ey]/...` finds `SOTS/outdoor/Hazy/0001_0.8_0.2.jpg`.
+- `{n}` stands for a name; `{n:\d+}` for the expression after the colon, also in the target. Input and target
+  are a pair if all groups in both have the same text, and the preceding folders too: by `hazy/{n:\d+}_[^/]+`
+  and `gt/{n}`, `hazy/1400_1.png` and `hazy/1400_2.png` belong to `gt/1400.png`.
+- `{set:...}` is a part of the data that gets its own result. A rule with it also sees the names of DIR and of
+  its parent folder, so that DIR may be `test` or `test/Rain100H`.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ PLACE = re.compile(r"\{([a-z]+)(?::([^}]*))?\}")  # {n} or {n:...} in a rule
 
 @dataclass(frozen=True)
 class Layout:
-    """How a dataset names what belongs together.
+    """The naming of a dataset's files.
 
     Attributes:
         name: for `--layout`.
-        protocol: how its scores are usually computed, for `--protocol`.
-        looks: for people.
-        rules: of inputs and targets, as the module says. None: all images are clean ones, without inputs.
-        crop: a target larger than its input is cropped to its centre.
-        shared: where no target is called `1400_light`, `1400` is taken: several inputs may share a target.
-        spare: there are targets without inputs (those of the training images), not worth listing.
+        protocol: the usual protocol for its scores, for `--protocol`.
+        looks: description for users.
+        rules: for inputs and targets, see above; (): all images are clean, without inputs.
+        crop: crop a target larger than its input to its centre.
+        shared: several inputs may share a target: `1400` matches if no target is called `1400_light`.
+        spare: targets without inputs (those of the training images) exist and are not listed.
     """
 
     name: str
@@ -44,14 +44,14 @@ class Layout:
     spare: bool = False
 
 
-# Special ones first: where two find the same pairs, the first counts. "Seen": in the repositories named, or
-# in several public loaders, which read the files by these names; "memory": not looked up.
+# Special ones first: where two find the same pairs, the first wins. "Seen": in the repositories named, or in
+# several public loaders that read files by these names. "Memory": not looked up.
 LAYOUTS = (
     # Seen: swz30/Restormer, Deraining/Datasets; google-research/maxim, run_eval.py (same names).
     Layout("rain13k", "rain", "{Test100,Rain100H,Rain100L,Test2800,Test1200}/{input,target}/NAME", (
         (r"{set:Test100|Rain100H|Rain100L|Test2800|Test1200}/input/{n}", r"{set}/target/{n}"),
     )),
-    # Seen: loaders of Rain100 (rainy/ or rain/, and norain/, gt/ or none), and of its later release, in which
+    # Seen: loaders of Rain100 (rainy/ or rain/, and norain/, gt/ or none), and of its later release, where
     # rain/X2/norain-1x2.png is the rainy one.
     Layout("rain100", "rain", "rainy/rain-NUMBER, norain-NUMBER (or norain/norain-NUMBER)", (
         (r"{set:Rain[12]00[HL]}/(?:rainy?/)?rain-{n:\d+}", r"{set}/(?:(?:norain|gt)/)?norain-{n}"),
@@ -63,7 +63,8 @@ LAYOUTS = (
         (r"{seq:GOPR[^/]+}/blur/{n:\d+}", r"{seq}/sharp/{n}"),
         (r"(?:input|blur)/{n:GOPR[^/]+}", r"(?:target|sharp|gt)/{n}"),
     )),
-    # Seen: loaders; swz30/Restormer, Motion_Deblurring/Datasets. GT holds those of the training images, too.
+    # Seen: loaders; swz30/Restormer, Motion_Deblurring/Datasets. GT also holds targets of the training
+    # images.
     Layout("hide", "hide", "test/{test-close-ups,test-long-shot}/NAME, GT/NAME; or HIDE/{input,target}", (
         (r"(?:test/)?{set:test-close-ups|test-long-shot}/{n}", r"GT/{n}"),
         (r"{set:HIDE[^/]*}/(?:test/)?input/{n}", r"{set}/(?:test/)?target/{n}"),
@@ -80,26 +81,26 @@ LAYOUTS = (
         (r"ValidationNoisyBlocksSrgb", r"ValidationGtBlocksSrgb"),
         (r"{p:[^/]*?}NOISY_SRGB_{n:\d+}", r"{p}GT_SRGB_{n}"),
     )),
-    # Seen: loaders (test_a). Memory: test_b is named in the same way.
+    # Seen: loaders (test_a). Memory: test_b has the same names.
     Layout("raindrop", "raindrop", "{test_a,test_b}/{data/N_rain,gt/N_clean}", (
         (r"{set:test_[ab]}/data/{n}_rain", r"{set}/gt/{n}_clean"),
         (r"data/{n}_rain", r"gt/{n}_clean"),
     )),
-    # Seen: loaders, which crop; indoors to 620 x 460 of 640 x 480 pixels: cddlyf/GCANet, issue 2.
+    # Seen: loaders, which crop; indoors from 640 x 480 to 620 x 460 pixels: cddlyf/GCANet, issue 2.
     Layout("sots", "sots", "{indoor,outdoor}/{hazy/N_...,gt/N} (or clear for gt)", (
         (r"{set:indoor|outdoor|nyuhaze500}/(?:nyuhaze500/)?haz[ey]/{n:\d+}_[^/]+",
          r"{set}/(?:nyuhaze500/)?(?:gt|clear)/{n}"),
         (r"haz[ey]/{n:\d+}_[^/]+", r"(?:gt|clear)/{n}"),
     ), crop=True),
-    # Seen: loaders of O-HAZE, I-HAZE and Dense-Haze. Memory: NH-HAZE has all in one folder.
+    # Seen: loaders of O-HAZE, I-HAZE and Dense-Haze. Memory: NH-HAZE has all files in one folder.
     Layout("ohaze", "rounded", "{hazy/NAME_hazy,GT/NAME_GT}, or both in one folder", (
         (r"(?:haz[ey]/)?{n}_haz[ey]", r"(?:gt/)?{n}_gt"),
     )),
-    # Seen: csjunxu/PolyU-Real-World-Noisy-Images-Dataset, CroppedImages. Memory: CC15 is named so, too.
+    # Seen: csjunxu/PolyU-Real-World-Noisy-Images-Dataset, CroppedImages. Memory: CC15 has the same names.
     Layout("polyu", "rounded", "NAME_real, NAME_mean", (
         (r"{n}_real", r"{n}_mean"),
     )),
-    # Seen: loaders, of LOL-v2 as well (Real_captured has low00690.png and normal00690.png).
+    # Seen: loaders, also of LOL-v2 (Real_captured has low00690.png and normal00690.png).
     Layout("lol", "lol", "eval15/{low,high}/NAME, or {Real_captured,Synthetic}/Test/{Low,Normal}/NAME", (
         (r"{set:eval15|Real_captured|Synthetic}/(?:Test/)?low/(?:low(?=\d))?{n}",
          r"{set}/(?:Test/)?(?:high|normal)/(?:normal(?=\d))?{n}"),
@@ -115,7 +116,7 @@ LAYOUTS = (
         (r"{set:val_blur|val_blur_jpeg|val_blur_comp}/{seq:\d+}/{n:\d*9}", r"val_sharp/{seq}/{n}"),
         (r"blur_300/{n}", r"sharp_300/{n}"),
     )),
-    # As for training: maximir.training.data.
+    # The layout of training pairs: maximir.training.data.
     Layout("maximir", "rounded", "{input,target}/NAME, or NAME_input (NAME_light_input) and NAME_target", (
         (r"input/{n:.+?}(?:[._]input)?", r"target/{n:.+?}(?:[._]target)?"),
         (r"{n:.+}[._]input", r"{n:.+}[._]target"),
@@ -133,11 +134,11 @@ CLEAN = BY_NAME["clean"]
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule of a layout, compiled.
+    """A compiled rule of a layout.
 
     Attributes:
-        common: the groups that both expressions have, `n` last.
-        looks_up: it sees the names of DIR and of the folder that DIR is in.
+        common: the groups in both expressions, `n` last.
+        looks_up: it sees the names of DIR and its parent folder.
     """
 
     input: re.Pattern[str]
@@ -150,7 +151,8 @@ class Rule:
 def compiled(layout: Layout) -> tuple[Rule, ...]:
     def pattern(text: str, kinds: dict[str, str]) -> re.Pattern[str]:
         text = PLACE.sub(lambda place: f"(?P<{place[1]}>{kinds[place[1]]})", text)
-        # As few folders before as can be: those that a rule may name, such as (?:gt/)?, are its own.
+        # Match as few preceding folders as possible: those that a rule may name, such as (?:gt/)?, are its
+        # own.
         return re.compile(f"(?P<at>(?:.*?/)??){text}", re.IGNORECASE | re.DOTALL)
 
     rules = []

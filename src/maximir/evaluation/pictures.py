@@ -1,4 +1,4 @@
-"""Pictures of a score: degraded, restored, original, and where they differ."""
+"""Pictures of a score: degraded, restored, original and error."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 from PIL import Image
 
 WIDTH = 280  # pixels of a panel
-DETAIL = 140  # pixels of the image that the second row shows, magnified
-BLOCK = 32  # pixels; the worst block is in the middle of the detail
-FULL_ERROR = 48  # levels of 255, that are the brightest colour of an error map
-HEAT = ((0, 0, 8), (60, 15, 110), (170, 45, 95), (240, 110, 40), (255, 240, 160))  # from none to full
+DETAIL = 140  # pixels of the image that the second row magnifies
+BLOCK = 32  # pixels; the worst block is at the centre of the detail
+FULL_ERROR = 48  # levels of 255 shown in the brightest colour of an error map
+HEAT = ((0, 0, 8), (60, 15, 110), (170, 45, 95), (240, 110, 40), (255, 240, 160))  # from 0 to FULL_ERROR
 
 
 def strip(degraded: np.ndarray | None, restored: np.ndarray, target: np.ndarray) -> bytes:
-    """A WebP of four columns: degraded, restored, target, error. Above the whole image, below the place where
-    the error is largest, magnified.
+    """Draw a WebP with the columns degraded, restored, target, error: the whole image above, and below the
+    magnified region with the largest error.
 
     Args:
-        degraded: if there is none, black.
+        degraded: black if None.
         restored, target: uint8 [H, W, 3].
     """
     panels = [np.zeros_like(target) if degraded is None else degraded, restored, target]
@@ -35,7 +35,7 @@ def strip(degraded: np.ndarray | None, restored: np.ndarray, target: np.ndarray)
 
 
 def differences(restored: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Absolute, mean over channels, one after the other to save memory: uint8 [H, W, 3] → float32 [H, W]."""
+    """Return the absolute difference, mean over channels: uint8 [H, W, 3] → float32 [H, W]."""
     total = np.zeros(target.shape[:2], np.float32)
     for c in range(3):
         total += np.abs(restored[..., c].astype(np.int16) - target[..., c])
@@ -43,7 +43,7 @@ def differences(restored: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def fit(panel: np.ndarray) -> np.ndarray:
-    """[H, W] or [H, W, 3] as wide as a panel, or, if the image is very tall, as high as two."""
+    """Resize [H, W] or [H, W, 3] to a panel's width, or a very tall image to twice that height."""
     h, w = panel.shape[:2]
     scale = min(WIDTH / w, 2 * WIDTH / h)
     height, width = max(1, round(h * scale)), max(1, round(w * scale))
@@ -54,14 +54,14 @@ def fit(panel: np.ndarray) -> np.ndarray:
 
 
 def heat(difference: np.ndarray) -> np.ndarray:
-    """An error map: absolute differences on the scale of 0-255, [H, W] → uint8 [H, W, 3]."""
+    """Colour an error map: absolute differences in levels of 255, [H, W] → uint8 [H, W, 3]."""
     steps = np.linspace(0, FULL_ERROR, len(HEAT))
     channels = [np.interp(difference, steps, [colour[c] for colour in HEAT]) for c in range(3)]
     return np.stack(channels, axis=-1).astype(np.uint8)
 
 
 def worst_place(difference: np.ndarray) -> tuple[int, int]:
-    """First row and column of the detail: the block with the largest error is in its middle, if it can be."""
+    """Return first row and column of the detail: the worst block is at its centre if possible."""
     h, w = difference.shape
     rows, columns = np.arange(0, h, BLOCK), np.arange(0, w, BLOCK)
     sums = np.add.reduceat(np.add.reduceat(difference, rows, axis=0), columns, axis=1)
@@ -74,7 +74,7 @@ def worst_place(difference: np.ndarray) -> tuple[int, int]:
 
 
 def zoom(panel: np.ndarray) -> np.ndarray:
-    """Magnified to the size of a panel, pixels as squares; black where a small image has nothing."""
+    """Magnify a panel, pixels as squares; black beyond a small image."""
     framed = np.zeros((DETAIL, DETAIL, 3), np.uint8)
     framed[: panel.shape[0], : panel.shape[1]] = panel
     return np.kron(framed, np.ones((WIDTH // DETAIL, WIDTH // DETAIL, 1), np.uint8))

@@ -1,9 +1,9 @@
-"""How the field's tables were measured: one protocol for each, as data.
+"""Protocols: how the field's tables were measured, one per table, as data.
 
-Restored images are floats in [0, 1], not clipped, as a model gives them, or the pixels of a file. A figure
-means something only beside its `convention`. That MAXIM's published figures are of truncated values is
-verified for LOL and SOTS indoor (PSNR), and follows elsewhere from its writer of files. How its SSIM was
-computed is published for no set: ours is what each field's usual script does.
+Restored images are a model's unclipped floats, or the pixels of a file. A figure is meaningful only with its
+`convention`. MAXIM's published figures use truncated values: this is verified for LOL and SOTS indoor (PSNR),
+and follows elsewhere from its PNG writer. Its computation of SSIM is not published for any set; ours is that
+of each field's usual script.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ FLOATS = ("float", "clipped")
 
 @dataclass(frozen=True)
 class Protocol:
-    """What PSNR and SSIM are taken of, and which SSIM.
+    """The definition of PSNR and SSIM in one table.
 
     Args:
-        summary: for whom or which data.
-        pixels: what restored floats become: "float": they stay; "clipped" to [0, 1]; 8-bit values, clipped
-            and "truncated", as the official PNG writer does, or "rounded". Files stay as they are.
-        colour: all of RGB, or "y": luma, as MATLAB's `rgb2ycbcr` gives it for 8 bits.
+        summary: the data or tool that it is for.
+        pixels: conversion of restored floats: "float": unchanged; "clipped" to [0, 1]; 8-bit values, clipped
+            and "truncated", as by the official PNG writer, or "rounded". Pixels of files stay unchanged.
+        colour: "rgb", or "y": luma, as MATLAB's `rgb2ycbcr` computes it for 8 bits.
         ssim: "wang" or "volume": `metrics.ssim` or `metrics.ssim_volume`.
-        align: as RealBlur does (`metrics.align`); only what overlaps counts.
-        mean_of_sets: of several sets, the mean of their means is published, not the mean over images.
-        source: who measures so.
+        align: align as RealBlur does (`metrics.align`); only the overlap counts.
+        mean_of_sets: average the means of several sets, not all images.
+        source: origin of the protocol.
 
     Raises:
-        UsageError: choices that do not go together.
+        UsageError: the choices do not fit together.
     """
 
     name: str
@@ -56,14 +56,14 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.colour == "y" and self.pixels in FLOATS:
             raise UsageError(
-                f"{self.name}: luma is of 8-bit values, truncated or rounded, not {PIXELS[self.pixels]}"
+                f"{self.name}: luma needs 8-bit values, truncated or rounded, not {PIXELS[self.pixels]}"
             )
         if self.align and (self.colour, self.ssim) != ("rgb", "wang"):
-            raise UsageError(f"{self.name}: aligned images are measured in RGB, with Wang's SSIM")
+            raise UsageError(f"{self.name}: aligned images are measured in RGB with Wang's SSIM")
 
     @property
     def convention(self) -> str:
-        """For the heading of a table."""
+        """Description for the heading of a table."""
         colour = {"rgb": "RGB", "y": "Y (BT.601, 8 bits)"}[self.colour]
         index = {"wang": "Wang", "volume": "MATLAB's, of the volume"}[self.ssim]
         if (self.colour, self.ssim) == ("rgb", "wang"):
@@ -74,14 +74,14 @@ class Protocol:
         return text + ("; mean of the sets' means" if self.mean_of_sets else "")
 
     def measure(self, restored: np.ndarray, target: np.ndarray) -> tuple[float, float | None]:
-        """PSNR (dB; inf for equal images) and SSIM (None if its window does not fit in) of one image.
+        """Return PSNR (dB; inf for equal images) and SSIM (None if smaller than its window) of one image.
 
         Args:
-            restored: [H, W, 3]: float in [0, 1], not clipped; or the pixels of a file, uint8 or uint16.
-            target: uint8 or uint16 [H, W, 3]; uint16 only if the protocol is of floats.
+            restored: [H, W, 3]: unclipped floats in [0, 1], or the pixels of a file, uint8 or uint16.
+            target: uint8 or uint16 [H, W, 3]; uint16 only for protocols of floats.
 
         Raises:
-            MaximirError: images that cannot be compared so, or not be aligned.
+            MaximirError: the images cannot be compared or aligned.
         """
         self._check(restored, target)
         peak = float(np.iinfo(target.dtype).max)
@@ -101,7 +101,7 @@ class Protocol:
 
     def _check(self, restored: np.ndarray, target: np.ndarray) -> None:
         if target.dtype not in (np.uint8, np.uint16):
-            raise MaximirError(f"targets are uint8 or uint16, not {target.dtype}")
+            raise MaximirError(f"targets must be uint8 or uint16, not {target.dtype}")
         if restored.shape != target.shape or target.ndim != 3 or target.shape[2] != 3:
             raise MaximirError(
                 f"restored image and target must both be [H, W, 3], but are {list(restored.shape)} "
@@ -109,12 +109,12 @@ class Protocol:
             )
         if restored.dtype.kind != "f" and restored.dtype != target.dtype:
             raise MaximirError(
-                f"the restored image's pixels are {restored.dtype}, but the target's {target.dtype}"
+                f"the restored image's pixels are {restored.dtype}, but the target's are {target.dtype}"
             )
         self.check_depth(target)
 
     def check_depth(self, target: np.ndarray) -> None:
-        """Raise MaximirError if the protocol does not fit such a target: asked before restoring."""
+        """Raise MaximirError if the protocol does not support the target's depth; called before restoring."""
         if target.dtype != np.uint8 and self.pixels not in FLOATS:
             raise MaximirError(
                 f"{self.name} measures 8-bit values, but the target is {target.dtype}: "
@@ -122,7 +122,7 @@ class Protocol:
             )
 
     def _pixels(self, unit: np.ndarray, peak: float) -> np.ndarray:
-        """Floats of full scale 1 → floats on the target's scale or uint8; in float32, as officially."""
+        """Convert floats in [0, 1] to floats on the target's scale or to uint8, in float32 as officially."""
         if self.pixels == "rounded":
             return from_unit(unit, UINT8)
         values = unit * peak if self.pixels == "float" else np.clip(unit, 0, 1) * peak
@@ -132,10 +132,10 @@ class Protocol:
 MAXIM = "google-research/maxim"
 TABLE = (
     Protocol(
-        "official", "what MAXIM's evaluation script prints (PSNR only)", f"{MAXIM}: run_eval.py", "float"
+        "official", "as printed by MAXIM's evaluation script (PSNR only)", f"{MAXIM}: run_eval.py", "float"
     ),
     Protocol("truncated", "MAXIM's published figures", f"{MAXIM}: save_img of run_eval.py"),
-    Protocol("rounded", "files as maximir writes them", "maximir", "rounded"),
+    Protocol("rounded", "files as written by maximir", "maximir", "rounded"),
     Protocol(
         "rain",
         "Test100, Rain100H, Rain100L, Test2800, Test1200",

@@ -1,4 +1,4 @@
-"""What came of an evaluation: a table, JSON, CSV, Markdown, and one page of HTML with everything in it."""
+"""Reports of an evaluation: a table, JSON, CSV, Markdown, and a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from maximir.evaluation.protocols import PROTOCOLS
 from maximir.evaluation.scores import PICTURES, REPORTS, Score
 from maximir.files import printable, reason, write_atomically
 
-WORST = 40  # images with pictures on the page
+WORST = 40  # images shown on the page
 MEANS = ("input_psnr", "input_ssim", "psnr", "ssim")
 
 
 def average(values: Sequence[float | None]) -> float | None:
-    """Of the finite ones, inf if there are but infinite ones; None if there is no value, or some are None."""
+    """Return the mean of the finite values; inf if all are infinite; None if any is missing."""
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
         return None
@@ -36,7 +36,7 @@ def average(values: Sequence[float | None]) -> float | None:
 
 
 def means(scores: Sequence[Score]) -> dict[str, float | None]:
-    """One image that equals its original, or is too small for SSIM, does not spoil them: see `exceptions`."""
+    """Return the mean of each figure; images equal to their originals or too small for SSIM are excluded."""
     large = [score for score in scores if score.ssim is not None]
     return {
         name: average([getattr(score, name) for score in (large if name.endswith("ssim") else scores)])
@@ -45,7 +45,7 @@ def means(scores: Sequence[Score]) -> dict[str, float | None]:
 
 
 def exceptions(scores: Sequence[Score]) -> dict[str, int]:
-    """How many images are in no mean of a figure."""
+    """Count the images that are excluded from a mean."""
     return {
         "identical": sum(score.psnr == math.inf for score in scores),
         "identical_inputs": sum(score.input_psnr == math.inf for score in scores),
@@ -54,9 +54,9 @@ def exceptions(scores: Sequence[Score]) -> dict[str, int]:
 
 
 def summarise(evaluation: Evaluation) -> dict[str, Any]:
-    """Means over the images of each set, and of all: what `summary.json` holds.
+    """Return the contents of `summary.json`: means over the images of each set, and of all.
 
-    Of all: over the images, or, if that is the protocol, over the sets' means.
+    The mean of all is over images, or over the sets' means if the protocol requires it.
     """
     sets = sorted({score.set for score in evaluation.scores})
     by_set = {name: [score for score in evaluation.scores if score.set == name] for name in sets}
@@ -95,7 +95,7 @@ def index(value: float | None) -> str:
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """Set, images, input, restored."""
+    """Format a row: set, images, input, restored."""
     return [
         row["set"] or "all",
         str(row["images"]),
@@ -105,7 +105,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def rows_of(summary: dict[str, Any]) -> list[list[str]]:
-    """Of each set, and of all."""
+    """Return the rows of the sets and of all images."""
     whole = {"set": "all", "images": summary["scored"], **summary["all"]}
     return [cells(row) for row in [*summary["sets"], whole]]
 
@@ -114,7 +114,7 @@ HEAD = ("set", "images", "input PSNR / SSIM", "restored PSNR / SSIM")
 
 
 def table(summary: dict[str, Any]) -> Table:
-    """For the terminal."""
+    """Return the table for the terminal."""
     result = Table(*HEAD)
     for row in rows_of(summary):
         result.add_row(*map(printable, row))
@@ -122,7 +122,7 @@ def table(summary: dict[str, Any]) -> Table:
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """For the terminal: a column for each figure, for a wide table loses digits on a narrow one."""
+    """Return the table for the terminal, one column per figure: a wide table would lose digits."""
     names = ["A", "B", "B - A", f"{LEVEL:.0%} interval", "images better", "images worse", "originals", ""]
     if uncounted := any(each.uncounted for each in comparison.differences):
         names.insert(-1, "in no mean")  # equal to their originals, or too small for SSIM
@@ -151,18 +151,18 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def extremes(comparison: Comparison, count: int) -> list[str]:
-    """Where B loses and gains most."""
+    """List B's largest losses and gains."""
     pairs = comparison.pairs
     ends = [*pairs[:count], *pairs[max(count, len(pairs) - count) :]]
     return [f"{difference((a, b), 'psnr'):+.3f} dB  {a.psnr:.2f} → {b.psnr:.2f}  {a.name}" for a, b in ends]
 
 
 def coverage(summary: dict[str, Any]) -> str:
-    """Over how many images the score is, and what is in no mean."""
+    """Describe the number of images in the score, and the exceptions."""
     missing = summary["of"] - summary["scored"]
     text = f"{summary['scored']} of {summary['of']} images" + (f", {missing} left out" if missing else "")
     if summary["ignored"]:
-        text += f"; {summary['ignored']} others there are no part of layout {summary['layout']}"
+        text += f"; {summary['ignored']} other images are not part of layout {summary['layout']}"
     if summary["beside"]:
         text += f"; files that belong to no image: {len(summary['beside'])}"
     return "; ".join([text, *exceptions_in_words(summary["all"]), *summary["notes"]])
@@ -173,14 +173,14 @@ def exceptions_in_words(counts: dict[str, Any]) -> list[str]:
     equal = {"restored": counts["identical"], "inputs": counts["identical_inputs"]}
     if any(equal.values()):
         listed = ", ".join(f"{what} {count}" for what, count in equal.items() if count)
-        words.append(f"equal to their originals, so that PSNR is infinite and in no mean: {listed}")
+        words.append(f"equal to their originals, so with infinite PSNR that is in no mean: {listed}")
     if counts["without_ssim"]:
-        words.append(f"smaller than SSIM's window, and in no mean of it: {counts['without_ssim']}")
+        words.append(f"smaller than SSIM's window, so in no mean of it: {counts['without_ssim']}")
     return words
 
 
 def finite(value: Any) -> Any:
-    """JSON has no infinity: "inf", as in the scores."""
+    """Replace infinity, which JSON lacks, by "inf" as in the scores."""
     if isinstance(value, dict):
         return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -190,7 +190,7 @@ def finite(value: Any) -> Any:
 
 def markdown(summary: dict[str, Any]) -> str:
     lines = [HEAD, ["---"] * len(HEAD), *rows_of(summary)]
-    bar = r"\|"  # within a cell
+    bar = r"\|"  # inside a cell
     text = "\n".join(
         f"| {' | '.join(printable(cell).replace('|', bar) for cell in line)} |" for line in lines
     )
@@ -221,10 +221,10 @@ def as_csv(scores: Sequence[Score]) -> str:
 
 
 def html(evaluation: Evaluation, summary: dict[str, Any], out: Path) -> str:
-    """The page: needs no other file and no network.
+    """Render the page, which needs no other file and no network.
 
     Args:
-        out: where the pictures of the images are.
+        out: folder with the pictures of the images.
     """
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"decibels": decibels, "index": index, "gain": gain}
@@ -244,7 +244,7 @@ def html(evaluation: Evaluation, summary: dict[str, Any], out: Path) -> str:
 
 
 def picture(out: Path, score: Score) -> str:
-    """The strip of an image in base64; empty if there is none."""
+    """Return the picture of an image in base64, or "" if there is none."""
     try:
         return base64.b64encode((out / PICTURES / f"{score.name}.webp").read_bytes()).decode()
     except OSError:
@@ -252,10 +252,10 @@ def picture(out: Path, score: Score) -> str:
 
 
 def write(evaluation: Evaluation, out: Path) -> Path:
-    """All of it into the folder; the page's path.
+    """Write all reports into the folder; return the page's path.
 
     Raises:
-        MaximirError: it cannot be written.
+        MaximirError: a file cannot be written.
     """
     summary = summarise(evaluation)
     texts = {

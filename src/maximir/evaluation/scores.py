@@ -1,4 +1,4 @@
-"""Scores, and the folder that keeps them: what is there when an evaluation is stopped counts later."""
+"""Scores and the folder that stores them, so that a stopped evaluation can continue."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REPORTS = ("summary.json", "summary.md", "scores.csv", "report.html")
 
 @dataclass(frozen=True)
 class Score:
-    """How well one image is restored.
+    """The score of one image.
 
     Attributes:
         name, set: of the case.
@@ -29,8 +29,8 @@ class Score:
             window.
         input_psnr, input_ssim: of the degraded image, by the same protocol; None: there was none.
         width, height: in pixels.
-        seconds: of computing.
-        digest: of the pixels that it is made of.
+        seconds: computing time.
+        digest: of the pixels involved.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Score:
     height: int
     seconds: float
     digest: str
-    target: str = ""  # the original's path: images of one original are not independent
+    target: str = ""  # the original's path: images of the same original are not independent
 
     def values(self) -> dict[str, Any]:
         """As JSON has them, which knows no infinity."""
@@ -59,16 +59,16 @@ class Score:
 
 
 class Book:
-    """The results' folder while an evaluation runs: settings, and the scores so far.
+    """The results folder of a running evaluation: its settings, and the scores so far.
 
     Args:
-        out: the folder; made if it is not there.
-        settings: what decides the scores.
-        overwrite: forget another evaluation that is there.
+        out: the folder; created if missing.
+        settings: determine the scores.
+        overwrite: remove another evaluation in the folder.
 
     Raises:
         UsageError: the folder holds an evaluation with other settings, or something else.
-        MaximirError: it cannot be written to.
+        MaximirError: the folder cannot be written to.
     """
 
     def __init__(self, out: Path, settings: dict[str, Any], *, overwrite: bool = False) -> None:
@@ -91,7 +91,7 @@ class Book:
             text = json.dumps({"settings": settings}, indent=2)
             write_atomically(out / RUN, text.encode())
             self.known = {score.name: score for score in read_scores(out)}
-            lines = [line_of(score.values()) for score in self.known.values()]  # none that was broken off
+            lines = [line_of(score.values()) for score in self.known.values()]  # without a truncated line
             write_atomically(out / SCORES, b"".join(lines))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{out / RUN}: is damaged; choose another folder, or --overwrite") from error
@@ -99,7 +99,7 @@ class Book:
             raise MaximirError(f"{out}: cannot be written to ({reason(error)})") from error
 
     def add(self, score: Score) -> None:
-        """Keep a score.
+        """Store a score.
 
         Raises:
             MaximirError: it cannot be written.
@@ -112,7 +112,7 @@ class Book:
 
 
 def forget(out: Path) -> None:
-    """Remove an evaluation: the next may have fewer images, and what is left would be taken for its own."""
+    """Remove an evaluation, so that none of its files is mistaken for the next one's."""
     for name in (PICTURES, RESTORED):
         if (out / name).exists():
             shutil.rmtree(out / name)
@@ -121,7 +121,7 @@ def forget(out: Path) -> None:
 
 
 def read_scores(folder: Path) -> list[Score]:
-    """The scores in a results' folder, the newest of each image. A line that was broken off is left out."""
+    """Read the scores in a results folder, the newest of each image; skip truncated lines."""
     scores: dict[str, Score] = {}
     try:
         lines = (folder / SCORES).read_text("utf-8").splitlines()
@@ -139,7 +139,7 @@ def read_scores(folder: Path) -> list[Score]:
 
 
 def kept(folder: Path) -> tuple[dict[str, Any], list[Score]]:
-    """Settings and scores of an evaluation that was kept.
+    """Return settings and scores of a stored evaluation.
 
     Raises:
         MaximirError: there is none, or it is damaged.
@@ -148,4 +148,4 @@ def kept(folder: Path) -> tuple[dict[str, Any], list[Score]]:
         settings = json.loads((folder / RUN).read_text("utf-8"))["settings"]
         return {"convention": settings["convention"], **settings}, read_scores(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MaximirError(f"{folder}: holds no whole evaluation ({error})") from error
+        raise MaximirError(f"{folder}: holds no complete evaluation ({error})") from error

@@ -1,4 +1,4 @@
-"""Degradations of whole test images, as the field's tables have them. The same image, the same damage."""
+"""Degradations of whole test images, as in the field's tables; deterministic for each image."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Degrade = Callable[[np.ndarray, str], np.ndarray]  # clean uint8 [H, W, 3] and i
 
 
 def degradation(text: str) -> Degrade:
-    """What `--degrade` names.
+    """Return the degradation that `--degrade` names.
 
-    - `gaussian:25`: noise of sigma 25 on the scale of 0-255, float and not clipped, for each image anew from
-      `numpy.random.RandomState(0)`, as in KAIR and Restormer. `gaussian:25:file`: the same, clipped and
+    - `gaussian:25`: noise of sigma 25 on the scale of 0-255, float and not clipped, drawn anew for each image
+      from `numpy.random.RandomState(0)`, as in KAIR and Restormer. `gaussian:25:file`: the same, clipped and
       rounded to 8 bits.
-    - `kernel:FILE`: blur with the kernel in a grey picture, mirrored borders, 1 % of noise, 8 bits.
+    - `kernel:FILE`: blur with the kernel in a grey picture, mirrored borders, 1 % noise, 8 bits.
     - a name of `maximir.degradations`.
 
     Raises:
@@ -53,11 +53,11 @@ def degradation(text: str) -> Degrade:
     if text in DEGRADATIONS and not DEGRADATIONS[text].needs_depth:
         return lambda clean, name: degrade_photograph(clean, text, [seed_of(name)])
     names = ", ".join(name for name, each in DEGRADATIONS.items() if not each.needs_depth)
-    raise UsageError(f"--degrade {text}: unknown; choose of {FORMS}, {names}")
+    raise UsageError(f"--degrade {text}: unknown; choose from {FORMS}, {names}")
 
 
 def seed_of(name: str) -> int:
-    """From the image's name, so that it does not matter which others are there."""
+    """Derive the seed from the image's name, so that it does not depend on other images."""
     return zlib.crc32(name.encode("utf-8", "surrogateescape"))
 
 
@@ -68,10 +68,10 @@ def noisy(clean: np.ndarray, sigma: float, *, as_file: bool) -> np.ndarray:
 
 
 def load_kernel(path: Path) -> np.ndarray:
-    """A grey picture of a kernel as float32 [h, w], both odd, of sum 1.
+    """Load a kernel from a grey picture: float32 [h, w], both odd, with sum 1.
 
     Raises:
-        MaximirError: the file cannot be read, the kernel is even or black.
+        MaximirError: the file cannot be read, or the kernel is even or black.
     """
     try:
         kernel = images.read(path).rgb[..., 0].astype(np.float32)
@@ -84,8 +84,8 @@ def load_kernel(path: Path) -> np.ndarray:
 
 
 def blurred(clean: np.ndarray, kernel: np.ndarray, seed: int) -> np.ndarray:
-    """The kernel is taken as it is: if its centre of mass is off its centre, the picture moves, too, which no
-    blind model can know. Levin's third and fourth are 1.2 and 2.7 pixels off.
+    """Blur with the kernel as it is. A centre of mass off the centre also shifts the picture, which no blind
+    model can know; Levin's third and fourth kernels shift it by 1.2 and 2.7 pixels.
     """
     (y, x), (h, w) = (side // 2 for side in kernel.shape), clean.shape[:2]
     padded = np.pad(to_unit(clean), [(y, y), (x, x), (0, 0)], mode="reflect")

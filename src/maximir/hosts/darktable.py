@@ -1,7 +1,7 @@
-"""A `.dtmodel` for darktable 5.6: a zip of a folder with the network for one tile, what it is, and its card.
+"""Packages for darktable 5.6 (`.dtmodel`): a zip with the network for one tile, its description and its card.
 
-The form is darktable's (src/ai/README.md and darktable-org/darktable-ai, its wiki): sRGB in [0, 1], NCHW,
-float32, one input and one output; tiles of the size that `input_sizes` names, 64 pixels over each other.
+The format is darktable's (src/ai/README.md and darktable-org/darktable-ai with its wiki): sRGB in [0, 1],
+NCHW, float32, one input and one output; tiles of the size in `input_sizes`, which overlap by 64 pixels.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ SUFFIX = ".dtmodel"
 TILE = 512
 NAMES = ("input", "output")
 TASK = "denoise"  # darktable's other tasks are masks, upscaling and raw files
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the same package each time
+EPOCH = (1980, 1, 1, 0, 0, 0)  # fixed, so that equal packages have equal bytes
 
 
 def identifier(name: str) -> str:
-    """darktable's name for a model of ours: task, architecture, which one."""
+    """Return darktable's name for a model of ours: task, architecture, variant."""
     which = re.sub(r"[^a-z0-9]+", "-", Path(name).stem.lower()).strip("-").removeprefix(TASK).strip("-")
     return f"{TASK}-maxim" + (f"-{which}" if which and which != "box" else "")
 
 
 def check_request(output: Path, size: int) -> None:
     if output.suffix != SUFFIX:
-        raise UsageError(f"{output}: darktable's packages are named {SUFFIX}")
+        raise UsageError(f"{output}: a darktable package must be named {SUFFIX}")
     export.check_folder(output)
     export.check_size(size)
     export.check_installed()
 
 
 def card_of(chosen: ModelCard) -> str:
-    """Where the weights come from, and what they were trained on, as darktable's catalogue asks."""
+    """Return origin and training data of the weights, as darktable's catalogue requires."""
     if chosen.path.parent == catalogue.BOX:
         return chosen.path.with_suffix(".md").read_text("utf-8")
     if isinstance(chosen, authors.AuthorsModel):
@@ -50,26 +50,26 @@ def card_of(chosen: ModelCard) -> str:
             f"**Training data.** {chosen.trained_on}.\n\n**Limits.** {chosen.limits}\n\n"
             f"**Licence.** {chosen.licence}.\n"
         )
-    return f"# {Path(chosen.name).name}\n\nMAXIM, trained by whoever made this package.\n"
+    return f"# {Path(chosen.name).name}\n\nMAXIM, trained by the author of this package.\n"
 
 
 def package(model: Maxim, task: str, output: Path, *, name: str, card: str, size: int = TILE) -> float:
-    """Write the package, complete or not at all.
+    """Write the package, atomically.
 
     Args:
-        task: what the model is for; darktable takes "denoise" (or "", where nobody knows).
-        name: darktable's, see `identifier`.
+        task: the model's task; darktable supports "denoise" (or "" if unknown).
+        name: darktable's name, see `identifier`.
 
     Returns:
-        The largest difference of the network in it from our own output, of a random tile.
+        The largest difference between the packaged network's output and ours, for a random tile.
 
     Raises:
-        UsageError: another task, another suffix than `.dtmodel`, no multiple of 64, or a missing package.
-        MaximirError: the network in it does something else, or the file cannot be written.
+        UsageError: another task, a suffix other than `.dtmodel`, no multiple of 64, or a missing package.
+        MaximirError: the packaged network's output differs, or the file cannot be written.
     """
     check_request(output, size)
     if task not in (TASK, ""):
-        raise UsageError(f"darktable takes models that denoise; this one is for {task}")
+        raise UsageError(f"darktable only supports denoising models; this one is for {task}")
     network, difference = export.proved(model, ".onnx", size, {"model": name}, NAMES)
     facts = {
         "id": name,

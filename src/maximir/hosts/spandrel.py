@@ -1,4 +1,4 @@
-"""MAXIM for spandrel, with which ComfyUI, chaiNNer and others load image models: `install()`."""
+"""Support for spandrel, the loader of ComfyUI, chaiNNer and others: call `install()`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ TELLING = (FIRST_CONV, SQUEEZE, "stages.0.encoders.0.block.groups.0.0.grid.mix.w
 
 
 def install() -> None:
-    """From now on spandrel loads maximir's `.safetensors`. A second call does nothing.
+    """Make spandrel load maximir's `.safetensors`. A second call does nothing.
 
     Raises:
-        UsageError: spandrel is not there, or cannot be imported (it needs torchvision).
+        UsageError: spandrel is missing or cannot be imported (it needs torchvision).
     """
     try:
         import spandrel
@@ -35,15 +35,15 @@ def install() -> None:
 
 
 def recognises(state: Mapping[str, Any]) -> bool:
-    """Are these the tensors of a network of ours?"""
+    """Return True for the tensors of a network of ours."""
     return all(name in state for name in TELLING)
 
 
 def config_of(state: Mapping[str, Any]) -> MaximConfig:
-    """The config of the network that these tensors are of, from their names and shapes.
+    """Derive the config of a network from the names and shapes of its tensors.
 
     Raises:
-        MaximirError: they make no sense.
+        MaximirError: the config is invalid.
     """
     features = state[FIRST_CONV].shape[0]
     return MaximConfig(
@@ -57,18 +57,18 @@ def config_of(state: Mapping[str, Any]) -> MaximConfig:
 
 
 def count(state: Mapping[str, Any], pattern: str) -> int:
-    """How many different numbers stand there in the names."""
+    """Count the different numbers that the pattern finds in the names."""
     return len({match[1] for match in map(re.compile(pattern).match, state) if match})
 
 
 def restore(model: Maxim, image: Tensor) -> Tensor:
-    """[N, 3, H, W] → the same, by the last stage at full size."""
+    """Restore [N, 3, H, W] → [N, 3, H, W] with the last stage at full size."""
     restored: Tensor = model(image)[-1][-1]
     return restored
 
 
 def architecture() -> Any:
-    """What spandrel's registry takes. Its classes are known when it is there, and not before."""
+    """Return the class for spandrel's registry, defined here because spandrel may be missing."""
     import spandrel
 
     class MaximArchitecture(spandrel.Architecture):  # type: ignore[misc]
@@ -85,13 +85,13 @@ def architecture() -> Any:
                 architecture=self,
                 purpose="Restoration",
                 tags=[f"{config.features}nf", f"{config.stages} stages"],
-                supports_half=False,  # of one model it is known to be right, of the others not (docs/hosts)
+                supports_half=False,  # verified for one model only (docs/hosts)
                 supports_bfloat16=True,
                 scale=1,
                 input_channels=3,
                 output_channels=3,
                 size_requirements=spandrel.SizeRequirements(multiple_of=SIZE_MULTIPLE),
-                tiling=spandrel.ModelTiling.DISCOURAGED,  # each tile would guess its own light
+                tiling=spandrel.ModelTiling.DISCOURAGED,  # each tile would estimate its own light
                 call_fn=restore,
             )
 

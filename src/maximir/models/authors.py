@@ -1,7 +1,7 @@
-"""The eleven checkpoints of MAXIM's authors, as data: where each lies, and what proves that it is the one.
+"""The eleven checkpoints of MAXIM's authors, as data: their addresses and digests.
 
-Sources: the official README (figures) and project page (bucket); the packages are UpscalerJS's copies of
-seven of them. The weights are the authors', Apache-2.0, in either place.
+Sources: the official README (figures) and project page (bucket); the npm packages are UpscalerJS's copies of
+seven of them. All weights are the authors', Apache-2.0.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ BUCKET = "https://storage.googleapis.com/gresearch/maxim/ckpt"
 PACKAGE = "@upscalerjs/maxim-{}"
 PACKAGE_VERSION = "0.1.0"
 LICENCE = "Apache-2.0"
-BYTES = {"S-2": 56_911_856, "S-3": 89_174_620}  # of a variant, as it is kept here
+BYTES = {"S-2": 56_911_856, "S-3": 89_174_620}  # size of a variant's file in maximir's format
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class AuthorsModel(ModelCard):
 
     Attributes:
         variant: official name of the network.
-        object: in the bucket, without `checkpoint.npz`.
-        package: the last part of its npm package's name; "": there is none.
-        digest: `tfjs.digest` of its parameters; "": not known yet, as it lies in the bucket only.
+        object: path in the bucket, without `checkpoint.npz`.
+        package: last part of its npm package's name, or "".
+        digest: `tfjs.digest` of its parameters; "" if unknown (checkpoints that exist only in the bucket).
     """
 
     variant: str = ""
@@ -35,7 +35,7 @@ class AuthorsModel(ModelCard):
 
     @property
     def address(self) -> str:
-        """Below a bucket's address."""
+        """Path below a bucket's address."""
         return f"{self.object}/checkpoint.npz"
 
     @property
@@ -70,17 +70,17 @@ def by_the_authors(
     )
 
 
-NARROW = "Made for one benchmark: on {} other than its own it can do less than nothing."
+NARROW = "Trained for one benchmark. On {} other than its own it may make a photograph worse."
 
 MODELS = (
     by_the_authors(
         "denoise-sidd", "SIDD", "S-3", "Denoising/SIDD", "SIDD 39.96 / .960, DND 39.84 / .954",
-        "For the noise of phone cameras. Gaussian noise stays, and the box does better on other cameras.",
+        "For noise from phone cameras. Does not remove Gaussian noise; for other cameras the box is better.",
         "denoising", "34c2aeffbcace6717925a23d072d571243c9a31ead5624ac36633101ed45fccc",
     ),
     by_the_authors(
         "deblur-gopro", "GoPro", "S-3", "Deblurring/GoPro", "GoPro 32.86 / .961, HIDE 32.83 / .956",
-        "For motion between video frames. Blur with noise, and strong camera shake, hardly change.",
+        "For motion between video frames. Hardly changes noisy blur or strong camera shake.",
         "deblurring", "29d9b26477142235a7481dc1c742ac1c974d793d4fcf7b39ff6a2f0a54fbdb5d",
     ),
     by_the_authors(
@@ -99,7 +99,7 @@ MODELS = (
     ),
     by_the_authors(
         "derain-rain13k", "Rain13k", "S-2", "Deraining/Rain13k", "Rain13k 33.24 / .933",
-        "For streaks drawn over a photograph. On other rain it can do harm, and shift colours.",
+        "For streaks drawn over a photograph. On other rain it can do harm and shift colours.",
         "deraining", "ac04a296da659dc81f806656d8c3bafa98bbea5ac0b3bbdbb0ca773e4d38dbe7",
     ),
     by_the_authors(
@@ -108,29 +108,29 @@ MODELS = (
     ),
     by_the_authors(
         "dehaze-indoor", "SOTS-Indoor", "S-2", "Dehazing/SOTS-Indoor", "SOTS indoor 38.11 / .991",
-        "For haze computed over rooms. Real haze out of doors becomes dark and patchy.",
+        "For synthetic haze in rooms. Real outdoor haze becomes dark and patchy.",
         "dehazing-indoor", "f8a79ee91b1b81e08521a7dc27ce2eb4940ec3461d61577ab84e05c4bc3219eb",
     ),
     by_the_authors(
         "dehaze-outdoor", "SOTS-Outdoor", "S-2", "Dehazing/SOTS-Outdoor",
         "SOTS outdoor 34.19 / .985",
-        "For thin, even haze out of doors. Even skies of large photographs may show columns.",
+        "For thin, even haze outdoors. Plain skies of large photographs may show columns.",
         "dehazing-outdoor", "12bb4071a2f59ef5b6da82a5679a3a64c1c70f3bea0be7e57efd6542ee692b85",
     ),
     by_the_authors(
         "enhance-lol", "LOL", "S-2", "Enhancement/LOL", "LOL 23.43 / .863",
-        "For dark rooms as in LOL. Other cameras' darkness stays dark or turns grey.",
+        "For dark rooms as in LOL. Dark photographs from other cameras stay dark or turn grey.",
         "enhancement", "ddc0c3fc6442ea4015e48a024ecb6a967254a388e68667b756225f138c67cfff",
     ),
     by_the_authors(
         "retouch-fivek", "FiveK", "S-2", "Enhancement/FiveK", "FiveK 26.15 / .945",
-        "Exposure and colour to the taste of one retoucher.",
+        "Exposure and colour in the style of one retoucher.",
         "retouching", "75f8957722c3e80b48768863767e7fe4eafe2ed1125a3db8099e059f9446e9fd",
     ),
 )  # fmt: skip
 BY_NAME = {model.name: model for model in MODELS}
 BY_DIGEST = {model.digest: model for model in MODELS if model.digest}
-OF_TASK = {  # which one `maximir get TASK` fetches
+OF_TASK = {  # the model that `maximir get TASK` fetches
     "denoise": "denoise-sidd",
     "deblur": "deblur-gopro",
     "derain": "derain-rain13k",

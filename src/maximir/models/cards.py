@@ -1,4 +1,4 @@
-"""The card of a model: what is known about it, wherever it comes from. Every list of models holds these."""
+"""The card of a model: the facts about it, from any origin. Every list of models contains cards."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Origin = Literal["box", "authors", "yours"]
 
 
 class Header(NamedTuple):
-    """Facts in the header of a `.safetensors`; None if the file is missing or none of ours.
+    """Facts from the header of a `.safetensors`; None if the file is missing or unreadable.
 
     Attributes:
-        problem: why a file that is there is no model, for people.
+        problem: why a file that exists cannot be used.
     """
 
     bytes: int | None = None
@@ -36,19 +36,19 @@ class Header(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What is known about a model.
+    """The facts about a model.
 
     Attributes:
-        name: what `--model` takes.
-        task: what it is for; "": its file does not say.
-        file: its weights; None: in the user's folder (`user_models`), once they are there.
-        description: what it is for, in words.
-        trained_on: the data.
-        training: for how long, and where.
-        limits: what it cannot do, in sentences for users.
+        name: accepted by `--model`.
+        task: its task; "" if its file does not say.
+        file: its weights; None: in the user's folder (`user_models`), once they are fetched or stored.
+        description: damage that it removes, in words.
+        trained_on: training data.
+        training: training time and hardware.
+        limits: known failures, in sentences for users; measured in docs/models.md.
         licence: of the weights.
-        published: PSNR (dB) / SSIM that its authors report.
-        shown: the sets of its measured results that tell most.
+        published: PSNR (dB) / SSIM by dataset, as reported by its authors.
+        shown: the most informative test sets among its results (scripts/results.py).
     """
 
     name: str
@@ -69,14 +69,14 @@ class ModelCard:
 
     @property
     def where(self) -> str:
-        """For people: "in the box", a path, or how to get it."""
+        """For people: "in the box", a path, or the command that fetches it."""
         if self.origin == "box":
             return "in the box"
         return str(self.path) if self.path.exists() else f"maximir get {self.name}"
 
     @property
     def measured(self) -> str:
-        """PSNR (dB) of input → output, by set, on images that it was not trained on."""
+        """Input → output PSNR (dB) by dataset, on images not used for training."""
         if not self.shown:
             return ""
         rows = {row["set"]: row for row in json.loads(RESULTS.read_text("utf-8")).get(self.task, [])}
@@ -96,7 +96,7 @@ class ModelCard:
             return Header(problem=f"cannot be read ({reason(error)})")
 
     def facts(self) -> dict[str, Any]:
-        """All of it, JSON-able."""
+        """Return all facts as values for JSON; bytes, parameters and stages are None if it is not here."""
         facts = dataclasses.asdict(self) | {"where": self.where, "measured": self.measured}
         del facts["file"], facts["shown"]
         header = self.header

@@ -34,7 +34,7 @@ MODELS = (
         "545 photographs, synthetic noise; 40 pairs of PolyU",
         "1.8 h, 2 CPU cores; 2.1 h, 1 core",
         ("McMaster, Gaussian 25", "PolyU, held out"),
-        "Of strong noise from phones at night the colour goes, but some grain stays. "
+        "Strong noise from phones at night loses its colour, but some grain stays. "
         "Fine regular texture may be smoothed away.",
     ),
     in_the_box(
@@ -43,7 +43,7 @@ MODELS = (
         "GoPro (the authors' first stage), then 545 photographs with synthetic motion",
         "the authors', then 0.7 h on 1 CPU core",
         ("McMaster 1–6, straight motion, synthetic", "McMaster 1–6, motion blur, synthetic"),
-        "Long or crooked motion is only sharpened a little.",
+        "Long or curved motion is only sharpened a little.",
     ),
     in_the_box(
         "derain",
@@ -52,7 +52,7 @@ MODELS = (
         "7 pairs of RainTrainL",
         "the authors', then 0.6 h on 1 CPU core",
         ("Rain100L 1–20", "McMaster 1–6, rain, synthetic"),
-        "Drops on a lens or a window stay. Where heavy rain hides everything, the result is soft.",
+        "Drops on a lens or window stay. The result is soft where heavy rain hides the scene.",
     ),
     in_the_box(
         "dehaze",
@@ -61,7 +61,7 @@ MODELS = (
         "20 indoor scenes of RESIDE",
         "the authors', then 0.7 h on 1 CPU core",
         ("SOTS indoor, held out", "McMaster 1–6, haze, synthetic"),
-        "Strong haze does not go away wholly. Colours may come out a little too strong.",
+        "Some of a strong haze remains. Colours may be slightly too strong.",
     ),
     in_the_box(
         "enhance",
@@ -69,8 +69,8 @@ MODELS = (
         "LOL (the authors' first stage), then 49 pairs of ELIEI and LOL; 545 photographs, synthetic darkness",
         "the authors', then 0.4 h on 1 CPU core",
         ("ELIEI, held out", "LOL, held out"),
-        "How bright the scene was is a guess. "
-        "In the darkest pictures fine detail and colour are invented or lost.",
+        "The brightness of the scene is an estimate. "
+        "In very dark pictures, fine detail and colour may be lost or invented.",
     ),
     in_the_box(
         "retouch",
@@ -78,6 +78,6 @@ MODELS = (
         "FiveK (the authors' first stage), then 39 photographs as the authors' whole model retouches them",
         "the authors', then 0.2 h on 1 CPU core",
         (),
-        "The taste is that of one retoucher, and of the whole model it has the first of two stages.",
+        "Has the style of one retoucher, and only the first of the authors' two stages.",
     ),
 )

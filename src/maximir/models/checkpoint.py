@@ -1,6 +1,6 @@
-"""Weights in and out: ours as `.safetensors`; the authors' as `.npz` or as TensorFlow.js packages.
+"""Load and save weights: ours as `.safetensors`; the authors' as `.npz` or as TensorFlow.js packages.
 
-Strict, atomic, and never unpickling.
+Loading is strict and never unpickles. Saving is atomic.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from maximir.network.model import Maxim
 FORMAT = "maximir-1"
 Form = Literal["float32", "float16", "int8"]
 DIGEST = "sha256"  # key of the metadata
-# A tensor that says what the config says too, for programs that are given the tensors alone (spandrel's).
+# Repeats a fact of the config as a tensor, for programs that see only the tensors (spandrel's).
 REPLICATES = "padding_mode.replicate"
 KINDS = "weights are .safetensors or official .npz files, or TensorFlow.js packages (a folder or .tgz)"
 MAX_OFFICIAL_BYTES = 4 * 2**30  # M-3, the largest, has 0.27 GB
 
 
 class Checkpoint(NamedTuple):
-    """What a file of weights holds.
+    """The contents of a file of weights.
 
     Attributes:
-        state: by our parameter names, not yet checked against `config`.
+        state: tensors by our parameter names, not yet checked against `config`.
         facts: further metadata of a `.safetensors`, and `missing`: official names of parameters that the
-            source does not have, which are zeros here (`tfjs.coarse_heads`): the outputs that they belong to
-            are the input, and in training they begin anew.
+            source lacks (`tfjs.coarse_heads`). They are zero, so their outputs equal the input, and training
+            starts them anew.
     """
 
     config: MaximConfig
@@ -56,13 +56,13 @@ class Checkpoint(NamedTuple):
 
 
 def load_model(path_or_name: str | os.PathLike[str], stages: int | None = None) -> Maxim:
-    """A network with its weights, in float32 and evaluation mode, on the CPU.
+    """Load a network with its weights, in float32 and evaluation mode, on the CPU.
 
     Args:
         path_or_name: a `.safetensors` of ours, an official `.npz`, a TensorFlow.js package of the authors'
             model (folder or tarball), the name of a model or of a task ("denoise"), or an address on the Hub,
-            "hf://owner/repo/file": of all these, it alone uses the network.
-        stages: end after so many (`Maxim.first_stages`): faster, and a little less good. None: all.
+            "hf://owner/repo/file". Only the latter uses the network.
+        stages: stop after this many stages (`Maxim.first_stages`): faster, slightly lower quality. None: all.
 
     Raises:
         UsageError: more stages than the model has.
@@ -73,7 +73,7 @@ def load_model(path_or_name: str | os.PathLike[str], stages: int | None = None) 
 
 
 def load(path_or_name: str | os.PathLike[str], stages: int | None = None) -> tuple[Maxim, str]:
-    """As `load_model`, and the task that the model is for: "" where neither name nor file says."""
+    """Load a model as `load_model` does; also return its task, "" if neither name nor file gives one."""
     chosen = choice.choose(path_or_name)
     checkpoint = read(chosen.path)
     try:
@@ -85,15 +85,15 @@ def load(path_or_name: str | os.PathLike[str], stages: int | None = None) -> tup
 
 
 def read(path: Path) -> Checkpoint:
-    """What is in a file of weights, of any kind that maximir reads.
+    """Read a file of weights of any supported kind.
 
     Raises:
-        MaximirError: it is none of them, cannot be read, or is damaged.
+        MaximirError: unsupported, unreadable or damaged file.
     """
     try:
         if tfjs.is_package(path):
             return read_package(path)
-        with path.open("rb") as file:  # safetensors has one message for all that can go wrong
+        with path.open("rb") as file:  # raises a clear OSError, which safetensors does not
             refuse_pointer(file.read(len(GIT_LFS)))
         match path.suffix.lower():
             case ".safetensors":
@@ -118,7 +118,7 @@ def read_package(path: Path) -> Checkpoint:
 
 
 def build(config: MaximConfig, state: Mapping[str, Tensor]) -> Maxim:
-    """The network of `config` with the weights of `state`, checked one by one."""
+    """Create the network of `config` with the weights of `state`, checking each parameter."""
     with torch.device("meta"):
         model = Maxim(config)
     parameters = dict(model.named_parameters())
@@ -147,7 +147,7 @@ def check_finite(state: Mapping[str, Tensor]) -> None:
 def read_safetensors(path: Path) -> Checkpoint:
     metadata, state = read_tensors(path)
     if metadata.get("format") != FORMAT:
-        raise MaximirError("a safetensors file, but not one of maximir's (no config in it)")
+        raise MaximirError("not a safetensors file of maximir's (it holds no config)")
     try:
         config = MaximConfig.from_dict(json.loads(metadata["config"]))
     except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -157,7 +157,7 @@ def read_safetensors(path: Path) -> Checkpoint:
 
 
 def facts_of(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """What `save_model` was given as metadata; what others wrote in other forms stays text."""
+    """Parse the metadata that `save_model` wrote; foreign metadata stays text."""
     facts: dict[str, Any] = {}
     for key, value in metadata.items():
         if key not in ("format", "config"):
@@ -169,24 +169,24 @@ def facts_of(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a safetensors file, checked against the digest that ours hold.
+    """Read metadata and tensors of a safetensors file; check the digest if it has one.
 
     Raises:
-        MaximirError: not such a file, or a damaged one.
+        MaximirError: not a safetensors file, or damaged.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, NotImplementedError) as error:
-        raise MaximirError(f"not a whole safetensors file ({error})") from error
+        raise MaximirError(f"not a complete safetensors file ({error})") from error
     if DIGEST in metadata and metadata.pop(DIGEST) != digest(tensors):
-        raise MaximirError("the values are not those that were written: the file is damaged")
+        raise MaximirError("the digest does not match the values: the file is damaged")
     return metadata, tensors
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names and values; safetensors itself has no checksum."""
+    """Return SHA-256 over names and values; safetensors itself has no checksum."""
     sha = hashlib.sha256()
     for name in sorted(tensors):
         sha.update(name.encode())
@@ -195,40 +195,40 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def read_official_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The parameters in an official `.npz`, by their names without prefix."""
+    """Read the parameters in an official `.npz`, by their names without prefix."""
     arrays: dict[str, np.ndarray] = {}
     try:
         with zipfile.ZipFile(path) as archive:
             members = [info for info in archive.infolist() if info.filename.startswith(official.PREFIX)]
             if sum(info.file_size for info in members) > MAX_OFFICIAL_BYTES:
-                raise MaximirError(f"more than {MAX_OFFICIAL_BYTES:,} bytes of parameters")
+                raise MaximirError(f"the file holds more than {MAX_OFFICIAL_BYTES:,} bytes of parameters")
             for info in members:
                 key = info.filename.removeprefix(official.PREFIX).removesuffix(".npy")
                 if key in arrays:
-                    raise MaximirError(f"parameter {key} is there twice")
+                    raise MaximirError(f"parameter {key} occurs twice")
                 arrays[key] = read_array(archive.read(info))
     except (MaximirError, OSError):
         raise
-    except Exception as error:  # zipfile, its decompressors and NumPy's header parser raise of every kind
-        raise MaximirError(f"not a whole .npz file of plain arrays ({type(error).__name__})") from error
+    except Exception as error:  # zipfile, its decompressors and NumPy's header parser raise many types
+        raise MaximirError(f"not a complete .npz file of plain arrays ({type(error).__name__})") from error
     if not arrays:
-        raise MaximirError(f"no parameters named {official.PREFIX}… in the file")
+        raise MaximirError(f"the file has no parameters named {official.PREFIX}…")
     return arrays
 
 
 def read_array(data: bytes) -> np.ndarray:
-    """The float32 array in the bytes of a `.npy` file.
+    """Return the float32 array in the bytes of a `.npy` file.
 
-    Not `np.load`: it allocates what the header claims before it looks at the data.
+    Does not use `np.load`, which allocates what the header claims before it looks at the data.
     """
     file = io.BytesIO(data)
     newer = np.lib.format.read_magic(file) != (1, 0)
     read_header = np.lib.format.read_array_header_2_0 if newer else np.lib.format.read_array_header_1_0
     shape, fortran, dtype = read_header(file)
-    if dtype.kind != "f":  # also objects, which would have to be unpickled
-        raise MaximirError(f"an array of type {dtype} instead of floating-point numbers")
+    if dtype.kind != "f":  # includes objects, which would have to be unpickled
+        raise MaximirError(f"an array has type {dtype} instead of floating-point numbers")
     values = np.frombuffer(data, dtype, offset=file.tell())
-    with np.errstate(over="ignore"):  # what float32 cannot hold is found as not finite
+    with np.errstate(over="ignore"):  # overflow to inf is reported as not finite
         return values.reshape(shape, order="F" if fortran else "C").astype(np.float32)
 
 
@@ -238,8 +238,8 @@ def save_model(
     """Write weights and config as `.safetensors`, atomically.
 
     Args:
-        form: how values are stored: exactly, in half or (`maximir.models.int8`) in a quarter of the size.
-        metadata: further facts to keep in the file, JSON-able.
+        form: storage of values: exact, half or (`maximir.models.int8`) a quarter of the size.
+        metadata: further JSON-able facts to store in the file.
 
     Raises:
         MaximirError: the file cannot be written, or a value does not fit into float16.
@@ -257,8 +257,8 @@ def save_model(
 
 
 def in_order(data: bytes) -> bytes:
-    """A safetensors file with a sorted header. The library writes metadata in a random order, and the same
-    model would be another file each time."""
+    """Return a safetensors file with a sorted header: the library writes metadata in random order, and the
+    same model should give the same file."""
     (length,) = struct.unpack_from("<Q", data)
     header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
@@ -266,7 +266,7 @@ def in_order(data: bytes) -> bytes:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """A safetensors file, complete or not at all.
+    """Write a safetensors file, atomically.
 
     Raises:
         MaximirError: the folder is missing or cannot be written to, or the disk is full.

@@ -1,4 +1,4 @@
-"""Which model a name or a task means on this machine."""
+"""Select a model on this machine by name or task."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from maximir.errors import UsageError
 from maximir.models import authors, catalogue, hub, user_models
 from maximir.models.cards import ModelCard
 
-# Where an author's model comes before the box, if it was fetched: where it is the better one on people's
-# photographs as well (docs/models.md). Elsewhere it takes --model to have it.
+# Models of the authors that precede the box if they were fetched, because they are also better on ordinary
+# photographs (docs/models.md). All others need --model.
 BEFORE_THE_BOX = ("deblur-gopro", "retouch-fivek")
 
 
 def known() -> dict[str, ModelCard]:
-    """All models by name: the box, the authors' (here or not), then the user's own."""
+    """Return all models by name: the box, the authors' (also if not on this machine), then the user's own."""
     cards: dict[str, ModelCard] = {model.name: model for model in (*catalogue.MODELS, *authors.MODELS)}
     for name in user_models.stored():
         task = name.partition("-")[0]
@@ -26,15 +26,15 @@ def known() -> dict[str, ModelCard]:
 
 
 def available() -> dict[str, ModelCard]:
-    """Those that are here."""
+    """Return the models on this machine by name."""
     return {name: card for name, card in known().items() if card.path.is_file()}
 
 
 def for_task(task: str) -> ModelCard:
-    """The model that a task uses: `BEFORE_THE_BOX`, then the box, then whatever else is there for it.
+    """Return a task's default model: from `BEFORE_THE_BOX`, then from the box, then any other.
 
     Raises:
-        UsageError: unknown task, or no model for it is here.
+        UsageError: unknown task, or no model for it on this machine.
     """
     if task not in catalogue.TASKS:
         raise UsageError(f"unknown task {task!r}: choose one of {', '.join(catalogue.TASKS)}")
@@ -48,10 +48,10 @@ def for_task(task: str) -> ModelCard:
 
 
 def named(name: str) -> ModelCard:
-    """The model of this name.
+    """Return the model of this name.
 
     Raises:
-        UsageError: there is none here; says how to get it.
+        UsageError: it is not on this machine; the message says how to get it.
     """
     here = available()
     if name in here:
@@ -64,11 +64,11 @@ def named(name: str) -> ModelCard:
 
 
 def choose(path_or_name: str | os.PathLike[str]) -> ModelCard:
-    """What a path, a model's name, a task or an address on the Hub (`hf://owner/repo/file`) means.
+    """Return the model for a path, a model's name, a task or an address on the Hub (`hf://owner/repo/file`).
 
     Raises:
-        UsageError: none of these.
-        MaximirError: the Hub does not give the file.
+        UsageError: none of these matches.
+        MaximirError: the file cannot be fetched from the Hub.
     """
     text = os.fspath(path_or_name)
     if isinstance(path_or_name, str):
@@ -85,5 +85,5 @@ def choose(path_or_name: str | os.PathLike[str]) -> ModelCard:
 
 
 def resolve(path_or_name: str | os.PathLike[str]) -> Path:
-    """The weights that a path, a model's name or a task means. Raises as `choose`."""
+    """Return the weights for a path, a model's name or a task. Raises as `choose`."""
     return choose(path_or_name).path

@@ -1,6 +1,6 @@
-"""A file from a web address: resumed where the connection breaks, checked by its length, whole or not at all.
+"""Download a file: resume broken connections, check the length, write atomically.
 
-By the standard library: one kind of request, proxies and certificates as the system has them
+Uses the standard library, which takes proxies and certificates from the system
 (docs/decisions/0008-fetching.md).
 """
 
@@ -20,24 +20,23 @@ from maximir.errors import MaximirError
 from maximir.files import reason
 
 MAX_BYTES = 1 << 30  # of a file; the largest checkpoint has 0.3 GB
-TRIES = 5  # connections in a row that bring nothing
-PAUSE = 1.0  # seconds before the second of them; then twice as long each time
+TRIES = 5  # connections in a row without new data
+PAUSE = 1.0  # seconds before the second of them, doubled each time
 TIMEOUT = 30.0  # seconds of silence
 CHUNK = 1 << 16
 AGENT = "maximir (+https://pypi.org/project/maximir)"  # some servers refuse Python's own
 
-Report = Callable[[int, int | None], None]  # bytes that are there, and of how many
+Report = Callable[[int, int | None], None]  # bytes present, total bytes
 
 
 def download(address: str, target: Path, report: Report = lambda done, total: None) -> None:
-    """Fetch `address` into `target`, which appears when it is whole.
+    """Download `address` to `target`, which appears when it is complete.
 
-    Until then `target` with `.part` behind its name grows. It is kept when the network fails, so that the
-    next call goes on from there if the server still has the same file; otherwise (Ctrl-C, a full disk) it is
-    removed.
+    Until then the data grows in `target` + ".part". A network failure keeps that file, and the next call
+    resumes it if the server still has the same version. Other failures (Ctrl-C, a full disk) remove it.
 
     Raises:
-        MaximirError: what went wrong, with the address.
+        MaximirError: the download failed; names the address and the reason.
         OSError: the file cannot be written.
     """
     part, tag = target.with_name(target.name + ".part"), target.with_name(target.name + ".etag")
@@ -52,12 +51,14 @@ def download(address: str, target: Path, report: Report = lambda done, total: No
                 why = "the connection ended early"
             except urllib.error.HTTPError as error:
                 if error.code < 500 and error.code != 429:
-                    raise MaximirError(f"{address}: the server says {error.code} {error.reason}") from error
-                why = f"the server says {error.code} {error.reason}"
+                    raise MaximirError(
+                        f"{address}: the server replied {error.code} {error.reason}"
+                    ) from error
+                why = f"the server replied {error.code} {error.reason}"
             except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
                 cause = getattr(error, "reason", error)
                 why = reason(cause) if isinstance(cause, OSError) else str(cause)
-                if isinstance(cause, socket.gaierror | ConnectionRefusedError):  # waiting would not help
+                if isinstance(cause, socket.gaierror | ConnectionRefusedError):  # a retry would not help
                     failures = TRIES
             there = part.stat().st_size if part.exists() else 0
             failures = failures + 1 if there <= before else 1
@@ -73,7 +74,7 @@ def download(address: str, target: Path, report: Report = lambda done, total: No
 
 
 def fetch_once(address: str, part: Path, tag: Path, report: Report) -> bool:
-    """One connection, from where `part` ends; whether all is there now."""
+    """Download over one connection, from the end of `part`; return True if the file is complete."""
     have = part.stat().st_size if part.exists() and tag.exists() else 0
     headers = {"User-Agent": AGENT, "Accept-Encoding": "identity"}
     if have:
@@ -84,8 +85,8 @@ def fetch_once(address: str, part: Path, tag: Path, report: Report) -> bool:
         raise MaximirError(f"{address}: not a web address") from error
     with contextlib.closing(reply):
         if urllib.parse.urlsplit(reply.url).scheme not in ("http", "https"):
-            raise MaximirError(f"{address}: leads away from the web, to {reply.url}")
-        if reply.status != 206:  # from its beginning: another file by now, or a server that cannot do parts
+            raise MaximirError(f"{address}: redirects to {reply.url}, which is not a web address")
+        if reply.status != 206:  # whole file: it has changed, or the server does not support ranges
             have = 0
         etag = reply.headers.get("ETag", "")
         if etag and not etag.startswith("W/"):

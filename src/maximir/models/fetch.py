@@ -1,4 +1,4 @@
-"""`maximir get`: a model of the authors onto this machine. Nothing else in maximir uses the network."""
+"""`maximir get`: fetch a model of the authors. Only this and `hf://` addresses use the network."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from maximir.models import checkpoint, official, tfjs, user_models
 from maximir.models.authors import BUCKET, BY_DIGEST, LICENCE, AuthorsModel
 from maximir.models.download import Report, download
 
-MIRROR = "MAXIMIR_BUCKET"  # environment: address that holds the objects of the authors' bucket
+MIRROR = "MAXIMIR_BUCKET"  # environment variable: address of a mirror of the authors' bucket
 SUFFIXES = (".npz", ".tgz", ".tar.gz", ".safetensors")
 NPM_PATIENCE = 1800.0  # seconds
 
 
 class Source(NamedTuple):
-    """A way to a model.
+    """A source of a model.
 
     Attributes:
-        name: for people.
-        bring: into a folder; gives the file or folder.
+        name: for messages.
+        bring: fetches the model into a folder and returns the file or folder.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Source(NamedTuple):
 
 
 def sources(model: AuthorsModel, given: str | None = None) -> Iterator[Source]:
-    """The ways to a model, in the order that they are tried: what was given; else the bucket, then npm."""
+    """Yield the sources of a model in the order of attempts: the given one, or the bucket and then npm."""
     if given is not None:
         yield given_source(given)
         return
@@ -58,25 +58,25 @@ def fetch(
     report: Report = lambda done, total: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Bring a model into the user's folder, verified.
+    """Fetch a model into the user's folder and verify it.
 
     Args:
-        given: a file, folder, tarball or web address instead of the usual places.
-        report: bytes of a download that are there, and of how many.
-        say: told each way that is tried and what became of it.
+        given: a file, folder, tarball or web address instead of the usual sources.
+        report: called with the bytes of a download that are present, and the total.
+        say: called with a line for each source that is tried, and for its failure.
 
     Returns:
-        The `.safetensors`, which appears whole or not at all.
+        The path of the `.safetensors`, which is written atomically.
 
     Raises:
-        MaximirError: no way led to it; or what came is another model; or it cannot be kept.
+        MaximirError: no source works, the file holds another model, or it cannot be stored.
     """
     problems = []
     with user_models.writing(model.name) as place:
         for source in sources(model, given):
             say(f"{model.name}: trying {source.name}")
             try:
-                # Unlike the folder's name, that of a download's part must be there again next time.
+                # A partial download must be found again next time, so its folder has a fixed name.
                 parts = place / f".{model.name}.download"
                 parts.mkdir(exist_ok=True)
                 with tempfile.TemporaryDirectory(dir=place, prefix=f".{model.name}-") as folder:
@@ -93,26 +93,26 @@ def fetch(
     if given is not None:
         raise MaximirError(problems[0])
     raise MaximirError(
-        f"{model.name}: no way led to it. Fetch {BUCKET}/{model.address}"
+        f"{model.name}: could not be downloaded from any source. Fetch {BUCKET}/{model.address}"
         + (f", or `npm pack {model.npm}`," if model.npm else "")
-        + f" where there is a network, and give the file: `maximir get {model.name} --from FILE`"
+        + f" on a machine with network access, then run `maximir get {model.name} --from FILE`"
     )
 
 
 def recognise(given: str) -> AuthorsModel:
-    """Which of the authors' models a file or folder holds, by the digest of its parameters.
+    """Identify the authors' model in a file or folder by the digest of its parameters.
 
     Raises:
-        UsageError: it is a web address: that takes a name.
-        MaximirError: it is none of them.
+        UsageError: `given` is a web address, which requires a name.
+        MaximirError: the digest is unknown.
     """
     if is_web(given):
         raise UsageError(f"name the model that comes from {given}: `maximir get NAME --from …`")
     digest = digest_of(checkpoint.read(Path(given)))
     if digest not in BY_DIGEST:
         raise MaximirError(
-            f"{given}: is none of the authors' models whose digest is known (its parameters have "
-            f"{digest[:16]}…); give the name of what it should be, or use the file as it is with --weights"
+            f"{given}: is not one of the authors' models with a known digest (its parameters have "
+            f"{digest[:16]}…); give the model's name, or use the file directly with --weights"
         )
     return BY_DIGEST[digest]
 
@@ -128,16 +128,16 @@ def is_web(name: str) -> bool:
 def remove_if_empty(folder: Path) -> None:
     try:
         folder.rmdir()
-    except OSError:  # a download that will go on
+    except OSError:  # not empty: keep only a download that can be resumed
         if not any(folder.glob("*.part")):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def keep(model: AuthorsModel, brought: Path, source: str) -> None:
-    """Verify what was brought and write it into the user's folder.
+    """Verify a fetched model and write it into the user's folder.
 
     Raises:
-        MaximirError: it is another model, damaged, or cannot be kept.
+        MaximirError: it is another model, damaged, or cannot be stored.
     """
     found = checkpoint.read(brought)
     digest = digest_of(found)
@@ -172,10 +172,10 @@ def from_web(address: str, folder: Path, report: Report) -> Path:
 
 
 def from_npm(package: str, folder: Path) -> Path:
-    """By the user's own npm, from whatever registry it is set to. No script of the package is run."""
+    """Fetch a package with the user's npm and its configured registry. Runs no script of the package."""
     npm = shutil.which("npm")
     if npm is None:
-        raise MaximirError("there is no npm on this machine")
+        raise MaximirError("npm is not installed on this machine")
     command = [npm, "pack", package, "--ignore-scripts", "--silent"]
     try:
         done = subprocess.run(
@@ -187,12 +187,12 @@ def from_npm(package: str, folder: Path) -> Path:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise MaximirError(f"npm took more than {NPM_PATIENCE / 60:.0f} min to bring {package}") from error
+        raise MaximirError(f"npm took more than {NPM_PATIENCE / 60:.0f} min to fetch {package}") from error
     except OSError as error:
         raise MaximirError(f"npm cannot be run ({reason(error)})") from error
     tarballs = sorted(folder.glob("*.tgz"))
     if done.returncode or len(tarballs) != 1:
         lines = done.stderr.decode("utf-8", "replace").split("\n")
         told = next((line for line in lines if line.strip()), f"exit status {done.returncode}")
-        raise MaximirError(f"npm could not bring {package} ({told.strip()[:200]})")
+        raise MaximirError(f"npm could not fetch {package} ({told.strip()[:200]})")
     return tarballs[0]

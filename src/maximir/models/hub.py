@@ -1,4 +1,4 @@
-"""Weights on the Hugging Face Hub, by an address that nobody writes by accident: `hf://owner/repo/file`."""
+"""Weights on the Hugging Face Hub, by an explicit address: `hf://owner/repo/file`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from maximir.errors import MaximirError, UsageError
 
 SCHEME = "hf://"
 ADDRESS = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<file>.+\.(safetensors|npz))")
-FORM = "hf://owner/repo/file.safetensors (or .npz; owner/repo@revision for one that stays the same)"
+FORM = "hf://owner/repo/file.safetensors (or .npz; owner/repo@revision pins a revision)"
 
 
 def fetch(address: str) -> Path:
-    """The file at this address, from the client's cache or from the Hub.
+    """Return the file at this address, from the Hub client's cache or from the Hub.
 
     Raises:
-        UsageError: another form of address, or the extra `hub` is missing.
-        MaximirError: it is not there, or cannot be reached.
+        UsageError: the address is malformed, or the extra `hub` is missing.
+        MaximirError: the file does not exist, or the Hub cannot be reached.
     """
     match = ADDRESS.fullmatch(address)
     if match is None:
@@ -28,6 +28,6 @@ def fetch(address: str) -> Path:
         raise UsageError(f"{SCHEME} needs {error.name}: pip install 'maximir[hub]'") from error
     try:
         return Path(hf_hub_download(match["repo"], match["file"], revision=match["revision"]))
-    except Exception as error:  # the client's own, its HTTP library's, and the system's, of no common family
+    except Exception as error:  # the Hub client, its HTTP library and the system share no base class
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise MaximirError(f"{address}: cannot be fetched ({reason})") from error

@@ -1,9 +1,9 @@
-"""Weights in 8 bits: a quarter of float32's size, for files only. Networks compute with what is unpacked.
+"""8-bit storage of weights: a quarter of float32's size. Networks compute with the unpacked float32 values.
 
 A weight `[rows, ...]` becomes `NAME`, int8 of the same shape, and `NAME.scale`, float16 `[rows]`. A row's
-scale is the one of a few with the least squared error: clipping its largest weights a little often has it.
-Where most is at stake it stays float16: convolutions from and to images, the projections through which maps
-enter the blocks' residual streams, biases and gains. What the rest costs: docs/experiments.md, 19.
+scale is the one of several candidates with the least squared error; slightly clipping the largest weights
+often wins. The most sensitive parameters stay float16: convolutions from and to images, the projections
+into the blocks' residual streams, biases and gains. Cost of the rest: docs/experiments.md, 19.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PROJECTION = ".project.weight"
 
 
 def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What a file holds, of finite float32 parameters on the CPU. What float16 cannot hold is infinite."""
+    """Return the tensors to store for finite float32 parameters on the CPU; float16 overflow becomes inf."""
     packed = {}
     for name, value in state.items():
         if value.ndim < 2 or IMAGE_CHANNELS in value.shape[:2] or name.endswith(PROJECTION):
@@ -34,10 +34,10 @@ def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def quantise(value: Tensor) -> tuple[Tensor, Tensor]:
-    """Integers of the same shape, and a scale for each row."""
+    """Return integers of the same shape, and one scale per row."""
     rows = value.flatten(1)
     largest = rows.abs().amax(dim=1) / LARGEST
-    smallest = torch.finfo(torch.float16).smallest_normal  # also of a row of zeros
+    smallest = torch.finfo(torch.float16).smallest_normal  # for rows of zeros
     scales = torch.stack([(largest * clip).clamp_min(smallest).half() for clip in CLIPS])
     integers = (rows / scales.float()[..., None]).round().clamp(-LARGEST, LARGEST)
     errors = (integers * scales.float()[..., None] - rows).square().sum(dim=2)
@@ -47,10 +47,10 @@ def quantise(value: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def unpack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Parameters, those that were packed as float32.
+    """Return the parameters, with packed ones as float32.
 
     Raises:
-        MaximirError: a scale is missing, or of another shape or type.
+        MaximirError: a scale is missing or has a wrong shape or type.
     """
     unpacked = {}
     for name, value in state.items():

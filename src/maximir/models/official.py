@@ -1,4 +1,4 @@
-"""Official checkpoints: their names and layouts as a table, and the strict conversion.
+"""Official checkpoints: a table of their names and layouts, and the strict conversion.
 
 Source: the parameter tree that the official `maxim/models/maxim.py` creates.
 """
@@ -21,7 +21,7 @@ from maximir.network.model import Maxim
 
 PREFIX = "opt/target/"
 
-# Our module path → the flax path, part by part, the first rule that fits first.
+# Our module path → the flax path, applied in order.
 RULES = [
     (r"^stages\.(\d+)\.", r"stage_\1_"),
     (r"_bottlenecks\.(\d+)\.project$", r"_global_block_\1/input_proj"),
@@ -72,10 +72,10 @@ FUSION = re.compile(r"^stages\.(\d+)\.(encoder|skip)_fusions\.(\d+)\.scales\.(\d
 
 
 def official_path(module: str) -> str:
-    """The flax path of one of our modules: `stages.0.input_convs.1` → `stage_0_input_conv_1`."""
+    """Return the flax path of one of our modules: `stages.0.input_convs.1` → `stage_0_input_conv_1`."""
     if match := FUSION.match(module):
         stage, level, source = int(match[1]), int(match[3]), int(match[4])
-        # flax numbers them over the whole network by call order: levels from coarse to fine.
+        # flax numbers them across the network in call order: levels from coarse to fine.
         number = 2 * LEVELS**2 * stage + LEVELS * (LEVELS - 1 - level) + source
         return f"UpSampleRatio_{number + (LEVELS**2 if match[2] == 'skip' else 0)}/Conv_0"
     for pattern, replacement in RULES:
@@ -86,7 +86,7 @@ def official_path(module: str) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """Where one of our parameters comes from.
+    """The official counterpart of one of our parameters.
 
     Attributes:
         key: official name without the prefix.
@@ -106,7 +106,7 @@ def same(tensor: Tensor) -> Tensor:
 
 
 def entry(module: nn.Module, path: str, parameter: str) -> Entry:
-    """The entry of `module`'s `parameter` ("weight" or "bias")."""
+    """Return the entry for `module`'s `parameter` ("weight" or "bias")."""
     shape = tuple(getattr(module, parameter).shape)
     if parameter == "bias":
         return Entry(f"{path}/bias", shape, same, same)
@@ -144,7 +144,7 @@ def entry(module: nn.Module, path: str, parameter: str) -> Entry:
 
 @functools.lru_cache(maxsize=2)
 def table(config: MaximConfig) -> Mapping[str, Entry]:
-    """Our parameter name → its official entry, for every parameter of the network."""
+    """Return the official entry of every parameter of the network, by our name."""
     with torch.device("meta"):
         network = Maxim(config)
     return {
@@ -155,7 +155,7 @@ def table(config: MaximConfig) -> Mapping[str, Entry]:
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> MaximConfig:
-    """The config of an official checkpoint, from its keys (without prefix) and shapes.
+    """Derive the config of an official checkpoint from its keys (without prefix) and shapes.
 
     Raises:
         MaximirError: these are not the parameters of a MAXIM.
@@ -181,7 +181,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> MaximConfig:
 
 
 def arrays_from_state(config: MaximConfig, state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """The inverse of `state_from_official`: float32 in the official layout, by official name.
+    """Invert `state_from_official`: return float32 arrays in the official layout, by official name.
 
     Raises:
         MaximirError: a parameter is missing.
@@ -195,12 +195,12 @@ def arrays_from_state(config: MaximConfig, state: Mapping[str, Tensor]) -> dict[
 
 
 def state_from_official(arrays: Mapping[str, np.ndarray]) -> tuple[MaximConfig, dict[str, Tensor]]:
-    """Official arrays, keys without prefix → config and state dict of `Maxim`.
+    """Convert official arrays (keys without prefix) to a config and a state dict of `Maxim`.
 
     Strict: each key is used exactly once, and each shape is checked.
 
     Raises:
-        MaximirError: naming the first key that is missing, too many or of a wrong shape.
+        MaximirError: names the first key that is missing, unknown or of a wrong shape.
     """
     config = recognise({key: array.shape for key, array in arrays.items()})
     entries = table(config)

@@ -1,11 +1,11 @@
-"""The authors' models as TensorFlow.js packages (UpscalerJS's), read without TensorFlow.
+"""Read the authors' models from TensorFlow.js packages (UpscalerJS's) without TensorFlow.
 
-`model.json` has a graph and a manifest: the graph's constants, one after the other, in shards. What a
-constant is, the operation tells that reads it; which module's, its name or its reader's. The graph was
-exported from the official code for the picture at full size: the last stage's coarse outputs are not
-computed, so their convolutions are not in it.
+`model.json` has a graph and a manifest; the manifest lists the graph's constants in the order in which the
+shards hold them. The operation that reads a constant tells the kind of parameter; its own or its reader's
+name tells the module. The graph was exported for the full-size output only, so it lacks the convolutions of
+the last stage's coarse outputs.
 
-A package is a folder, or the tarball that `npm pack` brings. Nothing is extracted, run or unpickled.
+A package is a folder, or the tarball from `npm pack`. Nothing is extracted, run or unpickled.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PLACES = ("", "models", "package/models", "package")  # of the manifest, in a fo
 TARBALLS = (".tgz", ".tar.gz")
 MAX_MANIFEST = 64 << 20  # bytes; S-3 has 28 MB
 MAX_WEIGHTS = 1 << 30  # bytes; M-3, the largest network, would have 0.3 GB
-MAX_UNPACKED = 2 << 30  # bytes of a tarball, with what is not read
+MAX_UNPACKED = 2 << 30  # bytes of a tarball, including what is skipped
 MAX_ENTRIES = 10_000  # of a tarball; packages have about 100
 BACKBONE = "/backbone/"  # what follows is the official module path
 WIDTHS = {"float32": 4, "int32": 4, "bool": 1}  # bytes
@@ -39,13 +39,13 @@ GZIP = b"\x1f\x8b"
 
 
 class Kind(NamedTuple):
-    """What a constant is, by the operation that reads it.
+    """The kind of a constant, by the operation that reads it.
 
     Attributes:
         parameter: official name of the parameter.
-        parts: how many parts of the reader's name follow the module path.
+        parts: number of parts of the reader's name after the module path.
         vector: `[1, ..., 1, C]` in the graph, `[C]` in the checkpoint.
-        transposed: the kernel of a transposed convolution, which TensorFlow flips and turns round.
+        transposed: kernel of a transposed convolution, which TensorFlow flips and transposes.
     """
 
     parameter: str
@@ -64,7 +64,7 @@ KINDS = {
 
 
 def is_package(path: str | os.PathLike[str]) -> bool:
-    """Whether this is a folder with a `model.json`, or a file whose name and first bytes say tarball."""
+    """Return True for a folder with a `model.json`, or a file with a tarball's name and first bytes."""
     path = Path(path)
     try:
         if path.is_dir():
@@ -78,13 +78,13 @@ def is_package(path: str | os.PathLike[str]) -> bool:
 
 
 def read_package(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The parameters in a package: official name without prefix → float32 array in the official layout.
+    """Read the parameters in a package: official name without prefix → float32 array in the official layout.
 
-    All but the last stage's coarse heads (`coarse_heads`). Each constant is used exactly once; names and
+    The last stage's coarse heads are absent (`coarse_heads`). Each constant is used exactly once; names and
     shapes are checked by `official.state_from_official`.
 
     Raises:
-        MaximirError: not such a package, a damaged or hostile one.
+        MaximirError: not such a package, or a damaged or hostile one.
         OSError: it cannot be read.
     """
     path = Path(path)
@@ -93,7 +93,7 @@ def read_package(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     constants = list(entries(manifest))
     data = b"".join(shards(manifest, files))
     if len(data) != (expected := sum(entry.bytes for entry in constants)):
-        raise MaximirError(f"the shards have {len(data):,} bytes, but the manifest tells of {expected:,}")
+        raise MaximirError(f"the shards have {len(data):,} bytes, but the manifest lists {expected:,}")
     readers = readers_of(manifest, {entry.name for entry in constants if entry.is_parameter})
     arrays: dict[str, np.ndarray] = {}
     offset = 0
@@ -102,14 +102,14 @@ def read_package(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             values = np.frombuffer(data, "<f4", entry.numbers, offset).reshape(entry.shape)
             name, array = parameter(entry, values, readers)
             if name in arrays:
-                raise MaximirError(f"parameter {name} is there twice")
+                raise MaximirError(f"parameter {name} occurs twice")
             arrays[name] = array
         offset += entry.bytes
     return arrays
 
 
 def coarse_heads(config: MaximConfig) -> dict[str, tuple[int, ...]]:
-    """What a package does not have: official names and shapes of the last stage's coarse output heads."""
+    """Return official names and shapes of the last stage's coarse output heads, which packages lack."""
     heads: dict[str, tuple[int, ...]] = {}
     for level in range(1, LEVELS):
         head = f"stage_{config.stages - 1}_output_conv_{level}"
@@ -119,7 +119,7 @@ def coarse_heads(config: MaximConfig) -> dict[str, tuple[int, ...]]:
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over sorted names and float32 values, without coarse heads: the same for any source."""
+    """Return SHA-256 over sorted names and float32 values, without coarse heads: equal for all sources."""
     from maximir.models import official
 
     config = official.recognise({name: array.shape for name, array in arrays.items()})
@@ -148,12 +148,12 @@ class Constant(NamedTuple):
 
     @property
     def is_parameter(self) -> bool:
-        """No single number is a parameter, and every parameter is floating."""
+        """Return True for parameters: they are floating-point and have more than one value."""
         return self.dtype == "float32" and self.numbers > 1
 
 
 def parameter(entry: Constant, values: np.ndarray, readers: Mapping[str, Node]) -> tuple[str, np.ndarray]:
-    """Official name and layout of a constant."""
+    """Return the official name and layout of a constant."""
     reader = readers.get(entry.name)
     if reader is None:
         raise MaximirError(f"constant {entry.name!r} is used by no operation")
@@ -184,10 +184,10 @@ class Node(NamedTuple):
 
 
 def readers_of(manifest: dict[str, Any], names: set[str]) -> dict[str, Node]:
-    """Which operation reads each of these constants.
+    """Map each of these constants to the operation that reads it.
 
     Raises:
-        MaximirError: two read one, or the graph is none.
+        MaximirError: two operations read one constant, or there is no valid graph.
     """
     readers: dict[str, Node] = {}
     topology = manifest.get("modelTopology")
@@ -201,7 +201,7 @@ def readers_of(manifest: dict[str, Any], names: set[str]) -> dict[str, Node]:
             case _:
                 raise MaximirError(f"{MANIFEST}: an operation has no name or kind")
         if not isinstance(inputs, list):
-            raise MaximirError(f"{MANIFEST}: the inputs of {name!r} are no list")
+            raise MaximirError(f"{MANIFEST}: the inputs of {name!r} are not a list")
         for source in inputs:
             constant = source.partition(":")[0] if isinstance(source, str) else ""
             if constant in names:
@@ -212,7 +212,7 @@ def readers_of(manifest: dict[str, Any], names: set[str]) -> dict[str, Node]:
 
 
 def entries(manifest: dict[str, Any]) -> Iterator[Constant]:
-    """The constants, in their order in the shards."""
+    """Yield the constants in their order in the shards."""
     seen: set[str] = set()
     group = only_group(manifest)
     for entry in group["weights"]:
@@ -228,7 +228,7 @@ def entries(manifest: dict[str, Any]) -> Iterator[Constant]:
         if dtype not in WIDTHS:
             raise MaximirError(f"constant {name!r} has type {dtype!r}; expected {', '.join(WIDTHS)}")
         if name in seen:
-            raise MaximirError(f"constant {name!r} is there twice")
+            raise MaximirError(f"constant {name!r} occurs twice")
         seen.add(name)
         yield Constant(name, tuple(shape), dtype)
 
@@ -237,7 +237,7 @@ def only_group(manifest: dict[str, Any]) -> dict[str, Any]:
     match manifest.get("weightsManifest"):
         case [{"paths": list(), "weights": list()} as group]:
             return group
-    raise MaximirError(f"{MANIFEST} has not the list of weights that this kind of package has")
+    raise MaximirError(f"{MANIFEST} lacks the list of weights of this kind of package")
 
 
 def parse(data: bytes) -> dict[str, Any]:
@@ -246,7 +246,7 @@ def parse(data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise MaximirError(f"{MANIFEST} is damaged") from error
     if not isinstance(manifest, dict) or manifest.get("format") != "graph-model":
-        raise MaximirError(f"{MANIFEST} is not that of a TensorFlow.js graph model")
+        raise MaximirError(f"{MANIFEST} does not describe a TensorFlow.js graph model")
     return manifest
 
 
@@ -274,7 +274,7 @@ def content(files: Mapping[str, bytes], name: str) -> bytes:
 
 
 class FolderFiles(dict[str, bytes]):
-    """The files of one folder, read when they are asked for; links that lead out of it are none of them."""
+    """The files of one folder, read on demand; links that lead out of it are excluded."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.left = folder, MAX_WEIGHTS
@@ -298,11 +298,11 @@ def folder_files(folder: Path) -> Mapping[str, bytes]:
     for place in PLACES:
         if (folder / place / MANIFEST).is_file():
             return FolderFiles(folder / place)
-    raise MaximirError(f"there is no {MANIFEST} in the folder")
+    raise MaximirError(f"the folder has no {MANIFEST}")
 
 
 def tarball_files(path: Path) -> Mapping[str, bytes]:
-    """Manifest and shards of a tarball, by their names; nothing is extracted."""
+    """Read manifest and shards of a tarball by name; nothing is extracted."""
     found: dict[str, dict[str, bytes]] = {}
     left = MAX_WEIGHTS
     try:
@@ -321,7 +321,7 @@ def tarball_files(path: Path) -> Mapping[str, bytes]:
                 if member.size > limit:
                     raise too_large(name, limit)
                 if name in found.setdefault(place, {}):
-                    raise MaximirError(f"{name} is twice in the tarball")
+                    raise MaximirError(f"{name} occurs twice in the tarball")
                 content = archive.extractfile(member)
                 assert content is not None
                 found[place][name] = content.read()
@@ -329,16 +329,16 @@ def tarball_files(path: Path) -> Mapping[str, bytes]:
     except OSError as error:
         if (
             isinstance(error, tarfile.TarError) or error.errno is None
-        ):  # gzip's own are OSErrors without a number
-            raise MaximirError(f"not a whole tarball ({error})") from error
+        ):  # gzip's own errors are OSErrors without a number
+            raise MaximirError(f"not a complete tarball ({error})") from error
         raise MaximirError(f"cannot be read ({reason(error)})") from error
     except (tarfile.TarError, zlib.error, EOFError, ValueError) as error:
-        raise MaximirError(f"not a whole tarball ({error})") from error
+        raise MaximirError(f"not a complete tarball ({error})") from error
     for place in PLACES:
         if MANIFEST in found.get(place, {}):
             return found[place]
-    raise MaximirError(f"there is no {MANIFEST} in the tarball")
+    raise MaximirError(f"the tarball has no {MANIFEST}")
 
 
 def too_large(name: str, limit: int) -> MaximirError:
-    return MaximirError(f"{name} is larger than the {limit:,} bytes that such a package may have")
+    return MaximirError(f"{name} is larger than the {limit:,} bytes allowed in such a package")

@@ -1,4 +1,4 @@
-"""The user's own models: a folder of `.safetensors`, filled by `maximir get` or by hand."""
+"""The user's models: a folder of `.safetensors`, filled by `maximir get` or by hand."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import filelock
 from maximir.errors import MaximirError
 from maximir.files import GIT_LFS, reason, refuse_pointer
 
-HOME = "MAXIMIR_HOME"  # environment: the folder instead of the system's for data of applications
+HOME = "MAXIMIR_HOME"  # environment variable: folder to use instead of the system's data folder
 METADATA = "__metadata__"
-# What JSON of another form than expected raises, when it is read and used.
+# Errors from reading JSON that is not of the expected form.
 NONSENSE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, struct.error)
 MAX_HEADER = 16 << 20  # bytes of a .safetensors' header that are read for a listing; ours have 0.3 MB
 
 
 def folder() -> Path:
-    """Where models are kept; it need not exist."""
-    import platformdirs  # not for training, which asks for no model of the user's
+    """Return the folder of the user's models, which may not exist yet."""
+    import platformdirs  # here, because training does without it
 
     home = os.environ.get(HOME)
     return (Path(home) if home else Path(platformdirs.user_data_dir("maximir", appauthor=False))) / "models"
@@ -35,7 +35,7 @@ def path_of(name: str) -> Path:
 
 
 def stored() -> dict[str, Path]:
-    """The models that are kept, by name."""
+    """Return the user's models by name."""
     with contextlib.suppress(OSError):
         return {path.stem: path for path in sorted(folder().glob("*.safetensors")) if path.is_file()}
     return {}
@@ -43,10 +43,10 @@ def stored() -> dict[str, Path]:
 
 @contextlib.contextmanager
 def writing(name: str) -> Iterator[Path]:
-    """The folder, made if need be, while nobody else fetches this model into it.
+    """Lock a model and yield the folder, created if necessary.
 
     Raises:
-        MaximirError: it cannot be written to, or another process is fetching it.
+        MaximirError: the folder cannot be written to, or another process is fetching the model.
     """
     place = folder()
     try:
@@ -55,18 +55,18 @@ def writing(name: str) -> Iterator[Path]:
         with lock:
             yield place
     except filelock.Timeout as error:
-        raise MaximirError(f"{name}: another `maximir get` is fetching it now; wait for it") from error
+        raise MaximirError(f"{name}: another `maximir get` is fetching it now; wait until it ends") from error
     except OSError as error:
         raise MaximirError(
-            f"{place}: models cannot be kept there ({reason(error)}); set {HOME} to another folder"
+            f"{place}: models cannot be stored there ({reason(error)}); set {HOME} to another folder"
         ) from error
 
 
 def header(path: Path) -> dict[str, Any]:
-    """Read the header of a `.safetensors`: tensors by name, and `__metadata__`, without torch or values.
+    """Read the header of a `.safetensors`, tensors by name and `__metadata__`, without torch.
 
     Raises:
-        MaximirError: not a safetensors file, or one that is cut off. Says so without the path.
+        MaximirError: not a safetensors file, or one that is cut off; the message does not name the path.
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:

@@ -63,7 +63,7 @@ class MaximConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> MaximConfig:
-        """The config with these fields; an unknown one is an error that names it."""
+        """Return the config with these fields; an unknown one is an error that names it."""
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise MaximirError(f"config: unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")

@@ -181,7 +181,7 @@ def subsample(image: Tensor, step: int) -> Tensor:
 
 
 def windows(x: Tensor, size: int, axis: Axis) -> Tensor:
-    """A view [s, s, N, A, B, C] of [N, H, W, C]: position in the window first, then its number."""
+    """View [N, H, W, C] as [s, s, N, A, B, C]: position in the window first, then its number."""
     n, h, w, c = x.shape
     if axis == "block":
         return x.view(n, h // size, size, w // size, size, c).permute(2, 4, 0, 1, 3, 5)

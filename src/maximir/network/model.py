@@ -259,13 +259,13 @@ class Maxim(nn.Module):
         return outputs
 
     def recompute(self, on: bool) -> None:
-        """In training, compute the blocks again for their gradients instead of keeping what is in them."""
+        """In training, compute blocks again for their gradients instead of keeping their inner maps."""
         for module in self.modules():
             if isinstance(module, Group):
                 module.recompute = on
 
     def first_stages(self, count: int) -> Maxim:
-        """The network that ends after `count` stages, with these weights (shared, not copied).
+        """Return the network that ends after `count` stages, with these weights (shared, not copied).
 
         Every stage is supervised (paper, section 3.3): its attention module makes a picture at every scale.
         The shorter network makes just that, so its `outputs[-1]` is `outputs[count - 1]` of this one.
@@ -290,7 +290,7 @@ class Maxim(nn.Module):
         return shorter.train(self.training)
 
     def heads(self) -> Iterator[ImageConv]:
-        """The convolutions that make the images."""
+        """Yield the convolutions that make the images."""
         for stage in self.stages:
             for output in stage.outputs:
                 yield output.to_image if isinstance(output, SupervisedAttention) else output
@@ -304,7 +304,7 @@ class Maxim(nn.Module):
 
 
 def pyramid(image: Tensor) -> list[Tensor]:
-    """The image `[N, 3, H, W]` at each level, channels-last."""
+    """Return the image `[N, 3, H, W]` at each level, channels-last."""
     return [subsample(image, 2**level).permute(0, 2, 3, 1) for level in FINE_TO_COARSE]
 
 

@@ -42,7 +42,7 @@ def convolve(
     negative_slope: float | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """The convolution of a map, padded by one pixel on each side: flax's 'SAME' for all kernels here.
+    """Convolve a map, padded by one pixel on each side: flax's 'SAME' for all kernels here.
 
     Args:
         layer: its weight, bias, stride and padding mode ("zeros" or "replicate").
@@ -62,7 +62,7 @@ def convolve(
 
 
 def fits_kernel(layer: nn.Conv2d, x: Tensor, whole: bool) -> bool:
-    """True if the native kernel computes this convolution; gradients are those of whole maps only."""
+    """Return True if the native kernel computes this convolution; it has gradients of whole maps only."""
     return (
         layer.kernel_size == (3, 3)
         and layer.stride == (1, 1)

@@ -28,6 +28,7 @@
 #include <vector>
 
 #ifdef __AVX__
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -911,17 +912,28 @@ EXPORT const char* source_digest(void) { return SOURCE_DIGEST; }
 EXPORT void use_openmp(const OpenMP* entry_points) { openmp = *entry_points; }
 
 // Whether this processor has the instructions that this build is made of.
+// By CPUID itself: some of clang's libraries for Windows answer __builtin_cpu_supports with zeros, or not at all.
 EXPORT int supported(void) {
 #ifdef __AVX2__
-    __builtin_cpu_init();  // on Windows nothing has called it yet
-#endif
+    constexpr unsigned FMA_XSAVE = 1u << 12 | 1u << 27;                                      // leaf 1, ECX
+    constexpr unsigned AVX2 = 1u << 5, AVX512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;  // leaf 7, EBX
+    constexpr unsigned YMM = 0x6, ZMM = 0xe6;  // registers that the system saves: XCR0
+    unsigned eax, ebx, ecx, edx, saved, unused;
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || (ecx & FMA_XSAVE) != FMA_XSAVE) return 0;
+    __asm__("xgetbv" : "=a"(saved), "=d"(unused) : "c"(0));
+    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return 0;
+    auto has = [&](unsigned features, unsigned registers) {
+        return (ebx & features) == features && (saved & registers) == registers;
+    };
 #if defined(__AVX512BF16__)
-    return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw");
+    unsigned bf16 = 0, others[3];
+    return has(AVX2 | AVX512, ZMM) && eax >= 1 && __get_cpuid_count(7, 1, &bf16, others, others + 1, others + 2) &&
+           bf16 >> 5 & 1;
 #elif defined(__AVX512F__)
-    return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl");
-#elif defined(__AVX2__)
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return has(AVX2 | AVX512, ZMM);
+#else
+    return has(AVX2, YMM);
+#endif
 #else
     return 1;
 #endif

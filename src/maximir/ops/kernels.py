@@ -1,8 +1,8 @@
 """The native library for this processor (`kernels.cpp`), and its kernels for single operators.
 
-The library is compiled with the package, once for each instruction set. Those who cannot use a kernel (no
-library for this processor, a GPU, a graph that is being captured, odd widths) compute in torch, with the same
-result. The kernels of whole blocks are called by `maximir.engine.native`.
+The library is compiled with the package, once for each instruction set. Where a kernel does not fit (no
+library for this processor, a GPU, a graph that is being captured, odd widths), torch computes the same. The
+kernels of whole blocks are called by `maximir.engine.native`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Convolution(Structure):
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The best library for this processor; None: there is none.
+    """Return the best library for this processor, or None.
 
     Raises:
         UsageError: the environment asks for an unknown one.
@@ -100,7 +100,7 @@ def allow(on: bool) -> Iterator[None]:
 
 
 def take(*tensors: Tensor | None) -> bool:
-    """True if kernels can compute with these tensors: contiguous, float32, on the processor, not traced."""
+    """Return True if kernels can compute with these tensors: contiguous float32, on the processor, real."""
     return (
         _allowed.get()
         and all(
@@ -152,7 +152,7 @@ def convolve(
     negative_slope: float = 1.0,
     out: Tensor | None = None,
 ) -> Tensor:
-    """A 3 x 3 convolution of rows `[N, H, W, C]` by Winograd and a leaky ReLU; see `functional.convolve`.
+    """Convolve rows `[N, H, W, C]` 3 x 3 by Winograd, then a leaky ReLU; see `functional.convolve`.
 
     Args:
         top, bottom, replicate: where rows are padded, and by the outermost row instead of zeros.

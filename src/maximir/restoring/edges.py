@@ -24,7 +24,7 @@ Restore = Callable[[Sequence[np.ndarray], Progress], list[np.ndarray]]  # `[h, w
 
 
 def windows(length: int) -> list[tuple[int, int]]:
-    """Where the windows of an axis begin and end: the large one, and perhaps the strip at the end."""
+    """Return begin and end of each window of an axis: the large one, and perhaps the strip at the end."""
     rest = length % SIZE_MULTIPLE
     if length - rest < SMALLEST or not 0 < rest <= MOST_REST:
         return [(0, length)]
@@ -36,13 +36,13 @@ def has_strips(height: int, width: int) -> bool:
 
 
 def parts(height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """The windows of an image; the large one first."""
+    """Yield the windows of an image; the large one first."""
     for rows, columns in itertools.product(windows(height), windows(width)):
         yield slice(*rows), slice(*columns)
 
 
 def restore_with_strips(images: Sequence[np.ndarray], restore: Restore, report: Progress) -> list[np.ndarray]:
-    """Images `[H, W, 3]` of one size and any type, restored window by window → the same shapes and types."""
+    """Restore images `[H, W, 3]` of one size and any type window by window → the same shapes and types."""
     height, width = images[0].shape[:2]
     results = [np.zeros_like(image) for image in images]
     shares = [padded_pixels(rows, columns) for rows, columns in parts(height, width)]
@@ -59,7 +59,7 @@ def padded_pixels(rows: slice, columns: slice) -> int:
 
 
 def place(result: np.ndarray, restored: np.ndarray, rows: slice, columns: slice) -> None:
-    """Put a window's result in, faded into what the windows before it left there."""
+    """Put a window's result in place, faded into those of the windows before it."""
     if rows.start == columns.start == 0:
         result[rows, columns] = restored
         return
@@ -74,10 +74,10 @@ def place(result: np.ndarray, restored: np.ndarray, rows: slice, columns: slice)
 
 
 def blend_weights(window: slice, length: int) -> np.ndarray:
-    """Share of a window in the result along its axis, `[n]` float32: rising from 0 before its own part."""
+    """Return the share of a window along its axis, `[n]` float32: it rises before its own part."""
     count = np.ones(window.stop - window.start, np.float32)
     if window.start > 0:
-        begins = len(count) - length % SIZE_MULTIPLE  # where no other window is
+        begins = len(count) - length % SIZE_MULTIPLE  # from here on there is no other window
         count[: begins - FADE] = 0
         count[begins - FADE : begins] = np.linspace(0, 1, FADE + 2, dtype=np.float32)[1:-1]
     return count

@@ -1,4 +1,4 @@
-"""How much work image files are, by their headers: what estimates of the remaining time rest on."""
+"""Work that image files are, estimated from their headers, for the remaining time."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from maximir.network.config import padded_size
 
 
 def padded_pixels(file: BinaryIO) -> int | None:
-    """Pixels of an image after padding; None: its header does not say."""
+    """Return the pixels of an image after padding; None if its header has no size."""
     size = headers.size(file)
     return None if size is None else padded_size(size[0]) * padded_size(size[1])
 
 
 def estimate_work(paths: Sequence[Path]) -> list[int]:
-    """The padded pixels of each file. A file whose header does not say counts as the mean of the others."""
+    """Return the padded pixels of each file; a file without a size in its header counts as the mean."""
     found = [pixels_of_file(path) for path in paths]
     known = [each for each in found if each is not None]
     mean = sum(known) // len(known) if known else 1
@@ -26,7 +26,7 @@ def estimate_work(paths: Sequence[Path]) -> list[int]:
 
 def pixels_of_file(path: Path) -> int | None:
     try:
-        if not path.is_file():  # a pipe would block for ever
+        if not path.is_file():  # a pipe would block
             return None
         with path.open("rb") as file:
             return padded_pixels(file)

@@ -1,6 +1,6 @@
-"""How much memory an image takes, before it is restored; and the streaming that fits a budget.
+"""Memory that an image takes, estimated before it is restored, and the streaming that fits a budget.
 
-What a pass needs is read off the network itself: one pass over the smallest image on the meta device, which
+The estimate comes from the network itself: one pass over the smallest image on the meta device, which
 allocates nothing. Every feature map is proportional to the pixels, and so is the work of every sweep.
 """
 
@@ -26,25 +26,25 @@ from maximir.restoring.padding import padded_size
 from maximir.sizes import in_words
 
 SMALLEST_STRIP = 1 << 18  # shorter strips save nothing that shows
-STRIPS_AT_ONCE = 12  # what a sweep's function and the libraries below hold, in strips
+STRIPS_AT_ONCE = 12  # strips that a sweep's function and the libraries below hold
 IMAGE_BYTES = 16  # of the padded image, for each pixel, with its smaller scales
-AMPLE_MAPS = 16  # of full size: more than any network holds, images and strips included
-SMALL_PIXELS = 1 << 19  # done before anyone looks for its progress
-OVERHEAD = 60 << 20  # threads, allocators, oneDNN's kernels
+AMPLE_MAPS = 16  # maps of full size: more than any network holds, images and strips included
+SMALL_PIXELS = 1 << 19  # such an image is done before its progress matters
+OVERHEAD = 60 << 20  # bytes: threads, allocators, oneDNN's kernels
 GPU_STRIPS = 16  # times as long as on a processor; not measured yet
 UNFILLED = 0.15  # of all maps, that scratch files hold besides what has no room: measured, 9 to 13%
 SHARE = 0.8  # of the free memory that a pass takes when no budget is given
 
 
 class Needs(NamedTuple):
-    """What a pass takes for each padded pixel."""
+    """Demand of a pass for each padded pixel."""
 
     map_bytes: float
     flops: tuple[float, ...]  # of each sweep, in order
 
 
 class Plan(NamedTuple):
-    """How an image will go through the network, and what that takes, in bytes.
+    """The way of an image through the network, and the bytes that it takes.
 
     Attributes:
         streaming: the strips and where maps live.
@@ -61,7 +61,7 @@ class Plan(NamedTuple):
 
 @functools.cache
 def needs(config: MaximConfig, features: torch.dtype) -> Needs:
-    """What networks of this shape take for each pixel, with feature maps of this type."""
+    """Measure what networks of this shape take for each pixel, with feature maps of this type."""
     with torch.device("meta"):
         model = Maxim(config).float().eval()  # whatever the caller's default dtype is
         image = torch.empty(1, 3, SIZE_MULTIPLE, SIZE_MULTIPLE, dtype=torch.float32)
@@ -76,7 +76,7 @@ def needs(config: MaximConfig, features: torch.dtype) -> Needs:
 
 
 def fixed(config: MaximConfig, shape: tuple[int, int, int], more: int, strip_bytes: int) -> int:
-    """Bytes that a pass holds besides feature maps: what the process has now, images, and a strip."""
+    """Return the bytes that a pass holds besides feature maps: the process as it is, images, and a strip."""
     smallest = UNIT * shape[0] * padded_size(shape[2]) * config.features * 4
     images = IMAGE_BYTES * padded_pixels(shape)
     return resident() + OVERHEAD + more + images + STRIPS_AT_ONCE * max(strip_bytes, smallest)
@@ -92,7 +92,7 @@ def plan(
     scratch: Path | None = None,
     more: int = 0,
 ) -> Plan:
-    """The streaming that keeps the process within `max_memory`: shorter strips, then maps in scratch files.
+    """Plan a pass that keeps the process within `max_memory`: shorter strips, then maps in scratch files.
 
     Args:
         shape: images in the batch, height, width; before padding.
@@ -134,7 +134,7 @@ def plan_on_gpu(
     device: torch.device,
     max_memory: int | None,
 ) -> Plan:
-    """Long strips keep a GPU busy; what it cannot hold is refused before it starts."""
+    """Plan a pass on a GPU: long strips keep it busy, and what it cannot hold is refused before."""
     strip_bytes = GPU_STRIPS * STRIP_BYTES
     peak = fixed(config, shape, -resident(), strip_bytes) + maps
     if max_memory is None:  # what torch holds and does not use counts as free
@@ -150,24 +150,24 @@ def plan_on_gpu(
 
 
 def padded_pixels(shape: tuple[int, int, int]) -> int:
-    """Of a batch: images, height, width."""
+    """Return the padded pixels of a batch: images, height, width."""
     return shape[0] * padded_size(shape[1]) * padded_size(shape[2])
 
 
 def budget(max_memory: int | None) -> int:
-    """Bytes that the process may hold: what was asked for, or most of what is free."""
+    """Return the bytes that the process may hold: those asked for, or most of those that are free."""
     return max_memory if max_memory is not None else resident() + int(SHARE * available())
 
 
 def is_small(config: MaximConfig, shape: tuple[int, int, int], max_memory: int | None) -> bool:
-    """Whether an image surely fits and is soon done: it needs no plan, which takes a second to reckon."""
+    """Return True if an image surely fits and is soon done: it needs no plan, which takes a second."""
     pixels = padded_pixels(shape)
     ample = resident() + OVERHEAD + AMPLE_MAPS * 4 * config.features * pixels
     return pixels <= SMALL_PIXELS and ample < budget(max_memory)
 
 
 class Shares:
-    """How far a pass is: each sweep counts by its floating-point operations.
+    """Progress of a pass: each sweep counts by its floating-point operations.
 
     Call it after each strip, as `Streaming.strip_done`; it calls `report` with the part that is done.
     """

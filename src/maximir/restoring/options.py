@@ -19,18 +19,18 @@ Progress = Callable[[float], None]  # called with the part that is done, 0 … 1
 
 
 def silent(part: float) -> None:
-    """The `Progress` of work whose progress nobody watches."""
+    """Report no progress."""
 
 
 def share_progress(progress: Progress, number: int, shares: Sequence[float]) -> Progress:
-    """The `Progress` for the `number`-th share of some work, which makes it a part of the whole."""
+    """Return the `Progress` for the `number`-th share of some work: reports a part of the whole."""
     before, whole = sum(shares[:number]), sum(shares)
     return lambda part: progress((before + shares[number] * part) / whole)
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a restorer restores.
+    """Options of a restorer.
 
     Attributes:
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", …

@@ -1,4 +1,4 @@
-"""Any size → multiples of 64 and back, as the official evaluation pads (`run_eval.py`)."""
+"""Padding of any size to multiples of 64 and back, as the official evaluation (`run_eval.py`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Window", "pad", "padded_size", "reflected"]
 
 
 class Window(NamedTuple):
-    """Where the image lies in the padded one."""
+    """Position of the image in the padded one."""
 
     top: int
     left: int
@@ -26,7 +26,7 @@ class Window(NamedTuple):
 
 
 def reflected(size: int) -> tuple[np.ndarray, int]:
-    """Indices that pad one axis, and where the original starts.
+    """Return indices that pad one axis, and the index where the original starts.
 
     First to even size at the end, then centred to a multiple of 64; NumPy's `reflect`, which reflects
     again and again where the padding is larger than the image. The length is `padded_size`.

@@ -67,7 +67,7 @@ def unaffected() -> Iterator[None]:
 
 @contextlib.contextmanager
 def memory_errors_name(height: int, width: int) -> Iterator[None]:
-    """Say which image there is not enough memory for, also where the memory ended in one of its parts."""
+    """Name the image in errors of memory, also where it ended in one of the image's parts."""
     why = "need more memory than there is"
     try:
         yield
@@ -195,7 +195,7 @@ class Restorer:
         return dataclasses.replace(photo, rgb=rgb, notes=photo.notes + notes)
 
     def way(self, height: int, width: int, view: str | None = None) -> Literal["whole", "views", "strips"]:
-        """How an image of this size is restored: whole, in `views`, or in windows and strips (`edges`)."""
+        """Return the way to restore an image of this size: whole, in `views`, or in strips (`edges`)."""
         if (view or self.options.view) == "exact":
             return "whole"
         if self.task in views.GLOBAL_TASKS:
@@ -203,13 +203,13 @@ class Restorer:
         return "strips" if edges.has_strips(height, width) else "whole"
 
     def precision_for(self, dtype: DTypeLike) -> str:
-        """What images of this type are computed in: "fp32" or "bf16"."""
+        """Return the precision for images of this type: "fp32" or "bf16"."""
         if self.precision == "auto":
             return "bf16" if np.dtype(dtype) == np.uint8 else "fp32"
         return self.precision
 
     def features_for(self, dtype: DTypeLike) -> torch.dtype:
-        """The type of their feature maps."""
+        """Return the type of feature maps for images of this type."""
         return torch.bfloat16 if self.precision_for(dtype) == "bf16" else torch.float32
 
     @unaffected()
@@ -225,7 +225,7 @@ class Restorer:
         """Restore images of one size together: `[H, W, 3]` each → the same shapes and types.
 
         Args:
-            grey: which are to have three equal channels again; None: none.
+            grey: True for each image that gets three equal channels again; None: none does.
         """
         grey = grey or [False] * len(images)
         pairs = list(zip(images, grey, strict=True))
@@ -304,7 +304,7 @@ class Restorer:
     def _streaming(
         self, images: Sequence[np.ndarray], features: torch.dtype, progress: Progress, reserve: int
     ) -> Streaming:
-        """How these images go through the network, within the memory that there is."""
+        """Plan how these images go through the network within the memory that there is."""
         from maximir.restoring import memory  # training restores too, and must not need psutil
 
         config, (h, w, _) = self.model.config, images[0].shape
@@ -325,7 +325,7 @@ class Restorer:
         return chosen
 
     def result_bytes(self, images: Sequence[np.ndarray]) -> int:
-        """Of results and copies: with an ensemble, also of the mean and of a pose's result, in float32."""
+        """Return the bytes of results and copies; an ensemble also holds float32 means and results."""
         besides = 3 * sum(image.size * 4 for image in images) if len(self.poses) > 1 else 0
         return 3 * sum(image.nbytes for image in images) + besides
 
@@ -372,7 +372,7 @@ class Restorer:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that `name` means.
+    """Return the device that `name` means.
 
     Raises:
         UsageError: unknown, or not there.
@@ -403,25 +403,25 @@ def is_grey(rgb: np.ndarray) -> bool:
 
 
 def bands(height: int) -> Iterator[slice]:
-    """Rows a few at a time, so that conversions need no second image in floating point."""
+    """Return slices of a few rows, so that conversions need no second image in floating point."""
     return (slice(row, min(row + BAND, height)) for row in range(0, height, BAND))
 
 
 def turn(image: np.ndarray, pose: tuple[int, bool]) -> np.ndarray:
-    """`[H, W, 3]` turned by quarters, then perhaps mirrored; a view."""
+    """View `[H, W, 3]` turned by quarters, then perhaps mirrored."""
     turns, mirrored = pose
     turned = np.rot90(image, turns)
     return turned[:, ::-1] if mirrored else turned
 
 
 def turn_back(image: np.ndarray, pose: tuple[int, bool]) -> np.ndarray:
-    """The inverse of `turn`."""
+    """Undo `turn`."""
     turns, mirrored = pose
     return np.rot90(image[:, ::-1] if mirrored else image, -turns)
 
 
 def pad_arrays(images: Sequence[np.ndarray]) -> tuple[Tensor, Window]:
-    """`[H, W, 3]` of one size, any type → a padded batch [N, 3, H, W], channels last in memory."""
+    """Pad `[H, W, 3]` of one size, any type → a batch [N, 3, H, W], channels last in memory."""
     h, w = images[0].shape[:2]
     (rows, top), (columns, left) = reflected(h), reflected(w)
     padded = torch.empty(len(images), len(rows), len(columns), 3, dtype=torch.float32, device="cpu")
@@ -432,7 +432,7 @@ def pad_arrays(images: Sequence[np.ndarray]) -> tuple[Tensor, Window]:
 
 
 def in_bands(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`from_unit` for `[H, W, 3]`."""
+    """Apply `from_unit` to `[H, W, 3]` in bands."""
     result = np.empty(image.shape, dtype)
     for band in bands(len(result)):
         result[band] = from_unit(image[band], dtype)
@@ -440,7 +440,7 @@ def in_bands(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def to_array(image: Tensor, dtype: np.dtype, *, grey: bool) -> np.ndarray:
-    """`[3, H, W]` from the network → `[H, W, 3]` of this type."""
+    """Convert `[3, H, W]` from the network to `[H, W, 3]` of this type."""
     result = np.empty((*image.shape[1:], 3), dtype)
     for band in bands(len(result)):
         values = image[:, band].permute(1, 2, 0).float().cpu().numpy()

@@ -23,9 +23,9 @@ GLOBAL_TASKS = (
     "dehaze",
     "enhance",
     "retouch",
-)  # that change the light of the whole; others change detail alone
+)  # these change the light of the whole; the others change detail alone
 SMALL = 640  # pixels: longer side of the small view
-LARGE = 1024  # pixels: longer side, from which a photograph is seen that way
+LARGE = 1024  # pixels: longer side from which photographs are restored in views
 TILE = 512  # pixels: side of a tile, a multiple of 64
 OVERLAP = 64  # pixels in which neighbours fade into each other
 SMOOTH = 4.0  # pixels of the small view: sigma
@@ -41,13 +41,13 @@ def is_large(height: int, width: int) -> bool:
 
 
 def small_size(height: int, width: int) -> tuple[int, int]:
-    """Of the small view."""
+    """Return height and width of the small view."""
     scale = SMALL / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def tiles(length: int) -> list[int]:
-    """Where tiles begin on an axis: evenly, overlapping by `OVERLAP` at least; one, if it is that short."""
+    """Return the starts of tiles on an axis: evenly spaced, overlapping by at least `OVERLAP`."""
     if length <= TILE:
         return [0]
     count = -(-(length - OVERLAP) // (TILE - OVERLAP))
@@ -55,16 +55,16 @@ def tiles(length: int) -> list[int]:
 
 
 def pieces(height: int, width: int) -> int:
-    """How many tiles."""
+    """Return the number of tiles."""
     return len(tiles(height)) * len(tiles(width))
 
 
 def restore_in_views(image: np.ndarray, restore: Restore, report: Progress) -> np.ndarray:
-    """A large photograph, restored; holds two results, one row of tiles and the small view.
+    """Restore a large photograph; holds two results, one row of tiles and the small view.
 
     Args:
         image: `[H, W, 3]`; integers, or floating in [0, 1].
-        restore: what restores a tile or the small view.
+        restore: restores a tile or the small view.
         report: called with the part that is done, 0 … 1.
 
     Returns:
@@ -88,7 +88,7 @@ def restore_in_views(image: np.ndarray, restore: Restore, report: Progress) -> n
 def tiled(
     image: np.ndarray, restore: Restore, count: Callable[[int], None]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """First row and rows, `[n, W, 3]` float32, of what the tiles together make, from top to bottom."""
+    """Yield first row and rows, `[n, W, 3]` float32, of the joined tiles, from top to bottom."""
     height, width = image.shape[:2]
     rows, columns = tiles(height), tiles(width)
     above: np.ndarray | None = None  # the part of the row of tiles above that this one fades into
@@ -99,7 +99,7 @@ def tiled(
         for j, left in enumerate(columns):
             right = min(left + TILE, width)
             tile = restore(image[top:bottom, left:right])
-            faded = columns[j - 1] + TILE - left if j else 0  # columns that the tile before has, too
+            faded = columns[j - 1] + TILE - left if j else 0  # columns that the tile before has too
             ramp = rise(faded)[None, :, None]
             strip[:, left : left + faded] *= 1 - ramp
             strip[:, left : left + faded] += ramp * tile[:, :faded]
@@ -115,12 +115,12 @@ def tiled(
 
 
 def rise(length: int) -> np.ndarray:
-    """From 0 to 1, without either: a share of the tile that begins here."""
+    """Return weights between 0 and 1, rising: the share of the tile that begins here."""
     return (np.arange(length, dtype=np.float32) + 1) / np.float32(length + 1)
 
 
 def shrink(image: np.ndarray, h: int, w: int) -> np.ndarray:
-    """`[H, W, 3]` of any type → float32 `[h, w, 3]`: means over areas, a few rows at a time."""
+    """Average areas of `[H, W, 3]`, any type, to float32 `[h, w, 3]`, a few rows at a time."""
     height = len(image)
     rows = []
     for i in range(h):
@@ -131,7 +131,7 @@ def shrink(image: np.ndarray, h: int, w: int) -> np.ndarray:
 
 
 def smooth(difference: np.ndarray) -> np.ndarray:
-    """`[h, w, 3]` float32 through a Gaussian of `SMOOTH` pixels."""
+    """Blur `[h, w, 3]` float32 by a Gaussian of `SMOOTH` pixels."""
     reach = int(3 * SMOOTH)
     gaussian = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float32) / SMOOTH).square())
     gaussian = gaussian / gaussian.sum()
@@ -145,7 +145,7 @@ def smooth(difference: np.ndarray) -> np.ndarray:
 
 
 def correct(image: np.ndarray, difference: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`image`, `[H, W, 3]`, plus `difference`, `[h, w, 3]` float32, enlarged smoothly; as `dtype`."""
+    """Add `difference`, `[h, w, 3]` float32, enlarged smoothly, to `image` `[H, W, 3]`; as `dtype`."""
     result = np.empty(image.shape, dtype)
     height, width = image.shape[:2]
     wide = F.interpolate(

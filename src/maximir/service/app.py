@@ -34,51 +34,53 @@ from maximir.service.settings import Settings
 
 PAGE = Path(__file__).parent / "page"
 FORMATS = {"png": "png", "jpeg": "jpg", "webp": "webp", "tiff": "tif", "avif": "avif"}  # kind -> suffix
-KIND_OF = {suffix: kind for kind, suffix in FORMATS.items()}  # who writes "jpg" means JPEG
+KIND_OF = {suffix: kind for kind, suffix in FORMATS.items()}  # "jpg" is accepted for JPEG
 ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
-LONGEST_NAME = 80  # characters of a file's name that are kept
+LONGEST_NAME = 80  # characters kept of a file's name
 CHUNK = 65_536  # bytes
 ERRORS = {
     400: "The request is malformed.",
     401: "The token is missing or wrong.",
-    403: "A foreign Host or Origin.",
+    403: "Host or Origin is not allowed.",
     408: "The upload was too slow.",
     413: "Too many bytes or pixels.",
-    415: "Not an image, or not a supported kind of image; or a compressed form.",
+    415: "Not an image, an unsupported kind of image, or a compressed form.",
     422: "A damaged image; an unknown task, model, format or view; a bad id.",
     429: "The queue is full; see Retry-After.",
-    503: "The service is stopping, or its worker process is not there; see Retry-After.",
-    504: "Computing took too long.",
+    503: "The service is stopping, or no worker process is available; see Retry-After.",
+    504: "Processing took too long.",
 }
 
 
 class Problem(BaseModel):
-    """Any reply that is no success."""
+    """An error reply."""
 
     error: str = Field(description="One sentence.", examples=["The file is truncated or damaged."])
 
 
 class JobProgress(BaseModel):
     state: Literal["waiting", "working", "done", "failed"]
-    ahead: int = Field(description="Images that come first.")
-    fraction: float = Field(ge=0, le=1, description="Of computing.")
-    seconds_left: float | None = Field(description="An estimate; null where there is none yet.")
+    ahead: int = Field(description="Images ahead of this one.")
+    fraction: float = Field(ge=0, le=1, description="Fraction of the computation that is done.")
+    seconds_left: float | None = Field(
+        description="Estimated seconds left; null if there is no estimate yet."
+    )
 
 
 class Model(BaseModel):
     name: str
     tasks: list[str]
-    default: bool = Field(description="Whether it is what its task alone means.")
+    default: bool = Field(description="True for the model that its task selects by default.")
     origin: Literal["box", "authors", "yours"]
     description: str
     licence: str
     parameters: int | None
     stages: int | None
-    data: str = Field(description="What it was trained on.")
-    training: str = Field(description="For how long, and where.")
-    limits: str = Field(description="What it cannot do.")
-    results: str = Field(description="PSNR (dB) of input → output on images that it was not trained on.")
-    published: str = Field(description="PSNR (dB) / SSIM that its authors published.")
+    data: str = Field(description="Training data.")
+    training: str = Field(description="Training time and hardware.")
+    limits: str = Field(description="Known limits.")
+    results: str = Field(description="PSNR (dB), input → output, on images not used for training.")
+    published: str = Field(description="PSNR (dB) / SSIM published by the authors.")
 
 
 class Health(BaseModel):
@@ -119,7 +121,7 @@ class Restored(Response):
 
 
 def make_app(queue: Queue, settings: Settings, metrics: Metrics) -> FastAPI:
-    """The application, without the limits that stand before it."""
+    """Return the application, without the limits in front of it (`limits.Guard`)."""
     app = FastAPI(
         title="maximir",
         version=__version__,
@@ -149,7 +151,7 @@ def make_app(queue: Queue, settings: Settings, metrics: Metrics) -> FastAPI:
 
     @app.get("/v1/progress/{id}", responses=problems(401, 403, 404))
     async def progress(id: Annotated[str, InPath(description="The id sent with the image.")]) -> JobProgress:
-        """How far an image is. Ids are known from the end of the upload until a minute after the reply."""
+        """Return an image's progress, from the end of its upload until a minute after the reply."""
         known = queue.progress(id)
         if known is None:
             raise Refusal(404, "no image with this id is known")
@@ -157,23 +159,23 @@ def make_app(queue: Queue, settings: Settings, metrics: Metrics) -> FastAPI:
 
     @app.get("/v1/models", responses=problems(401, 403))
     async def models() -> list[Model]:
-        """The models that there are."""
+        """List the models on this machine."""
         return known_models()
 
     @app.get("/healthz", responses={503: {"model": Health, "description": "Not serving."}})
     async def healthz() -> Health:
-        """Whether images can be restored now."""
+        """Report readiness: 200 if images can be restored now, otherwise 503."""
         status = queue.health()
         return JSONResponse({"status": status}, 200 if status == "ok" else 503)  # type: ignore[return-value]
 
     @app.get("/livez")
     async def livez() -> Alive:
-        """Whether this process answers, which it also does while it drains or waits for a worker."""
+        """Report liveness: 200 as long as this process answers, even while it drains or has no worker."""
         return Alive(status="alive")
 
     @app.get("/metrics", response_class=Response, responses=problems(401, 403))
     async def metrics_text() -> Response:
-        """Counters for Prometheus."""
+        """Return the metrics in Prometheus' format."""
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/", include_in_schema=False)
@@ -191,21 +193,21 @@ def make_app(queue: Queue, settings: Settings, metrics: Metrics) -> FastAPI:
 
 
 async def read_form(request: Request) -> Form:
-    """The form in a request's body.
+    """Read the form in a request's body.
 
     Raises:
-        Refusal: it is none, makes no sense, or there is no room for it.
+        Refusal: the body is not a valid form, or there is no space to store it.
     """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refusal(415, "a compressed form is not read: send it without Content-Encoding")
+        raise Refusal(415, "compressed forms are not supported: send the form without Content-Encoding")
     return await read(request.headers.get("content-type", ""), request.stream())
 
 
 def read_job(form: Form, settings: Settings) -> Job:
-    """The job that a form asks for.
+    """Return the job that a form requests.
 
     Raises:
-        Refusal: it makes no sense.
+        Refusal: a field is missing or invalid.
     """
     if form.file is None:
         raise Refusal(400, "the field image is missing")
@@ -224,10 +226,10 @@ def read_job(form: Form, settings: Settings) -> Job:
 
 
 def choose(task: str | None, model: str | None) -> ModelCard:
-    """The model that the fields mean.
+    """Return the model that the fields `task` and `model` select.
 
     Raises:
-        Refusal: none, or one for another task.
+        Refusal: no model matches, or the model is for another task.
     """
     if task is None and model is None:
         raise Refusal(400, f"the field task is missing: choose one of {', '.join(catalogue.TASKS)}")
@@ -246,13 +248,13 @@ def choose(task: str | None, model: str | None) -> ModelCard:
 
 
 async def unless_gone(request: Request, queue: Queue, job: Job) -> Result:
-    """The job's result; when the client goes away, the job is cancelled.
+    """Return the job's result; cancel the job if the client disconnects.
 
     Raises:
-        ClientDisconnect: it went away.
+        ClientDisconnect: the client disconnected first.
     """
     work = asyncio.ensure_future(queue.restore(job))
-    gone = asyncio.ensure_future(request.receive())  # the body is read: only this can come
+    gone = asyncio.ensure_future(request.receive())  # the body was read: only a disconnect can follow
     try:
         await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
@@ -267,14 +269,14 @@ async def unless_gone(request: Request, queue: Queue, job: Job) -> Result:
 
 
 def result_name(name: str, task: str, kind: str) -> str:
-    """`../holiday.JPG` → `holiday-denoise.jpg`: what may stand in any system's folder, whatever was sent."""
+    """Return a safe file name on any system: `../holiday.JPG` → `holiday-denoise.jpg`."""
     stem = re.split(r"[\\/]", name)[-1].rpartition(".")
     kept = "".join(c for c in (stem[0] or stem[2]) if c.isprintable() and c not in '<>:"|?*;')
     return f"{kept.strip(' .')[:LONGEST_NAME] or 'image'}-{task}.{FORMATS.get(kind, kind)}"
 
 
 def disposition(name: str) -> str:
-    """Content-Disposition: the name for old clients in ASCII without %, which some decode; and as it is."""
+    """Return Content-Disposition: an ASCII name without % for old clients, then the exact name."""
     plain = name.encode("ascii", "replace").decode().replace("?", "_").replace("%", "_")
     exact = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
     return f'attachment; filename="{plain}"{exact}'
@@ -287,20 +289,20 @@ async def refused(request: Request, error: Exception) -> Response:
 
 async def refused_by_framework(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    words = {404: "there is nothing at this address", 405: "this address does not take such requests"}
+    words = {404: "nothing is at this address", 405: "this address does not support this method"}
     text = words.get(error.status_code, error.detail)
     return JSONResponse({"error": sentence(text)}, error.status_code, error.headers)
 
 
 async def failed(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": "Something is wrong with this server; its log says more."}, 500)
+    return JSONResponse({"error": "Internal server error; see the server's log."}, 500)
 
 
-# What the catalogue and the documentation say.
+# The catalogue and the API's description.
 
 
 def known_models() -> list[Model]:
-    """Those that can be used now: the user may fetch more while the service runs."""
+    """List the models that can be used now; the user may fetch more while the service runs."""
     known = [facts for card in choice.available().values() if (facts := card.facts())["bytes"] is not None]
     defaults = {task: choice.for_task(task).name for task in {facts["task"] for facts in known} - {""}}
     return [
@@ -323,11 +325,11 @@ def restore_replies() -> dict[int | str, dict[str, Any]]:
     image = {f"image/{kind}": {"schema": {"type": "string", "format": "binary"}} for kind in FORMATS}
     text = {"schema": {"type": "string"}}
     headers = {
-        "Content-Disposition": text | {"description": "A name for the file."},
-        "X-Maximir-Seconds": text | {"description": "How long computing took."},
-        "X-Maximir-Precision": text | {"description": "What it was computed in: fp32 or bf16."},
+        "Content-Disposition": text | {"description": "Suggested file name."},
+        "X-Maximir-Seconds": text | {"description": "Seconds of computation."},
+        "X-Maximir-Precision": text | {"description": "Precision of the computation: fp32 or bf16."},
         "X-Maximir-Notes": text
-        | {"description": "What the format could not hold and the like, with '; ' between."},
+        | {"description": "Notes separated by '; ', such as what the format could not store."},
     }
     return {200: {"description": "The restored image.", "content": image, "headers": headers}} | problems(
         *ERRORS
@@ -340,25 +342,25 @@ def upload_schema() -> dict[str, Any]:
         "task": {"type": "string", "enum": list(catalogue.TASKS)},
         "model": {
             "type": "string",
-            "description": "A name of /v1/models, instead of the task's default; then task may be left out.",
+            "description": "A model of /v1/models instead of the task's default; makes task optional.",
         },
         "format": {
             "type": "string",
             "enum": [*sorted({*FORMATS, *KIND_OF}), ""],
-            "description": "Default: the upload's, else PNG.",
+            "description": "Default: the upload's format, or PNG if that cannot be written.",
         },
         "view": {
             "type": "string",
             "enum": [*VIEWS, ""],
-            "description": "exact: whole, as in the paper. Default: auto, where better, large ones in views.",
+            "description": "exact: restore the image whole. auto (default): use views for large images.",
         },
         "id": {
             "type": "string",
             "pattern": f"^({ID.pattern})?$",
-            "description": "Yours, to ask for progress.",
+            "description": "An id of your choice, to ask for progress.",
         },
     }
-    # Empty fields count as missing: browsers send them.
+    # Browsers send empty fields, so these count as missing.
     model = {"required": ["model"], "properties": {"model": {"minLength": 1}}}
     either = [{"required": ["task"]}, model]
     schema = {"type": "object", "required": ["image"], "anyOf": either, "properties": properties}

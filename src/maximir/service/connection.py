@@ -1,8 +1,8 @@
-"""Connections that neither hang nor pile up, which uvicorn leaves to others.
+"""Connections with the timeouts and limits that uvicorn lacks.
 
-uvicorn ends idle connections after a reply, but waits for ever for a head that dribbles in, and for a
-client that does not take the end of its reply. Who holds connections and asks for nothing keeps nobody out:
-where there are too many, the one that has been idle for the longest is closed.
+uvicorn closes connections that stay idle after a reply. It has no timeout for a request head that arrives
+slowly or for a client that does not read its reply. When too many connections are open, the one that has been
+idle for longest is closed, so connections without requests cannot keep other clients out.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from maximir.service.refusal import Refusal, sentence
 
-MOST_BUSY = 256  # requests at once; above, clients are told to come back
-MOST_OPEN = 512  # connections; above, idle ones are closed, and where there is none, the new one
-SILENCE = 20.0  # seconds: for the head of a request, and to take the rest of a reply
+MOST_BUSY = 256  # concurrent requests; further ones get 503 and are asked to retry
+MOST_OPEN = 512  # connections; beyond this the longest idle one is closed, or the new one if none is idle
+SILENCE = 20.0  # seconds to send a request's head, or to read the rest of a reply
 
 
 class Connection(H11Protocol):
@@ -27,8 +27,8 @@ class Connection(H11Protocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.inner, self.app = self.app, self.serve
-        self.waiting_since = 0.0  # loop time: for the first head, or since the last reply
-        self.refused = False  # this request, because there are too many
+        self.waiting_since = 0.0  # loop time of the connection or of the last reply
+        self.refused = False  # this request is refused because there are too many
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -38,7 +38,7 @@ class Connection(H11Protocol):
             min(idle, key=lambda other: other.waiting_since, default=self).drop()
 
     def peers(self) -> list[Connection]:
-        """All connections that are open."""
+        """Return all open connections."""
         return [each for each in self.connections if isinstance(each, Connection) and each.open]
 
     @property
@@ -47,7 +47,7 @@ class Connection(H11Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether a request is being answered."""
+        """True while a request is being answered."""
         return self.cycle is not None and not self.cycle.response_complete
 
     async def serve(self, scope: Any, receive: Any, send: Any) -> None:
@@ -63,12 +63,12 @@ class Connection(H11Protocol):
         super().on_response_complete()
 
     def check(self, silence: float) -> None:
-        """Called every second: drop a connection that has been silent for too long between requests."""
+        """Drop the connection if it has been silent for too long between requests. Called every second."""
         if not self.busy and self.loop.time() > self.waiting_since + silence:
             self.drop()
 
     def drop(self) -> None:
-        """Close without waiting for anything."""
+        """Close the connection at once."""
         self.transport.abort()
 
     @property
@@ -76,7 +76,7 @@ class Connection(H11Protocol):
         return self.cycle is not None and self.cycle.disconnected
 
     def send_400_response(self, msg: str) -> None:
-        """What is not HTTP gets an error as all others are; uvicorn's is plain text."""
+        """Reply to invalid HTTP with an error in JSON like all others; uvicorn sends plain text."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.drop()  # in the middle of a reply
             return

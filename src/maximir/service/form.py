@@ -1,8 +1,8 @@
-"""Uploads as clients send them: multipart/form-data with a file and short texts.
+"""Uploads as multipart/form-data: one file and short text fields.
 
-Starlette's parser wants a file name of every file, knows no `filename*`, and has one sentence for all that is
-wrong. This one goes by the field's name, takes names in every form that clients are known to write them, and
-refuses a part as soon as its head is there.
+Starlette's parser requires a file name, ignores `filename*` and has one message for every error. This parser
+identifies fields by name, decodes file names in every form that clients are known to send, and refuses a part
+as soon as its head has arrived.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ if TYPE_CHECKING:
 FILE = "image"
 TEXTS = ("task", "model", "format", "view", "id")
 LONGEST_TEXT = 1024  # bytes
-LONGEST_LINE = 16_384  # bytes, in a part's head: file names of some systems are long
-IN_MEMORY = 1 << 20  # bytes of a file, before it goes to disk
+LONGEST_LINE = 16_384  # bytes of a line in a part's head: file names of some systems are long
+IN_MEMORY = 1 << 20  # bytes of a file kept in memory; larger files go to disk
 
 QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 EXTENDED = re.compile(
     r";\s*filename\*\s*=\s*(?:utf-8|iso-8859-1)'[^';]*'([^;\s]*)", re.IGNORECASE
 )  # RFC 5987
 ENCODED_WORDS = re.compile(r"(?:=\?[^?\s]+\?[bq]\?[^?\s]*\?=\s*)+", re.IGNORECASE)  # RFC 2047
-PERCENT_ENCODED = re.compile(r"(?:[A-Za-z0-9_.~!'()*\[\]-]|%[0-9A-Fa-f]{2})+")  # as a whole
-HTML = re.compile(r"%(?:22|0A|0D)", re.IGNORECASE)  # all that browsers encode
+PERCENT_ENCODED = re.compile(r"(?:[A-Za-z0-9_.~!'()*\[\]-]|%[0-9A-Fa-f]{2})+")  # the whole name
+HTML = re.compile(r"%(?:22|0A|0D)", re.IGNORECASE)  # the only characters that browsers encode
 
 
 @dataclass
 class Form:
-    """What was sent. Who has it closes the file.
+    """A parsed form. Its owner closes the file.
 
     Attributes:
-        texts: by their fields' names; none is empty, which is how browsers send what is missing.
-        file: None if there is none.
-        name: the file's; "" if it has none.
-        size: of the file, in bytes.
+        texts: non-empty texts by field name; browsers send missing fields as empty.
+        file: the upload, or None.
+        name: the file's name, or "".
+        size: bytes of the file.
     """
 
     texts: dict[str, str] = field(default_factory=dict)
@@ -59,16 +59,16 @@ class Form:
 
 
 async def read(content_type: str, pieces: AsyncIterator[bytes]) -> Form:
-    """The form in a request's body; its file is on disk, or in memory if small.
+    """Read the form in a request's body; its file is stored on disk, or in memory if small.
 
     Raises:
-        Refusal: it is none, or one that makes no sense; or there is no room for it.
+        Refusal: the body is not a valid form, or there is no space to store it.
     """
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data":
         raise Refusal(400, "send multipart/form-data with the fields image and task (or model)")
     if not options.get(b"boundary"):
-        raise Refusal(400, "the Content-Type names no boundary: let your HTTP library write this header")
+        raise Refusal(400, "the Content-Type has no boundary: let your HTTP library write this header")
     reader = Reader()
     try:
         parser = MultipartParser(
@@ -78,27 +78,27 @@ async def read(content_type: str, pieces: AsyncIterator[bytes]) -> Form:
             parser.write(piece)
             await reader.store()
         if not reader.ended:
-            raise Refusal(400, "the form is cut off, or not of multipart/form-data")
+            raise Refusal(400, "the form is incomplete, or is not multipart/form-data")
         return await reader.form()
     except FormParserError as error:
         await reader.close()
-        raise Refusal(400, f"the form is not of multipart/form-data ({error})") from error
+        raise Refusal(400, f"the form is not valid multipart/form-data ({error})") from error
     except OSError as error:
         await reader.close()
-        raise Refusal(503, f"the upload could not be kept ({reason(error)})", 60) from error
-    except BaseException:  # also when the client goes away: no file stays open
+        raise Refusal(503, f"the upload could not be stored ({reason(error)})", 60) from error
+    except BaseException:  # includes a client that disconnects: close the file
         await reader.close()
         raise
 
 
 class Reader:
-    """Takes what python-multipart finds, part by part."""
+    """Collects the parts that python-multipart finds."""
 
     def __init__(self) -> None:
         self.texts: dict[str, bytearray] = {}
         self.upload: UploadFile | None = None
-        self.pending = bytearray()  # of the file, to be stored
-        self.head: dict[bytes, bytes] = {}  # of this part
+        self.pending = bytearray()  # bytes of the file that are not stored yet
+        self.head: dict[bytes, bytes] = {}  # headers of the current part
         self.label, self.value, self.part = bytearray(), bytearray(), ""
         self.ended = False
 
@@ -118,20 +118,20 @@ class Reader:
         self.label, self.value = bytearray(), bytearray()
 
     def end_of_head(self) -> None:
-        """What the part is. Raises Refusal if it has no place here."""
+        """Start the part that its head describes. Raises Refusal if the part is not expected."""
         disposition = self.head.get(b"content-disposition", b"")
         _, options = parse_options_header(disposition)
         name = decoded(options.get(b"name", b""))
         if not name:
             raise Refusal(400, "a part of the form has no name")
         if name != FILE and name not in TEXTS:
-            wanted = "send image, task or model, and perhaps format, view and id"
+            wanted = "send image, task or model, and optionally format, view and id"
             raise Refusal(400, f"unknown field {name[:40]!r}: {wanted}")
         if name in self.texts or (name == FILE and self.upload is not None):
             raise Refusal(400, f"the field {name} was sent twice")
         encoding = decoded(self.head.get(b"content-transfer-encoding", b"")).lower()
         if encoding not in ("", "binary", "8bit", "7bit"):
-            raise Refusal(400, f"the field {name} is encoded ({encoding[:40]}): send its bytes as they are")
+            raise Refusal(400, f"the field {name} is encoded ({encoding[:40]}): send the bytes unencoded")
         filename = extended_name(decoded(disposition))
         if filename is None and b"filename" in options:
             filename = plain_name(decoded(options[b"filename"]))
@@ -139,7 +139,7 @@ class Reader:
             raise Refusal(400, f"the field {name} must be text, not a file")
         self.part = name
         if name == FILE:
-            spooled = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 (`close`, or who has the form)
+            spooled = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 (closed by `close` or the form's owner)
             self.upload = UploadFile(cast(BinaryIO, spooled), size=0, filename=filename)
         else:
             self.texts[name] = bytearray()
@@ -150,7 +150,7 @@ class Reader:
             return
         self.texts[self.part] += data
         if len(self.texts[self.part]) > LONGEST_TEXT:
-            raise Refusal(400, f"the field {self.part} has more than {LONGEST_TEXT:,} bytes")
+            raise Refusal(400, f"the field {self.part} is longer than {LONGEST_TEXT:,} bytes")
 
     def end(self) -> None:
         self.ended = True
@@ -163,12 +163,12 @@ class Reader:
     async def form(self) -> Form:
         form = Form({name: decoded(bytes(text)) for name, text in self.texts.items() if text})
         upload = self.upload
-        if upload is None or not (upload.size or upload.filename):  # browsers, where no file was chosen
+        if upload is None or not (upload.size or upload.filename):  # browsers send this if no file was chosen
             await self.close()
             return form
         await upload.seek(0)
         if upload.filename is None and (upload.size or 0) <= LONGEST_TEXT and is_text(await upload.read()):
-            raise Refusal(400, "image must be a file's content; names and addresses of files are not opened")
+            raise Refusal(400, "image must be the file itself; paths and addresses are not opened")
         await upload.seek(0)
         form.file, form.name, form.size = upload.file, upload.filename or "", upload.size or 0
         return form
@@ -181,7 +181,7 @@ class Reader:
 def decoded(text: bytes) -> str:
     try:
         return text.decode()
-    except UnicodeDecodeError:  # from an old client: any byte is a letter of Latin-1
+    except UnicodeDecodeError:  # old clients send Latin-1, where every byte is a character
         return text.decode("latin-1")
 
 
@@ -193,16 +193,16 @@ def is_text(data: bytes) -> bool:
 
 
 def extended_name(disposition: str) -> str | None:
-    """By RFC 5987: filename*=utf-8''f%C3%BC.png. It comes before the plain one, which is for old readers."""
+    """Return the RFC 5987 file name (filename*=utf-8''f%C3%BC.png), which has priority; or None."""
     found = EXTENDED.search(QUOTED.sub('""', disposition))
     return None if found is None else decoded(unquote_to_bytes(found[1]))
 
 
 def plain_name(name: str) -> str:
-    """Without what clients do to a name so that it fits into a header.
+    """Return a file name without the encoding that clients apply to fit it into a header.
 
-    Browsers encode the quotes and line ends alone, aiohttp all but letters and digits; mail libraries and
-    older ones of .NET and Java write encoded words.
+    Browsers encode only quotes and line ends, aiohttp everything except letters and digits. Mail libraries
+    and older libraries of .NET and Java write encoded words.
     """
     if ENCODED_WORDS.fullmatch(name):
         try:

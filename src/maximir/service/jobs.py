@@ -1,4 +1,4 @@
-"""An upload on its way through the service, and what becomes of it."""
+"""An upload on its way through the service, and its result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ numbers = itertools.count(1)
 
 
 class Result(NamedTuple):
-    """A restored image: its file, open, and who has it must close it."""
+    """A restored image. Its owner closes the open file."""
 
     file: BinaryIO
     size: int
@@ -23,7 +23,7 @@ class Result(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What a client hears about its job: see the API."""
+    """A job's progress, as the API reports it."""
 
     state: str
     ahead: int
@@ -33,13 +33,13 @@ class Progress(NamedTuple):
 
 @dataclass(eq=False)
 class Job:
-    """An upload to be restored. It belongs to the queue from `Queue.restore` on, and so does its file."""
+    """An upload to be restored. From `Queue.restore` on, the queue owns the job and its file."""
 
-    task: str  # "" for a model whose file does not say
-    model: str  # its name
+    task: str  # "" if the model's file does not say
+    model: str  # name
     kind: str | None  # of the result; None: the upload's own
     image: BinaryIO
-    size: int  # of the upload, in bytes
+    size: int  # bytes of the upload
     id: str | None = None
     view: str = "auto"  # of `Restorer`
     number: int = field(default_factory=numbers.__next__)
@@ -48,12 +48,12 @@ class Job:
     )
     arrived: float = field(default_factory=time.monotonic)
     stage: str = "waiting"
-    fraction: float = 0.0  # of computing
-    pixels: int | None = None  # by the header, then as decoded
-    began: float | None = None  # computing
-    deadline: float | None = None  # of this stage
-    deaths: int = 0  # of workers that had it
-    alone: bool = False  # a suspect: has a worker to itself
+    fraction: float = 0.0  # of the computation
+    pixels: int | None = None  # from the header, later as decoded
+    began: float | None = None  # start of the computation
+    deadline: float | None = None  # of the current stage
+    deaths: int = 0  # workers that died while they held this job
+    alone: bool = False  # suspected of crashing workers: runs without other jobs
 
     def back_in_line(self) -> None:
         self.stage, self.fraction, self.began, self.deadline = "waiting", 0.0, None, None

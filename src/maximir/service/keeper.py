@@ -1,4 +1,4 @@
-"""One worker process: started, fed from the queue, watched and replaced."""
+"""A keeper starts one worker process, feeds it from the queue, watches it and replaces it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from maximir.service.refusal import SOON, Refusal
 from maximir.service.settings import Settings
 from maximir.service.wire import Message
 
-AHEAD = 2  # jobs in the worker that are not computed yet: one is, one is decoded meanwhile
-IN_WORKER = 3  # with one that is being encoded
-BUSY = ("decoding", "computing", "encoding")  # stages in which an image can bring the worker down
-MOST_DEATHS = 3  # of workers around one job, before it is given up
-STILLBORN = 3  # workers in a row that ended before they were ready: nobody is kept waiting any more
+AHEAD = 2  # jobs in the worker that are not yet encoded: one is computed while the next is decoded
+IN_WORKER = 3  # the same, with one more being encoded
+BUSY = ("decoding", "computing", "encoding")  # stages in which an image can crash the worker
+MOST_DEATHS = 3  # worker deaths after which a job is refused
+STILLBORN = 3  # workers in a row that ended before they were ready, after which waiting jobs are refused
 LONGEST_PAUSE = 10.0  # seconds before the next start
 TICK = 0.2  # seconds
 
@@ -30,7 +30,7 @@ log = logging.getLogger("maximir.service")
 
 
 class Line(Protocol):
-    """Where a keeper gets jobs, and whom it tells what becomes of them; see `Queue`."""
+    """The queue as a keeper uses it; see `Queue`."""
 
     def next(self, keeper: Keeper) -> Job | None: ...
     def wake(self) -> None: ...
@@ -41,29 +41,29 @@ class Line(Protocol):
 
 
 class Keeper:
-    """Sees to it that there is a worker process for a device, and that it has work."""
+    """Keeps one worker process running on a device and supplies it with jobs."""
 
     def __init__(self, line: Line, device: str, settings: Settings, metrics: Metrics) -> None:
         self.line, self.device, self.settings, self.metrics = line, device, settings, metrics
-        self.working: dict[int, Job] = {}  # in the worker, by number, in order
-        self.cancels: deque[int] = deque()  # numbers to tell the worker
+        self.working: dict[int, Job] = {}  # jobs in the worker by number, in order
+        self.cancels: deque[int] = deque()  # numbers to send to the worker
         self.changed = asyncio.Event()  # there may be something to send to the worker
         self.worker: Worker | None = None
         self.ready = False
-        self.ready_by = math.inf  # while one starts: when it must be ready
-        self.heard = 0.0  # when the worker last said something
-        self.failures = 0  # workers in a row that ended without a result: for the pause
-        self.stillborn = 0  # of these in a row, that never were ready
-        self.back_at = 0.0  # when the next one is started
-        self.first: asyncio.Future[str] = asyncio.get_running_loop().create_future()  # the device that it has
+        self.ready_by = math.inf  # deadline of a starting worker
+        self.heard = 0.0  # time of the worker's last message
+        self.failures = 0  # workers in a row that ended without a result; sets the pause
+        self.stillborn = 0  # workers in a row that ended before they were ready
+        self.back_at = 0.0  # start time of the next worker
+        self.first: asyncio.Future[str] = asyncio.get_running_loop().create_future()  # device of the first
 
     @property
     def hopeless(self) -> bool:
-        """Whether nothing is to be expected of this device any more."""
+        """True after several workers in a row ended before they were ready."""
         return self.stillborn >= STILLBORN
 
     def pause(self) -> float:
-        """Seconds until the next worker may be ready."""
+        """Return the seconds until the next worker may be ready."""
         return max(0.0, self.back_at - time.monotonic()) + SOON
 
     # The worker's life.
@@ -84,7 +84,7 @@ class Keeper:
             await asyncio.sleep(pause)
 
     async def one_worker(self) -> None:
-        """From its start to its end."""
+        """Run one worker from its start to its end."""
         command = self.settings.worker or process.COMMAND
         worker = await Worker.start(command, self.settings.for_worker(self.device))
         self.worker, self.ready_by = worker, time.monotonic() + self.settings.timeout
@@ -93,10 +93,10 @@ class Keeper:
         try:
             while (received := await worker.receive()) is not None:
                 self.hear(*received)
-        except (ValueError, OSError) as error:  # only its start may raise OSError: there is someone to bury
+        except (ValueError, OSError) as error:  # the worker has started: end it and clean up below
             log.error("worker process %d: %s", worker.pid, error)
             worker.kill()
-        except BaseException:  # the service ends, or has a fault: no worker may outlive it
+        except BaseException:  # the service stops or fails: no worker may outlive it
             worker.kill()
             raise
         finally:
@@ -108,13 +108,13 @@ class Keeper:
         log.warning("worker process %d ended (status %d)", worker.pid, status)
         self.bury()
         if not self.first.done():
-            self.first.set_exception(MaximirError(f"the worker process ended at its start (status {status})"))
+            self.first.set_exception(MaximirError(f"the worker process ended during start (status {status})"))
 
     def bury(self) -> None:
-        """The worker has ended: who brought it down is refused, the others go back to the head of the line.
+        """Refuse the job that crashed the worker; return the others to the queue.
 
-        If several were under way, each is tried again alone, so that an image at which the worker crashes
-        takes no other one down, and is tried twice at most.
+        If several jobs were being processed, each is retried alone. So an image that crashes the worker takes
+        no other image down, and is tried twice at most.
         """
         jobs = list(self.working.values())
         self.working.clear()
@@ -124,7 +124,7 @@ class Keeper:
         for job in jobs:
             job.deaths += 1
             if suspects == [job] or job.deaths >= MOST_DEATHS:
-                why = "the process that restores images ended at this one"
+                why = "the worker process crashed on this image"
                 self.line.refuse(job, Refusal(503, why, SOON))
             if job.outcome.done():
                 job.image.close()
@@ -134,32 +134,32 @@ class Keeper:
         self.line.take_back(back)
 
     async def watch(self) -> None:
-        """Stop jobs that take too long; kill one that does not obey, is silent, or does not get ready."""
+        """Cancel jobs that exceed the timeout; kill a worker that ignores this, hangs or fails to start."""
         while True:
             await asyncio.sleep(TICK)
             now = time.monotonic()
             late = [job for job in self.working.values() if job.deadline is not None and now > job.deadline]
             for job in late:
                 if not job.outcome.done():
-                    what = f"{job.stage} it took more than {self.settings.timeout:.0f} s"
-                    self.line.refuse(job, Refusal(504, f"the image was given up: {what}"))
+                    what = f"{job.stage} took more than {self.settings.timeout:.0f} s"
+                    self.line.refuse(job, Refusal(504, f"the image was cancelled: {what}"))
                     self.cancel(job)
             patience = now - self.settings.grace
             silent = bool(self.working) and patience > self.heard + self.settings.timeout
             silent |= patience > self.ready_by
             if silent or any(job.deadline is not None and patience > job.deadline for job in late):
-                log.error("the worker process does not answer: it is killed")
+                log.error("the worker process does not respond: killing it")
                 self.kill()
 
     def kill(self) -> None:
-        """End the worker at once, also in mid-work."""
+        """Kill the worker at once, even while it works."""
         if self.worker is not None:
             self.worker.kill()
 
-    # What it is told.
+    # Messages to the worker.
 
     async def feed(self, worker: Worker) -> None:
-        """Send the worker what it is to do."""
+        """Send jobs and cancellations to the worker."""
         try:
             while True:
                 self.changed.clear()
@@ -170,16 +170,16 @@ class Keeper:
                         self.heard = time.monotonic()
                     self.working[job.number] = job
                     job.stage = "sent"
-                    self.line.wake()  # it may be another worker's turn now
+                    self.line.wake()  # now another worker may be next
                     order = {"job": job.number, "model": job.model, "kind": job.kind, "view": job.view}
                     await worker.send(order, job.image, job.size)
                 await self.changed.wait()
-        except (OSError, EOFError) as error:  # an upload's file: the message is not whole
-            log.error("an upload cannot be read again: %s", error)
+        except (OSError, EOFError) as error:  # of the upload's file: the message is incomplete
+            log.error("cannot read an upload again: %s", error)
             worker.kill()
 
     def has_room(self, job: Job) -> bool:
-        """Whether the worker is to have this job now, as far as it is concerned."""
+        """Return True if this worker can take the job now."""
         if not self.ready or len(self.working) >= IN_WORKER:
             return False
         if self.working and (job.alone or any(other.alone for other in self.working.values())):
@@ -187,11 +187,11 @@ class Keeper:
         return sum(other.stage != "encoding" for other in self.working.values()) < AHEAD
 
     def cancel(self, job: Job) -> None:
-        """Have the worker stop a job that it has."""
+        """Tell the worker to stop a job."""
         self.cancels.append(job.number)
         self.changed.set()
 
-    # What it says.
+    # Messages from the worker.
 
     def hear(self, message: Message, file: BinaryIO | str | None) -> None:
         self.heard = time.monotonic()
@@ -199,7 +199,7 @@ class Keeper:
         match message:
             case {"ready": device}:
                 self.ready, self.ready_by = True, math.inf
-                self.stillborn = -1  # the count begins when this one has ended
+                self.stillborn = -1  # `keep` adds 1 when this worker ends
                 log.info("worker process %d is ready, on %s", self.worker.pid if self.worker else 0, device)
                 if not self.first.done():
                     self.first.set_result(device)
@@ -214,7 +214,7 @@ class Keeper:
             case {"done": kind, "seconds": took, "precision": precision, "notes": notes} if job is not None:
                 self.failures = 0
                 if file is None or isinstance(file, str):
-                    self.line.refuse(job, Refusal(503, f"the result could not be kept ({file})", SOON))
+                    self.line.refuse(job, Refusal(503, f"the result could not be stored ({file})", SOON))
                 else:
                     size = file.seek(0, 2)
                     file.seek(0)
@@ -238,11 +238,11 @@ class Keeper:
             job.fraction = 1.0
 
     def leave(self, job: Job) -> None:
-        """It is not in the worker any more."""
+        """Remove a job that the worker has finished with."""
         del self.working[job.number]
         job.image.close()
 
 
 def pause_after(failures: int) -> float:
-    """Seconds before the next start, after so many workers in a row that ended without a result."""
+    """Return the pause in seconds after this many workers in a row that ended without a result."""
     return min(LONGEST_PAUSE, 2.0 ** min(failures - 2, 10)) if failures > 1 else 0.0

@@ -1,6 +1,6 @@
-"""What stands before the application: who may ask, how much may come and how slowly, what all replies say.
+"""Limits in front of the application: access, size and speed of uploads, headers of all replies.
 
-Works on the raw messages of ASGI, so that a request is refused before its body is read.
+It works on raw ASGI messages, so that a request can be refused before its body is read.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from maximir.service.connection import Connection
     from maximir.service.metrics import Metrics
 
-FORM = 65_536  # bytes of a body besides the image
-UNREAD_BYTES = 64_000_000  # that a client which was refused may go on sending, so that it reads the reply
-UNREAD_PART = 0.25  # of the patience, for that
+FORM = 65_536  # bytes of a body in addition to the image
+UNREAD_BYTES = 64_000_000  # that a refused client may still send, so that it reads the reply
+UNREAD_PART = 0.25  # fraction of `patience` allowed for that
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 DEFAULT_PORTS = {"http": 80, "https": 443}
-GONE = 499  # what the log says of clients that did not wait
+GONE = 499  # status in the log when the client disconnected
 HEADERS = [
     (
         b"content-security-policy",
@@ -47,13 +47,13 @@ log = logging.getLogger("maximir.service")
 
 
 class Guard:
-    """The application with limits around it."""
+    """Wraps the application with limits."""
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         self.app, self.settings, self.metrics = app, settings, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "HEAD":  # what GET would be told; uvicorn knows the method, and sends no body
+        if scope["method"] == "HEAD":  # handled as GET; uvicorn sends no body for HEAD
             scope = {**scope, "method": "GET", "head": True}
         exchange = Exchange(scope, receive, send, self.settings)
         scope["exchange"] = exchange
@@ -64,10 +64,10 @@ class Guard:
             await exchange.refuse(refusal)
         except ClientDisconnect:
             pass
-        except asyncio.CancelledError:  # the service ends, and this client was too slow
+        except asyncio.CancelledError:  # the service is stopping and this client was too slow
             if exchange.connection is not None:
                 exchange.connection.drop()
-        except Exception:  # the application has replied with 500
+        except Exception:  # the application has already replied with 500
             log.exception("a request failed")
         finally:
             self.account(exchange)
@@ -79,7 +79,7 @@ class Guard:
         self.metrics.answered(method, route, status, exchange.received, exchange.sent)
         client = scope["client"][0] if scope.get("client") else "-"
         line = f"{client} {method} {scope['path'][:200]} {status}"
-        # Who polls for progress or health is not worth a line each time.
+        # Successful polling for progress or health is not worth a line each time.
         level = logging.DEBUG if method in ("GET", "HEAD") and status < 400 else logging.INFO
         seconds = time.monotonic() - exchange.began
         about = f" ({exchange.about})" if exchange.about else ""
@@ -95,50 +95,50 @@ class Guard:
 
 
 def check(scope: Scope, exchange: Exchange, settings: Settings) -> None:
-    """Raise Refusal for a request that is not to be read any further."""
+    """Raise Refusal if the request must not be read further."""
     if "refusal" in scope and not is_monitored(scope["path"]):
         raise scope["refusal"]
     headers = exchange.headers
     host = headers.get("host", "")
     if is_loopback(settings.host) and host_name(host) not in (*LOCAL_NAMES, settings.host, *settings.names):
-        # A foreign page whose name was made to point here (DNS rebinding) gets no further.
-        raise Refusal(403, f"this server does not answer for {host!r}; start it with --name to allow that")
+        # Prevents DNS rebinding: a foreign page whose name was made to point here.
+        raise Refusal(403, f"this server does not answer for {host!r}; start it with --name to allow this")
     if "origin" in headers and not same_place(headers["origin"], host, settings.names):
-        raise Refusal(403, "requests from pages of other servers are not answered")
+        raise Refusal(403, "requests from pages of other servers are refused")
     if settings.token is not None and not is_open(scope["path"]):
         given = headers.get("authorization", "")
         if not hmac.compare_digest(given.encode("latin-1"), f"Bearer {settings.token}".encode()):
-            refusal = Refusal(401, "this server needs its token: send 'Authorization: Bearer TOKEN'")
+            refusal = Refusal(401, "this server requires a token: send 'Authorization: Bearer TOKEN'")
             refusal.headers["WWW-Authenticate"] = "Bearer"
             raise refusal
     if "transfer-encoding" in headers and "content-length" in headers:
-        # A proxy before this may go by the other one, and take the rest for a request of somebody else.
+        # Request smuggling: a proxy may trust the other header and take the rest for another request.
         raise Refusal(400, "Content-Length and Transfer-Encoding contradict each other: send one of them")
     if int(headers.get("content-length", "0")) > exchange.most:
         raise too_large(settings)
 
 
 def is_open(path: str) -> bool:
-    """Whether a path needs no token."""
+    """Return True if the path needs no token."""
     return path in ("/", "/healthz", "/livez") or path.startswith("/static/")
 
 
 def is_monitored(path: str) -> bool:
-    """Whether who watches over the service asks for it: answered however many others there are."""
+    """Return True for monitoring paths, which are exempt from the connection limit."""
     return path in ("/healthz", "/livez", "/metrics")
 
 
 def too_large(settings: Settings) -> Refusal:
-    return Refusal(413, f"the image has too many bytes; this server takes {settings.max_bytes:,}")
+    return Refusal(413, f"the image is too large; this server accepts at most {settings.max_bytes:,} bytes")
 
 
 def host_name(authority: str) -> str:
-    """Without the port, in lower case."""
+    """Return the host of `host:port`, in lower case."""
     return re.sub(r":\d*$", "", authority.lower()) if not authority.endswith("]") else authority.lower()
 
 
 def same_place(origin: str, host: str, names: tuple[str, ...]) -> bool:
-    """Whether a page of `origin` was loaded from here: from what the Host header names, or by a proxy."""
+    """Return True if the page `origin` comes from this server, by its Host header or a proxy's name."""
     try:
         url = urlsplit(origin)
         port = url.port or DEFAULT_PORTS.get(url.scheme)
@@ -157,12 +157,11 @@ def same_place(origin: str, host: str, names: tuple[str, ...]) -> bool:
 class Exchange:
     """A request and its reply, counted and timed.
 
-    Attributes:
-        method: as it was sent; the application is asked for GET where it is HEAD.
-        status: of the reply; None before it starts.
-        received, sent: bytes of the bodies.
-        most: bytes that the request's body may have.
-        about: what the log is to say besides.
+    method: as sent; the application sees GET for HEAD.
+    status: of the reply; None before it starts.
+    received, sent: bytes of the bodies.
+    most: maximum bytes of the request's body.
+    about: additional text for the log.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, settings: Settings) -> None:
@@ -174,7 +173,7 @@ class Exchange:
         self.received = self.sent = 0
         self.most = settings.max_bytes + FORM
         self.about = ""
-        # Whether the whole body was received.
+        # True once the whole body was received.
         self.whole = (
             "transfer-encoding" not in self.headers and self.headers.get("content-length", "0") == "0"
         )
@@ -185,13 +184,13 @@ class Exchange:
         return self.scope.get("connection")
 
     async def receive(self) -> Message:
-        """The next piece of the body, if it comes in time.
+        """Return the next piece of the body.
 
         Raises:
-            Refusal: the body is too large, or comes too slowly.
+            Refusal: the body is too large or arrives too slowly.
         """
         if self.whole:
-            return await self._receive()  # when the client goes away
+            return await self._receive()  # returns when the client disconnects
         try:
             async with asyncio.timeout(self.time_left(self.began, self.received)):
                 message = await self._receive()
@@ -207,16 +206,16 @@ class Exchange:
         self.whole = not message.get("more_body", False)
 
     def time_left(self, began: float, done: int) -> float:
-        """Seconds until this many bytes are too few; and no pause may be longer than the patience."""
+        """Return the seconds until `done` bytes are too few; at most `patience`, which also limits pauses."""
         patience = self.settings.patience
         left = began + patience + done / self.settings.slowest - time.monotonic()
         return min(patience, max(0.0, left))
 
     async def send(self, message: Message) -> None:
-        """Pass on a piece of the reply, with the headers that all have.
+        """Send a piece of the reply, with the headers that every reply has.
 
         Raises:
-            ClientDisconnect: nobody takes it, or too slowly.
+            ClientDisconnect: the client is gone, or reads too slowly.
         """
         if self.connection is not None and self.connection.lost:
             raise ClientDisconnect
@@ -241,16 +240,15 @@ class Exchange:
         except TimeoutError:
             if self.connection is not None:
                 self.connection.drop()
-                await asyncio.sleep(0)  # so that uvicorn knows
+                await asyncio.sleep(0)  # lets uvicorn notice
             raise ClientDisconnect from None
         if self.method != "HEAD":
             self.sent += len(message.get("body", b""))
 
     async def read_on(self) -> None:
-        """Read and forget what the client still sends, for a while: some read no reply before they are done.
+        """Read and discard what the client still sends, for a while: some read the reply only afterwards.
 
-        To close at once would also take the reply from them. One that waits for our "100 Continue" does not
-        send at all.
+        Closing at once would lose them the reply. A client that waits for "100 Continue" sends nothing.
         """
         if "expect" in self.headers or self.status == 408:
             return
@@ -266,7 +264,7 @@ class Exchange:
             self.count(message)
 
     async def refuse(self, refusal: Refusal) -> None:
-        """Reply with an error, unless a reply has begun."""
+        """Reply with an error, unless a reply has already started."""
         if self.status is not None:
             return
         body = json.dumps({"error": refusal.sentence}).encode()

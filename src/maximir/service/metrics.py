@@ -1,4 +1,4 @@
-"""What `/metrics` tells Prometheus."""
+"""Metrics that `/metrics` reports to Prometheus."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
 
 
 class State(NamedTuple):
-    """Functions that tell how a queue is now, each a number."""
+    """Functions that return the current state of a queue, one number each."""
 
     taken: Callable[[], float]
     places: Callable[[], float]
@@ -23,7 +23,7 @@ class State(NamedTuple):
 
 
 class Metrics:
-    """Counters of one service, in a registry of their own."""
+    """Metrics of one service, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -31,33 +31,38 @@ class Metrics:
         self.requests = Counter(
             "maximir_requests", "Requests answered.", ("method", "route", "status"), registry=registry
         )
-        self.received = Counter("maximir_received_bytes", "Bytes of bodies received.", registry=registry)
-        self.sent = Counter("maximir_sent_bytes", "Bytes of bodies sent.", registry=registry)
-        self.jobs = Counter(
-            "maximir_jobs", "Images, by how they ended.", ("task", "outcome"), registry=registry
-        )
-        self.pixels = Counter("maximir_pixels", "Pixels restored, with padding.", registry=registry)
+        self.received = Counter("maximir_received_bytes", "Bytes received in bodies.", registry=registry)
+        self.sent = Counter("maximir_sent_bytes", "Bytes sent in bodies.", registry=registry)
+        self.jobs = Counter("maximir_jobs", "Images by outcome.", ("task", "outcome"), registry=registry)
+        self.pixels = Counter("maximir_pixels", "Pixels restored, including padding.", registry=registry)
         self.seconds = Histogram(
-            "maximir_computing_seconds", "Computing, an image.", ("task",), buckets=SECONDS, registry=registry
+            "maximir_computing_seconds",
+            "Computation per image.",
+            ("task",),
+            buckets=SECONDS,
+            registry=registry,
         )
         self.waited = Histogram(
-            "maximir_waiting_seconds", "From the upload to computing.", buckets=SECONDS, registry=registry
+            "maximir_waiting_seconds",
+            "Wait between upload and computation.",
+            buckets=SECONDS,
+            registry=registry,
         )
         self.starts = Counter("maximir_worker_starts", "Worker processes started.", registry=registry)
 
     def watch(self, state: State) -> None:
-        """Show a queue's state whenever it is asked for."""
+        """Register gauges that read a queue's state at every scrape."""
         for name, text, value in (
-            ("maximir_places_taken", "Uploads, waiting images and images in work.", state.taken),
-            ("maximir_places", "The most there can be.", state.places),
-            ("maximir_results_leaving", "Results that are being sent.", state.leaving),
+            ("maximir_places_taken", "Uploads, waiting images and images in workers.", state.taken),
+            ("maximir_places", "Places in the queue.", state.places),
+            ("maximir_results_leaving", "Results being sent.", state.leaving),
             (
                 "maximir_clients_awaited",
-                "Clients that were told to come back about now or later.",
+                "Clients with a Retry-After that may still return.",
                 state.awaited,
             ),
             ("maximir_worker_up", "Worker processes that are ready.", state.ready),
-            ("maximir_worker_memory_bytes", "Resident memory of the workers.", state.memory),
+            ("maximir_worker_memory_bytes", "Resident memory of the worker processes.", state.memory),
         ):
             Gauge(name, text, registry=self.registry).set_function(value)
 

@@ -1,4 +1,4 @@
-"""The worker process, as the service sees it: started, spoken to, killed."""
+"""A worker process as the service sees it: start, send, receive, kill."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import BinaryIO, cast
 from maximir.files import reason
 from maximir.service import wire
 
-# -P: no module from the folder where the service was started.
+# -P: do not import modules from the current folder.
 COMMAND = (sys.executable, "-P", "-m", "maximir.service.worker")
 CHUNK = 1 << 18  # bytes
-LONGEST_END = 1.0  # seconds from its last word to its end
-IN_MEMORY = 1 << 20  # bytes of a file, before it goes to disk
+LONGEST_END = 1.0  # seconds between the worker's last message and its exit
+IN_MEMORY = 1 << 20  # bytes of a file kept in memory; larger files go to disk
 
 
 class Worker:
-    """One worker process. `Worker.start` makes it."""
+    """One worker process, created by `Worker.start`."""
 
     def __init__(self, process: Process) -> None:
         assert process.stdin is not None and process.stdout is not None
@@ -29,10 +29,10 @@ class Worker:
 
     @classmethod
     async def start(cls, command: Sequence[str], settings: wire.Message) -> Worker:
-        """Start it and tell it the settings. Its standard error is ours.
+        """Start the process and send it the settings. It shares our standard error.
 
         Raises:
-            OSError: there is no such program, or no room for another process.
+            OSError: the program does not exist, or no further process can be started.
         """
         worker = cls(await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, limit=CHUNK))
         await worker.send(settings)
@@ -43,7 +43,7 @@ class Worker:
         return self.process.pid
 
     async def send(self, message: wire.Message, body: BinaryIO | None = None, size: int = 0) -> None:
-        """Send a message with `size` bytes of a file. If the worker is gone, nothing: `receive` will tell."""
+        """Send a message and `size` bytes of a file. Ignore a worker that has ended: `receive` reports it."""
         with contextlib.suppress(ConnectionError):
             self.orders.write(wire.head(message, size))
             if body is not None:
@@ -58,12 +58,12 @@ class Worker:
             await self.orders.drain()
 
     async def receive(self) -> tuple[wire.Message, BinaryIO | str | None] | None:
-        """The next message, and the file that belongs to it, if any: open, or why it could not be kept.
+        """Return the next message and its file, if any: open, or the reason why it could not be stored.
 
-        None when the process has ended.
+        Returns None after the process has ended.
 
         Raises:
-            ValueError: what came is no message.
+            ValueError: the data is not a message.
         """
         try:
             line = await self.replies.readuntil(b"\n")
@@ -75,7 +75,7 @@ class Worker:
             raise ValueError("not a message") from error
 
     async def spool(self, size: int) -> BinaryIO | str:
-        """The next bytes as a file without a name, in memory if small; they are read in any case."""
+        """Store the next `size` bytes in an unnamed file, in memory if small; on errors still read them."""
         file = cast(BinaryIO, tempfile.SpooledTemporaryFile(IN_MEMORY))  # noqa: SIM115 (the caller closes it)
         problem = None
         try:
@@ -90,12 +90,12 @@ class Worker:
                 except OSError as error:
                     problem = reason(error)
             try:
-                file.seek(0)  # writes what is left
+                file.seek(0)  # flushes
             except OSError as error:
                 problem = problem or reason(error)
             if problem is None:
                 return file
-        except BaseException:  # also when cancelled: passed on, but no file stays open
+        except BaseException:  # includes cancellation: close the file and re-raise
             file.close()
             raise
         with contextlib.suppress(OSError):
@@ -107,7 +107,7 @@ class Worker:
             self.process.kill()
 
     async def wait(self) -> int:
-        """Wait for its end, but not for long: the exit status; negative: the signal that ended it."""
+        """Return the exit status, negative for a signal; kill the process if it does not end soon."""
         try:
             async with asyncio.timeout(LONGEST_END):
                 return await self.process.wait()

@@ -1,4 +1,4 @@
-"""The bounded line of jobs before the worker processes."""
+"""The bounded queue of jobs in front of the worker processes."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from maximir.service.pace import Pace
 from maximir.service.refusal import LATE, SOON, Refusal
 from maximir.service.settings import Settings
 
-REMEMBERED = 60.0  # seconds that the ids of ended jobs are known
+REMEMBERED = 60.0  # seconds for which the ids of ended jobs are known
 MOST_REMEMBERED = 1000
-MOST_PROMISED = 2  # times the places
-BELATED = 2.0  # seconds, after which nobody is waited for
-LONGEST_AHEAD = 5.0  # seconds of work that a worker may have when it takes more, if there are others
+MOST_PROMISED = 2  # promises per place
+BELATED = 2.0  # seconds after which a promise expires
+LONGEST_AHEAD = 5.0  # seconds of work above which a worker takes no further job, if there are other workers
 log = logging.getLogger("maximir.service")
-NO_WORKER = "the process that restores images cannot be started; try again later"
-STOPPING = "the service is being stopped"
+NO_WORKER = "no worker process can be started; try again later"
+STOPPING = "the service is stopping"
 
 
 class Queue:
-    """Takes jobs and gives results. Call `start`, later `drain` and `close`."""
+    """Takes jobs and returns results. Call `start`, later `drain` and `close`."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings, self.metrics = settings, metrics
         self.taken = 0  # places: uploads, waiting jobs, jobs in the workers
-        self.leaving = 0  # results that are being sent
+        self.leaving = 0  # results being sent
         self.line: deque[Job] = deque()
         self.ids: dict[str, Job] = {}
-        self.ended: OrderedDict[str, tuple[str, float]] = OrderedDict()  # id -> state, when
+        self.ended: OrderedDict[str, tuple[str, float]] = OrderedDict()  # id -> state, time
         self.pace = Pace()
-        self.promised: list[float] = []  # when clients come back that found no place
-        self.draining = False  # no new jobs are taken
-        self.closed = False  # nor those whose upload took too long
+        self.promised: list[float] = []  # times at which refused clients were asked to return
+        self.draining = False  # no new jobs are accepted
+        self.closed = False  # uploads that end now are refused, too
         self.keepers = [Keeper(self, device, settings, metrics) for device in settings.devices]
         self.tasks: list[asyncio.Task[None]] = []
         metrics.watch(
@@ -59,10 +59,10 @@ class Queue:
         )
 
     async def start(self) -> str:
-        """Start the workers and wait for them: the devices that they compute on.
+        """Start the workers, wait until they are ready, and return their devices.
 
         Raises:
-            MaximirError: one cannot be started.
+            MaximirError: a worker cannot be started.
         """
         for keeper in self.keepers:
             self.tasks += [asyncio.create_task(keeper.keep()), asyncio.create_task(keeper.watch())]
@@ -71,7 +71,7 @@ class Queue:
         return ", ".join(await asyncio.gather(*(keeper.first for keeper in self.keepers)))
 
     async def drain(self) -> None:
-        """Take no more jobs and wait for those that there are; in the end, refuse what is left."""
+        """Accept no more jobs and wait for the present ones; refuse those that do not end in time."""
         self.draining = True
         until = time.monotonic() + self.settings.drain
         while (self.taken or self.leaving) and time.monotonic() < until:
@@ -90,18 +90,18 @@ class Queue:
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
     def kill(self) -> None:
-        """End the workers at once, also in mid-work."""
+        """Kill the workers at once, even while they work."""
         for keeper in self.keepers:
             keeper.kill()
 
-    # What requests ask for.
+    # Called for requests.
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
-        """A place in the queue, from before the upload until there is a result.
+        """Hold a place in the queue, from before the upload until there is a result.
 
         Raises:
-            Refusal: there is none, or no job is taken now.
+            Refusal: no place is free, or no jobs are accepted now.
         """
         if self.draining:
             raise Refusal(503, STOPPING, self.settings.drain)
@@ -114,13 +114,13 @@ class Queue:
             self.taken -= 1
 
     def take_place(self) -> None:
-        """Take one; but one that frees itself is for those who were told to come back, not for who is there.
+        """Reserve a place. Freed places go first to clients whose Retry-After has passed.
 
-        Nobody says who they are: who comes when a promise is due has it kept. At most half of the places wait
-        for somebody, so that the workers never do.
+        Clients are anonymous, so a promise belongs to the client that comes when it is due. At most half of
+        the places are held back, so that the workers never run out of jobs.
 
         Raises:
-            Refusal: there is none.
+            Refusal: no place is free.
         """
         now = time.monotonic()
         self.promised = self.awaited()
@@ -135,24 +135,24 @@ class Queue:
         self.taken += 1
 
     def awaited(self) -> list[float]:
-        """The promises that may still be kept."""
+        """Return the promises that have not expired."""
         return [when for when in self.promised if when > time.monotonic() - BELATED]
 
     async def restore(self, job: Job) -> Result:
-        """Have a job done. If this is cancelled, the job is, too.
+        """Restore a job's image. Cancelling this call cancels the job.
 
         Raises:
-            Refusal: it cannot be done, or its id is in use.
+            Refusal: the image cannot be restored, or its id is in use.
         """
         if self.closed:
             job.image.close()
             raise Refusal(503, STOPPING, self.settings.drain)
         if job.id is not None and job.id in self.ids:
             job.image.close()
-            raise Refusal(422, "this id belongs to another image that is being restored; choose a new one")
+            raise Refusal(422, "this id belongs to another image in the queue; choose a new one")
         if job.id is not None:
             self.ids[job.id] = job
-        if (pixels := extent.padded_pixels(job.image)) is not None:  # as its header says, until it is decoded
+        if (pixels := extent.padded_pixels(job.image)) is not None:  # from the header, until it is decoded
             job.pixels = min(pixels, self.settings.max_pixels)
         self.line.append(job)
         self.wake()
@@ -164,7 +164,7 @@ class Queue:
 
     @contextlib.contextmanager
     def sending(self) -> Iterator[None]:
-        """While a result is being sent."""
+        """Count a result while it is being sent."""
         self.leaving += 1
         try:
             yield
@@ -172,7 +172,7 @@ class Queue:
             self.leaving -= 1
 
     def progress(self, id: str) -> Progress | None:
-        """How far a job is; None: unknown."""
+        """Return a job's progress, or None if the id is unknown."""
         job = self.ids.get(id)
         if job is None:
             self.forget_old()
@@ -183,24 +183,24 @@ class Queue:
             before = [*self.working(), *earlier(job, self.line)]
             left = self.seconds(before, [job])
         else:
-            # One that is being encoded is not waited for.
+            # A job that is being encoded delays nobody.
             before = [other for other in earlier(job, keeper.working.values()) if other.stage != "encoding"]
             left = self.seconds((), [*before, job])
         working = keeper is not None and not before
         return Progress("working" if working else "waiting", len(before), job.fraction, left)
 
     def health(self) -> str:
-        """ "ok", or why no image can be restored now."""
+        """Return "ok", or the reason why no image can be restored now."""
         if self.draining:
             return "draining"
         return "ok" if self.ready() else "no worker"
 
     def ready(self) -> int:
-        """Workers that are ready."""
+        """Count the workers that are ready."""
         return sum(keeper.ready for keeper in self.keepers)
 
     def memory(self) -> int:
-        """Bytes that the workers hold."""
+        """Return the bytes of memory that the workers hold."""
         total = 0
         for keeper in self.keepers:
             with contextlib.suppress(psutil.Error):
@@ -211,7 +211,7 @@ class Queue:
     # Estimates.
 
     def seconds(self, shared: Iterable[Job], own: Iterable[Job] = ()) -> float | None:
-        """Until jobs are done, those that all workers share and those of one; None: anyone's guess."""
+        """Estimate the seconds until jobs are done, shared by all workers or on one; None if unknown."""
         now, total = time.monotonic(), 0.0
         for jobs, workers in ((shared, max(1, self.ready())), (own, 1)):
             for job in jobs:
@@ -223,16 +223,16 @@ class Queue:
         return total
 
     def half(self) -> list[Job]:
-        """The jobs that will be done when about half of the places are free."""
+        """Return the jobs that will be done when about half of the places are free."""
         order = [*self.working(), *self.line]
         return order[: (len(order) + 1) // 2]
 
     def promise(self, again: bool = False) -> float:
-        """Seconds after which a client will find a place.
+        """Return the seconds after which a refused client should return, and remember the promise.
 
-        The first one, when about half of the places will be free, for the workers have work until then; each
-        further one an image later. Not all come back, so only so many are reckoned with. Who has kept a
-        promise `again` to no avail comes next.
+        The first client returns when about half of the places are free: until then the workers have work.
+        Each further client returns one image later. Since not all clients return, the number of promises is
+        limited. With `again`, a client that returned on time and found no place comes next.
         """
         now, half = time.monotonic(), self.half()
         if again:
@@ -241,36 +241,36 @@ class Queue:
         seconds = self.seconds(half)
         others = 0 if again else sum(when > now for when in self.promised)
         wait = SOON if seconds is None else seconds * (1 + others / max(1, len(half)))
-        wait = math.ceil(min(LATE, max(SOON, wait)))  # as clients are told it
+        wait = math.ceil(min(LATE, max(SOON, wait)))  # Retry-After has whole seconds
         if len(self.promised) < MOST_PROMISED * self.settings.queue:
             self.promised.append(now + wait)
         return wait
 
     def pause(self) -> float:
-        """Seconds until the next worker may be ready."""
+        """Return the seconds until the next worker may be ready."""
         return min(keeper.pause() for keeper in self.keepers)
 
-    # What the workers' keepers ask for.
+    # Called by the keepers.
 
     def next(self, keeper: Keeper) -> Job | None:
-        """The next job out of the line, if it is this one's turn to take it."""
+        """Take the next job from the queue, if it is this keeper's turn."""
         if not self.line or not keeper.has_room(self.line[0]):
             return None
         others = [other for other in self.keepers if other is not keeper and other.ready]
         if any(len(other.working) < len(keeper.working) and other.has_room(self.line[0]) for other in others):
             return None
-        # Nothing is decoded ahead for long, which another worker might begin before.
+        # Do not decode a job ahead that another worker could start earlier.
         if others and (self.seconds((), keeper.working.values()) or 0.0) > LONGEST_AHEAD:
             return None
         return self.line.popleft()
 
     def wake(self) -> None:
-        """The line has changed, or whose turn it is."""
+        """Tell the keepers that the queue or the turn has changed."""
         for keeper in self.keepers:
             keeper.changed.set()
 
     def take_back(self, jobs: list[Job]) -> None:
-        """These were in a worker that ended: they come first again."""
+        """Put the jobs of a worker that ended back at the head of the queue."""
         for job in reversed(jobs):
             job.back_in_line()
             self.line.appendleft(job)
@@ -278,11 +278,11 @@ class Queue:
 
     @property
     def hopeless(self) -> bool:
-        """Whether no worker can be started."""
+        """True if no worker can be started."""
         return all(keeper.hopeless for keeper in self.keepers)
 
     def give_up_if_hopeless(self) -> None:
-        """Let nobody wait for workers that do not come."""
+        """Refuse all waiting jobs if no worker can be started."""
         if self.hopeless:
             self.refuse_line(Refusal(503, NO_WORKER, self.pause()))
 
@@ -293,7 +293,7 @@ class Queue:
         self.line.clear()
 
     def working(self) -> Iterator[Job]:
-        """The jobs in the workers, in the order of their arrival there as far as it can be told."""
+        """Return the jobs in the workers, approximately in order of arrival there."""
         rows = itertools.zip_longest(*(keeper.working.values() for keeper in self.keepers))
         return (job for row in rows for job in row if job is not None)
 
@@ -303,7 +303,7 @@ class Queue:
     # Ends of jobs.
 
     def cancel(self, job: Job) -> None:
-        """Nobody waits for it any more."""
+        """Cancel a job whose client has disconnected."""
         if job.outcome.done():
             if not job.outcome.cancelled() and job.outcome.exception() is None:
                 job.outcome.result().file.close()
@@ -317,12 +317,12 @@ class Queue:
         with contextlib.suppress(ValueError):
             self.line.remove(job)
         job.image.close()
-        self.wake()  # perhaps it was one that wanted a worker to itself
+        self.wake()  # the job may have needed a worker to itself
 
     def refuse(self, job: Job, refusal: Refusal) -> None:
         if not job.outcome.done():
             job.outcome.set_exception(refusal)
-            job.outcome.exception()  # seen: nobody may be waiting
+            job.outcome.exception()  # marks it as retrieved: nobody may be waiting
             self.remember(job, "failed")
             self.metrics.jobs.labels(job.task or "other", "failed").inc()
 
@@ -358,6 +358,6 @@ def earlier(job: Job, jobs: Iterable[Job]) -> Iterator[Job]:
 
 
 def complain(task: asyncio.Task[None]) -> None:
-    """Nothing but the service's end ends the tasks that look after workers."""
+    """Log the failure of a keeper's task; these only end when the service does."""
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a worker is not looked after any more", exc_info=error)
+        log.error("a task that keeps a worker has failed", exc_info=error)

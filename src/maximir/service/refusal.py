@@ -1,4 +1,4 @@
-"""A request that is not fulfilled: the status, one sentence, and when it is worth another try."""
+"""A refused request: status, one sentence, and when to retry."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import math
 
 from maximir.files import printable
 
-SOON, LATE = 1.0, 300.0  # seconds, bounds of what clients are told to wait
+SOON, LATE = 1.0, 300.0  # seconds: bounds of Retry-After
 
 
 class Refusal(Exception):
-    """Becomes the reply `{"error": sentence}`.
+    """An error that becomes the reply `{"error": sentence}`.
 
     Args:
-        status: of HTTP.
-        text: what, where, what to do; becomes a sentence.
-        retry_after: seconds, or None where trying again is no use.
+        status: HTTP status.
+        text: what happened, where, what to do; formatted as a sentence.
+        retry_after: seconds, or None if a retry is of no use.
     """
 
     def __init__(self, status: int, text: object, retry_after: float | None = None) -> None:
@@ -26,6 +26,6 @@ class Refusal(Exception):
 
 
 def sentence(text: object) -> str:
-    """With a capital letter and a full stop, on one line."""
+    """Return the text on one line, with a capital letter and a full stop."""
     line = printable(text).strip() or "Something went wrong"
     return line[0].upper() + line[1:] + ("" if line.endswith((".", "!", "?")) else ".")

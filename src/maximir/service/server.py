@@ -1,4 +1,4 @@
-"""From the command to a running service, and to its end."""
+"""Start, run and stop the service."""
 
 from __future__ import annotations
 
@@ -24,53 +24,55 @@ from maximir.service.queue import Queue
 from maximir.service.settings import Settings
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-LAST_BYTES = 3  # seconds that clients get to take their replies, after everything is done
+LAST_BYTES = 3  # seconds for clients to read their replies after the last job is done
 LONGEST_HEAD = 16_384  # bytes of a request's head
-ACCEPTED = 128  # connections at once, so that even then there are file descriptors left
+ACCEPTED = 128  # pending connections, few enough to leave file descriptors free
 
 log = logging.getLogger("maximir.service")
 
 
 def serve(settings: Settings) -> None:
-    """Serve until a signal says to stop; then finish what there is. A second signal ends at once.
+    """Serve until a signal, then finish the jobs in the queue. A second signal ends the process at once.
 
     Raises:
-        MaximirError: it cannot begin; a UsageError where the settings make no sense.
+        MaximirError: the service cannot start; UsageError if the settings are invalid.
     """
     settings.check()
     log_to_stderr()
     if settings.options.scratch is not None:
-        tempfile.tempdir = os.fspath(settings.options.scratch)  # for uploads and results, too
+        tempfile.tempdir = os.fspath(settings.options.scratch)  # also for uploads and results
     with listen(settings) as listener:
         asyncio.run(run(settings, listener))
 
 
 def log_to_stderr() -> None:
-    """A line an event. uvicorn's own messages only where something is wrong."""
+    """Log one line per event; from uvicorn, only errors."""
     logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
 
 
 def listen(settings: Settings) -> socket.socket:
-    """A bound socket, before anything else is done.
+    """Return a bound socket. Binding comes first, so that a taken port is reported at once.
 
     Raises:
-        MaximirError: the host is not there (UsageError), or the port is taken.
+        MaximirError: the port is taken; UsageError if the host is not an address of this machine.
     """
     try:
         found = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except (OSError, UnicodeError) as error:
-        raise UsageError(f"{settings.host!r} is no address of this machine; give --host 127.0.0.1") from error
+        raise UsageError(
+            f"{settings.host!r} is not an address of this machine; try --host 127.0.0.1"
+        ) from error
     family, kind, protocol, _, address = found[0]
     listener = socket.socket(family, kind, protocol)
     try:
-        if os.name == "posix":  # elsewhere it would let two listen at one port
+        if os.name == "posix":  # on Windows it would let two processes share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen()  # now, or two could be bound
+        listener.listen()  # at once, or a second process could bind the port
     except OSError as error:
         listener.close()
         problem = f"cannot listen at {settings.host} port {settings.port}: {reason(error)}"
@@ -84,7 +86,7 @@ def address_of(listener: socket.socket, host: str) -> str:
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its own idea of signals: it would stop listening while clients ask for progress."""
+    """uvicorn without its signal handlers: it would stop listening while clients still ask for progress."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -131,7 +133,7 @@ async def answer(
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     checking = asyncio.create_task(check_connections(server, min(SILENCE, settings.patience)))
     await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
-    log.info("stopping: %d images are finished first, for at most %.0f s", queue.taken, settings.drain)
+    log.info("stopping: finishing %d images, for at most %.0f s", queue.taken, settings.drain)
     await queue.drain()
     server.should_exit = True
     await serving
@@ -149,7 +151,7 @@ async def check_connections(server: Server, silence: float) -> None:
 
 @contextlib.contextmanager
 def stop_on_signals(queue: Queue) -> Iterator[asyncio.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the second ends the process."""
+    """Yield an event that the first SIGINT or SIGTERM sets; the second signal ends the process."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def handle(number: int, frame: object) -> None:

@@ -1,4 +1,4 @@
-"""What `maximir serve` was asked for, checked."""
+"""The settings of `maximir serve`, validated."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any
 from maximir.errors import UsageError
 from maximir.restoring.options import Options
 
-TOKEN = re.compile(r"[!-~]{8,}")  # printable ASCII without blanks: what fits into a header
+TOKEN = re.compile(r"[!-~]{8,}")  # printable ASCII without blanks, which fits into a header
 NAME = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to serve.
+    """Settings of the service.
 
     Attributes:
-        host, port: where to listen; port 0: any free one.
-        token: what clients must know; None: nothing.
-        names: host names under which a proxy makes the service known.
-        queue: jobs at most that are being sent, wait or are computed.
-        max_bytes: of an uploaded image.
-        max_pixels: of an image, judged by its header.
-        timeout: seconds that decoding, computing and encoding may take, each.
-        devices: to compute on, each with a worker process of its own.
-        options: of the restorers; their device is one of `devices`.
-        drain: seconds that jobs get to end after SIGTERM.
-        patience: seconds after which a client must send or take at least `slowest` bytes a second.
-        grace: seconds that the worker gets to give up a job, before it is killed.
-        worker: the command that starts the worker process; (): the real one.
+        host, port: address to listen on; port 0: any free one.
+        token: secret that clients must send; None: no token is needed.
+        names: host names under which a proxy publishes the service.
+        queue: maximum number of jobs that are uploaded, wait or are computed.
+        max_bytes: maximum size of an uploaded image.
+        max_pixels: maximum size of an image, according to its header.
+        timeout: seconds for each of decoding, computing and encoding.
+        devices: devices to compute on, each with its own worker process.
+        options: of the restorers; each worker sets its device, one of `devices`.
+        drain: seconds that jobs have to finish after SIGTERM.
+        patience: seconds after which a client must send or read at least `slowest` bytes per second.
+        grace: seconds that the worker has to cancel a job before it is killed.
+        worker: command that starts the worker process; (): the default.
     """
 
     host: str = "127.0.0.1"
@@ -45,16 +45,16 @@ class Settings:
     devices: tuple[str, ...] = (Options.device,)
     options: Options = field(default_factory=Options)
     drain: float = 30.0
-    # Not options of the command, but tests would take too long.
+    # Not command-line options: tests shorten them.
     patience: float = 20.0
     slowest: int = 20_000
     grace: float = 5.0
     worker: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Raise UsageError if this makes no sense; what concerns the device, the worker finds out."""
+        """Raise UsageError for invalid settings; the worker checks those of its device."""
         if self.token is not None and not TOKEN.fullmatch(self.token):
-            raise UsageError("the token must have at least 8 printable ASCII characters, and no blanks")
+            raise UsageError("the token must have at least 8 printable ASCII characters and no blanks")
         if self.token is None and not is_loopback(self.host):
             raise UsageError(
                 f"{self.host} can be reached from other machines: choose a secret and give it as "
@@ -62,20 +62,22 @@ class Settings:
             )
         for name in self.names:
             if not NAME.fullmatch(name):
-                raise UsageError(f"{name!r} is not a host name: give it without 'https://' and port")
+                raise UsageError(
+                    f"{name!r} is not a host name: give it without 'https://' and without a port"
+                )
         for value, what in ((self.max_bytes, "--max-bytes"), (self.max_pixels, "--max-pixels")):
             if value < 1:
                 raise UsageError(f"{what} must be at least 1")
         if twice := [device for device in self.devices if self.devices.count(device) > 1]:
-            raise UsageError(f"--device {twice[0]} was given twice; one process has it to itself")
+            raise UsageError(f"--device {twice[0]} is given twice; each device has one process")
 
     def for_worker(self, device: str) -> dict[str, Any]:
-        """What the worker process of a device must know."""
+        """Return the settings for the worker process of a device."""
         return vars(self.options) | {"device": device, "max_pixels": self.max_pixels}
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
+    """Return True if only this machine can reach `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,6 +1,6 @@
-"""Messages between the service and its worker process: a line of JSON, then as many bytes as it says.
+"""Messages between the service and a worker process: a line of JSON, then as many bytes as it announces.
 
-Both ends are our own, and nothing is ever unpickled.
+Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ Message = dict[str, Any]
 
 
 def head(message: Message, size: int = 0) -> bytes:
-    """The line that announces `size` bytes."""
+    """Return the line that announces `size` bytes."""
     return json.dumps(message | {"bytes": size}, default=os.fspath).encode() + b"\n"
 
 
 def parse(line: bytes) -> tuple[Message, int]:
-    """The message in a line, and how many bytes follow.
+    """Return the message in a line, and the number of bytes that follow.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the line is not a message.
     """
     message = json.loads(line)
     if not isinstance(message, dict) or not isinstance(size := message.pop("bytes", None), int):
@@ -30,7 +30,7 @@ def parse(line: bytes) -> tuple[Message, int]:
 
 
 def read(stream: BinaryIO) -> tuple[Message, bytes] | None:
-    """Wait for the next message; None at the end of the stream."""
+    """Wait for the next message and return it; None at the end of the stream."""
     line = stream.readline()
     if not line.endswith(b"\n"):
         return None

@@ -1,16 +1,16 @@
-"""The process that computes: everything that touches pixels, torch or a decoder happens here.
+"""The worker process: everything that touches pixels, torch or a decoder happens here.
 
-It may crash, hang or be killed: the service starts another. Three threads, so that the next image is
-decoded and the last one encoded while one is computed. Messages to it (see `wire`), after the settings:
+It may crash, hang or be killed; the service then starts another. It has three threads: while one image is
+computed, the next is decoded and the last one encoded. Messages to it (see `wire`), after the settings:
 
     {"job": 7, "model": "denoise-box", "kind": "png" or null, "view": "auto"} and the file: restore it
-    {"cancel": 7}                                        nobody waits for it any more
+    {"cancel": 7}                                        stop job 7
 
 and from it:
 
-    {"ready": "cpu, bf16"}                               or {"failed": "why", "usage": true}, and it ends
+    {"ready": "cpu, bf16"}                               or {"failed": "why", "usage": true} before it exits
     {"job": 7, "stage": "decoding"}                      then "waiting", "computing", "encoding"
-    {"job": 7, "fraction": 0.25}                         of computing
+    {"job": 7, "fraction": 0.25}                         of the computation
     {"job": 7, "done": "png", "seconds": 1.2, "precision": "bf16", "notes": […]} and the restored file
     {"job": 7, "failed": "why", "status": 422}           or {"job": 7, "cancelled": true}
 """
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
     from maximir.images import Photo
     from maximir.restoring.restorer import Restorer
 
-FIRST = catalogue.MODELS[0].name  # is loaded at once
-MOST_MODELS = 8  # that stay loaded: one of the authors' has up to 89 MB
-SMALL_BYTES = 64 * 2**20  # decoded; of larger ones only one at a time is in memory
+FIRST = catalogue.MODELS[0].name  # loaded at the start
+MOST_MODELS = 8  # models kept in memory; one of the authors' takes up to 89 MB
+SMALL_BYTES = 64 * 2**20  # decoded; larger images are in memory one at a time
 PIXEL_BYTES = 8  # at most: 16-bit RGBA
 PROGRESS_EVERY = 0.1  # seconds
-OOM_SCORE = 500  # of 1000: where memory ends, Linux kills this process, not the service
+OOM_SCORE = 500  # of 1000: out of memory, Linux kills this process rather than the service
 
 
 class Cancelled(Exception):
-    """Nobody waits for this job any more."""
+    """The job was cancelled."""
 
 
 @dataclass(eq=False)
@@ -67,14 +67,14 @@ class Order:
 
 
 class Worker:
-    """Decodes, restores and encodes what it is sent.
+    """Decodes, restores and encodes images.
 
     Args:
         settings: from `Settings.for_worker`.
-        replies: where the messages go.
+        replies: stream for the messages to the service.
 
     Raises:
-        MaximirError: the device or the memory cannot be had.
+        MaximirError: the device or the memory is not available.
     """
 
     def __init__(self, settings: wire.Message, replies: BinaryIO) -> None:
@@ -85,17 +85,17 @@ class Worker:
         self.decoders, self.images = decoders, images
         self.max_pixels = settings.pop("max_pixels")
         self.load: Callable[[str], Restorer] = lambda model: restorer.Restorer(model, **settings)
-        self.restorers: dict[str, Restorer] = {}  # by model; the one that was used last comes last
-        self.restorers[FIRST] = self.load(FIRST)  # now, because it checks all settings
+        self.restorers: dict[str, Restorer] = {}  # by model, least recently used first
+        self.restorers[FIRST] = self.load(FIRST)  # at once, because it checks all settings
         self.replies, self.lock = replies, threading.Lock()
-        self.present: set[int] = set()  # numbers of the jobs that are here
+        self.present: set[int] = set()  # numbers of the jobs in this process
         self.cancelled: set[int] = set()
         self.sent, self.decoded, self.restored = (SimpleQueue[Order]() for _ in range(3))
         self.large = threading.Semaphore(1)
         self.told = 0.0
 
     def run(self) -> None:
-        """Work until the process ends. Computing has the main thread."""
+        """Work until the process ends. The main thread computes."""
         for line, stage, work, then in (
             (self.sent, "decoding", self.decode, self.pass_on),
             (self.restored, "encoding", self.encode, self.forget),
@@ -118,10 +118,10 @@ class Worker:
                 then(order)
             else:
                 self.forget(order)
-            del order  # or its pixels would stay until the next one comes
+            del order  # otherwise its pixels stay in memory until the next job arrives
 
     def attempt(self, order: Order, stage: str, work: Callable[[Order], None]) -> bool:
-        """Do one stage; whatever goes wrong is told to the service."""
+        """Run one stage of a job; report any error to the service and return False."""
         end: wire.Message
         try:
             self.check(order)
@@ -136,7 +136,7 @@ class Worker:
             end = {"failed": "there is not enough memory for this image", "status": 413}
         except Exception:
             traceback.print_exc()
-            end = {"failed": "the service failed at this image, which its log explains", "status": 503}
+            end = {"failed": "the worker failed on this image; see the server's log", "status": 503}
         self.tell({"job": order.number} | end)
         return False
 
@@ -150,12 +150,12 @@ class Worker:
         order.data = b""
         kinds = self.images.KINDS.values()
         order.kind = order.kind or (source if source in kinds else "png")
-        self.images.check_fits(order.photo, Path(f"image.{order.kind}"))  # rather now than after the work
+        self.images.check_fits(order.photo, Path(f"image.{order.kind}"))  # before the computation
 
     def admit(self, order: Order, width: int, height: int) -> None:
-        """Raise TooLarge for too many pixels; wait until no other large photograph is in memory."""
+        """Raise TooLarge for too many pixels; wait while another large photograph is in memory."""
         if width * height > self.max_pixels:
-            raise TooLarge(f"{width}x{height} is over this server's limit of {self.max_pixels:,} pixels")
+            raise TooLarge(f"{width}x{height} exceeds this server's limit of {self.max_pixels:,} pixels")
         if width * height * PIXEL_BYTES > SMALL_BYTES and not order.large:
             self.tell({"job": order.number, "stage": "waiting"})
             self.large.acquire()
@@ -183,13 +183,13 @@ class Worker:
                 reserve=3 * SMALL_BYTES,  # one being decoded, one waiting, one being encoded
                 view=order.view,
             )
-        except MaximirError as error:  # it decoded: now only memory can be the matter
+        except MaximirError as error:  # decoding succeeded, so the cause is memory
             raise TooLarge(str(error)) from error
         order.precision = restorer.precision_for(order.photo.rgb.dtype)
         order.seconds = time.perf_counter() - start
 
     def restorer(self, model: str) -> Restorer:
-        """The model in memory; it takes the place of the one that nobody asked for the longest."""
+        """Return the loaded model; it may replace the least recently used one."""
         found = self.restorers.pop(model, None)
         if found is None:
             while len(self.restorers) >= MOST_MODELS:
@@ -225,11 +225,11 @@ class Worker:
         try:
             with self.lock:
                 wire.write(self.replies, message, body)
-        except OSError:  # the service is gone
+        except OSError:  # the service has ended
             os._exit(0)
 
     def listen(self, orders: BinaryIO) -> None:
-        """Take orders until the service closes the pipe, or is gone: then this process ends, too."""
+        """Receive messages until the service closes the pipe or ends; then end this process."""
         try:
             while (received := wire.read(orders)) is not None:
                 message, data = received
@@ -240,14 +240,14 @@ class Worker:
                     self.sent.put(
                         Order(message["job"], message["model"], message["kind"], message["view"], data)
                     )
-        except BaseException:  # such as no memory for an upload: rather start again than be deaf
+        except BaseException:  # e.g. out of memory: restart rather than ignore messages
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
 
 
 def status_of(error: MaximirError, order: Order) -> int:
-    """Of HTTP. Once an image is decoded, what is not supported is the wish, not the image."""
+    """Return the HTTP status. After decoding, "unsupported" means the requested output format: 422."""
     if isinstance(error, TooLarge):
         return 413
     if isinstance(error, UnsupportedImage) and order.photo is None:
@@ -256,7 +256,7 @@ def status_of(error: MaximirError, order: Order) -> int:
 
 
 def private_streams() -> tuple[BinaryIO, BinaryIO]:
-    """Orders and replies, where no library can read or print: prints go to standard error."""
+    """Return streams for messages that no library can read or write; prints go to standard error."""
     orders, replies = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
@@ -264,10 +264,10 @@ def private_streams() -> tuple[BinaryIO, BinaryIO]:
 
 
 def main() -> None:
-    # A terminal and some supervisors send signals to all processes: the service decides when this one ends.
+    # Terminals and some supervisors signal all processes; the service decides when this one ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    with contextlib.suppress(OSError):  # only Linux has it
+    with contextlib.suppress(OSError):  # Linux only
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
     orders, replies = private_streams()
     received = wire.read(orders)

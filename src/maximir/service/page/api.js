@@ -1,19 +1,19 @@
-// The service's API. Addresses are relative to the page: it also works below a path of another server.
+// The service's API. Addresses are relative to the page, so that it works below any path of a proxy.
 
 const TOKEN = "maximir-token";
 let token = null;
 try {
-  token = sessionStorage.getItem(TOKEN); // gone with the tab
+  token = sessionStorage.getItem(TOKEN); // kept until the tab closes
 } catch {
-  // storage is forbidden: gone with the page
+  // Storage is forbidden: keep the token until the page closes.
 }
 
-/** What went wrong, in a sentence for people. */
+/** An error whose message is a sentence for the user. */
 export class ApiError extends Error {
   /**
-   * @param sentence what the page says
+   * @param sentence text for the page
    * @param status the reply's status; 0: there was no reply
-   * @param wait seconds after which the server wants to be asked again, or null
+   * @param wait seconds of Retry-After, or null
    */
   constructor(sentence, status = 0, wait = null) {
     super(sentence);
@@ -27,11 +27,11 @@ export function keepToken(given) {
   try {
     sessionStorage.setItem(TOKEN, token);
   } catch {
-    // as above
+    // storage is forbidden
   }
 }
 
-/** The models that the server has. Throws ApiError. */
+/** Return the server's models. Throws ApiError. */
 export async function models() {
   const reply = await get("v1/models");
   const text = await reply.text();
@@ -39,34 +39,34 @@ export async function models() {
   try {
     return JSON.parse(text);
   } catch {
-    throw new ApiError("What answers here is not maximir.");
+    throw new ApiError("This server is not maximir.");
   }
 }
 
-/** How far the job `id` is, or null where the server does not say. */
+/** Return the progress of the job `id`, or null if the server does not report it. */
 export async function progress(id, signal) {
   try {
     const reply = await get(`v1/progress/${id}`, signal);
     return reply.ok ? await reply.json() : null;
   } catch {
-    return null; // the answer to the job itself tells what is wrong
+    return null; // the reply to the job itself reports the error
   }
 }
 
-/** A name for a job that nobody guesses. */
+/** Return a random id for a job. */
 export function newId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /**
- * Have a photograph restored.
+ * Restore a photograph.
  *
- * XMLHttpRequest, because fetch does not tell how much has been sent.
+ * Uses XMLHttpRequest, because fetch does not report upload progress.
  *
  * @param job {file, task, model, format, id}; format "": the file's own
- * @param signal aborts the request, and with it the job
- * @param sending called with the part that has been sent, 0 … 1
+ * @param signal aborts the request and thereby the job
+ * @param sending called with the fraction that has been sent, 0 … 1
  * @returns {blob, name, notes, seconds}
  * @throws ApiError, or the signal's AbortError
  */
@@ -118,20 +118,20 @@ function authorization() {
   return token ? { Authorization: `Bearer ${token}` } : {};
 }
 
-/** The error that a reply other than 200 means; what stands before the service may not speak JSON. */
+/** Return the error for a reply other than 200; a proxy's reply may not be JSON. */
 function failure(status, retryAfter, text) {
   let sentence = null;
   try {
     sentence = JSON.parse(text).error;
   } catch {
-    // the sentence below
+    // not JSON: use the sentence below
   }
   if (typeof sentence !== "string") sentence = `The server answered with error ${status}.`;
   const wait = retryAfter === null || isNaN(retryAfter) ? null : Number(retryAfter);
   return new ApiError(sentence, status, wait);
 }
 
-/** Why a request broke off: the browser does not say. */
+/** Find out why a request failed: the browser does not tell. */
 async function whyBroken(file) {
   try {
     await file.slice(0, 1).arrayBuffer();
@@ -143,17 +143,17 @@ async function whyBroken(file) {
   } catch {
     return "The server cannot be reached. Is it still running? Your photograph is still here: try again.";
   }
-  return "The connection broke off. Try again; if that fails too, the file may be too large for this server.";
+  return "The connection was interrupted. Try again; if that fails, the file may be too large for this server.";
 }
 
-/** The file name in a Content-Disposition header, or null. */
+/** Return the file name in a Content-Disposition header, or null. */
 export function fileName(header) {
   const encoded = /filename\*=UTF-8''([^;]+)/i.exec(header ?? "");
   if (encoded) {
     try {
       return decodeURIComponent(encoded[1].trim());
     } catch {
-      // the plain name, then
+      // invalid encoding: use the plain name
     }
   }
   const plain = /filename="((?:[^"\\]|\\.)*)"|filename=([^;\s]+)/i.exec(header ?? "");

@@ -1,4 +1,4 @@
-// The page: a photograph is chosen, restored and compared. What is shown depends on one of four states:
+// The page: choose a photograph, restore it, compare. It is always in one of four states:
 // "start" (no photograph yet), "chosen", "working" and "done".
 
 import * as api from "./api.js";
@@ -7,12 +7,12 @@ import { Viewer } from "./viewer.js";
 import { choices, duration, left, percent, size } from "./words.js";
 
 const TITLE = document.title;
-const TRIES = 4; // of a request that a busy server refuses
-const LONGEST = 300; // seconds to wait for another try; who is asked to wait longer decides alone
+const TRIES = 4; // attempts when the server is busy
+const LONGEST = 300; // seconds to wait before a retry; for longer waits the user decides
 const BUSY = [429, 503];
-const POLL = 500; // ms between questions how far it is; less often when it takes long
-const POLL_LATER = 2000;
-const SLOW = 400; // ms after which it is said that a photograph is being opened
+const POLL = 500; // ms between progress requests
+const POLL_LATER = 2000; // the same for long jobs
+const SLOW = 400; // ms after which "Opening …" is shown
 
 const $ = (id) => document.getElementById(id);
 const viewer = new Viewer($("viewer"), showZoom);
@@ -20,10 +20,10 @@ const viewer = new Viewer($("viewer"), showZoom);
 let state = "start";
 let photo = null; // {file, image, kind, url}: image is null where the browser cannot show it
 let result = null; // {blob, name, image, url}
-let running = null; // AbortController of the job under way
-let choosing = Promise.resolve(); // until the newest choice is there
-let offering = Promise.resolve(); // until the server has said what it can do
-let newest = 0; // counts choices: a slow one must not replace a later one
+let running = null; // AbortController of the current job
+let choosing = Promise.resolve(); // settles when the newest photograph is loaded
+let offering = Promise.resolve(); // settles when the server's tasks are known
+let newest = 0; // counts choices, so that a slow one cannot replace a later one
 
 // ---------------------------------------------------------------- states
 
@@ -42,18 +42,18 @@ function enter(next) {
   if (next !== "working") document.title = next === "done" ? `Done · ${TITLE}` : TITLE;
 }
 
-/** A message near the place that it concerns; "" takes it away. */
+/** Show a message near the place that it concerns; "" removes it. */
 function say(place, sentence) {
   $(place).textContent = sentence;
   if (sentence) $(place).scrollIntoView({ block: "nearest" });
 }
 
-/** For screen readers alone. */
+/** Announce a sentence to screen readers only. */
 function announce(sentence) {
   $("status").textContent = sentence;
 }
 
-/** The images in the viewer, or, if there are none, why. */
+/** Show the images in the viewer, or the reason why there are none. */
 function display(before, after, why) {
   $("viewer").hidden = !before && !after;
   $("unseeable").hidden = !$("viewer").hidden;
@@ -70,12 +70,12 @@ function display(before, after, why) {
 function showZoom({ zoom, fitted }) {
   const text = `${Math.round(zoom * 100)}%`;
   $("zoom-level").textContent = text;
-  $("zoom-level").ariaLabel = `Zoom ${text}: show ${fitted ? "real pixels" : "the whole picture"}`;
+  $("zoom-level").ariaLabel = `Zoom ${text}: show ${fitted ? "actual pixels" : "the whole picture"}`;
 }
 
 // ---------------------------------------------------------------- choosing
 
-/** Take the first of dropped, pasted or chosen files. */
+/** Take the first of the dropped, pasted or chosen files. */
 function choose(files) {
   choosing = take(files);
 }
@@ -106,18 +106,18 @@ async function take(files) {
   (document.querySelector("[name=task]:checked") ?? $("restore")).focus({ preventScroll: true });
 }
 
-/** What a file is, and why it cannot be a photograph, if that is certain; else the server decides. */
+/** Return a file's kind, and why it is certainly not a photograph; otherwise the server decides. */
 async function inspect(file) {
   if (file.size === 0) return { refused: `${file.name} is empty.` };
   try {
     const { kind, image } = await kindOf(file);
-    return { kind, refused: image === false && `${file.name} is no photograph, but a ${kind}.` };
+    return { kind, refused: image === false && `${file.name} is not a photograph: it is a ${kind}.` };
   } catch {
     return { refused: `${file.name} cannot be read. Is it a folder?` };
   }
 }
 
-/** "this TIFF file" */
+/** Return "this TIFF file" or "this file". */
 function shownAs(kind) {
   return kind ? `this ${kind} file` : "this file";
 }
@@ -126,7 +126,7 @@ function facts(image, { size: bytes }) {
   return (image ? `${image.naturalWidth} × ${image.naturalHeight}, ` : "") + size(bytes);
 }
 
-/** The image at `url`, or null if the browser cannot show it. */
+/** Load the image at `url`; null if the browser cannot show it. */
 async function load(url) {
   const image = new Image();
   image.alt = "";
@@ -139,7 +139,7 @@ async function load(url) {
   return image.naturalWidth ? image : null;
 }
 
-/** Let go of the photograph and its result. */
+/** Release the photograph and its result. */
 function forget() {
   viewer.clear();
   if (photo) URL.revokeObjectURL(photo.url);
@@ -155,7 +155,7 @@ function forgetResult() {
 
 // ---------------------------------------------------------------- the tasks
 
-/** Show what the server can do. */
+/** Show the server's tasks. */
 function offer() {
   offering = fillTasks();
 }
@@ -174,7 +174,7 @@ async function fillTasks() {
   offerModels(found[0].models);
 }
 
-/** The models of the chosen task; where there is but one, there is nothing to choose. */
+/** Show the models of the chosen task, if there is more than one. */
 function offerModels(models) {
   const options = models.map(({ name, label }) => make("option", { value: name, textContent: label }));
   $("model").replaceChildren(...options);
@@ -199,25 +199,25 @@ function choice({ task, title, description, models }) {
   return label;
 }
 
-/** An element with these properties. */
+/** Create an element with these properties. */
 function make(tag, properties = {}) {
   return Object.assign(document.createElement(tag), properties);
 }
 
-/** What `request` gives; a server that wants its token gets it from the user. Throws as `request` does. */
+/** Call `request`; ask the user for the token if the server requires it. Throws as `request` does. */
 async function askingForToken(request) {
   for (let asked = 0; ; asked++) {
     try {
       return await request();
     } catch (error) {
       if (error.status !== 401) throw error;
-      const given = await askForToken(asked ? "That was not the right one." : "");
-      if (!given) throw new api.ApiError("Without its token this server does nothing.", 401);
+      const given = await askForToken(asked ? "That token was not accepted." : "");
+      if (!given) throw new api.ApiError("This server requires a token.", 401);
     }
   }
 }
 
-/** Whether the user gave a token. */
+/** Ask the user for a token; true if one was given. */
 function askForToken(why) {
   const dialog = $("ask");
   $("ask-why").textContent = why;
@@ -238,11 +238,11 @@ function askForToken(why) {
 async function restore() {
   say("form-message", "");
   say("stage-message", "");
-  await Promise.all([choosing, offering]); // a large photograph, a busy server: they take a moment
+  await Promise.all([choosing, offering]); // a large photograph or a busy server may take a moment
   const task = document.querySelector("[name=task]:checked")?.value;
   if (state === "working") return;
   if (!photo || !task) {
-    say("form-message", photo ? "The server has not said yet what it can do." : "Choose a photograph first.");
+    say("form-message", photo ? "The server has not listed its tasks yet." : "Choose a photograph first.");
     if (!photo) $("file").focus();
     return;
   }
@@ -273,7 +273,7 @@ async function restore() {
   }
 }
 
-/** Keep a phone's screen on, where that is possible: asleep, it would let go of the connection. */
+/** Keep a phone's screen on where possible: when it sleeps, the connection is lost. */
 async function stayAwake() {
   try {
     return await navigator.wakeLock.request("screen");
@@ -282,7 +282,7 @@ async function stayAwake() {
   }
 }
 
-/** What `request` gives; where the server is busy, asked again when it says so. */
+/** Call `request`; if the server is busy, retry after the time that it asks for. */
 async function patiently(request, signal) {
   for (let tries = 1; ; tries++) {
     try {
@@ -299,10 +299,10 @@ async function patiently(request, signal) {
   }
 }
 
-/** Send a job and show how far it is. */
+/** Send a job and show its progress. */
 async function follow(job, signal) {
   const id = api.newId();
-  const over = new AbortController(); // the questions end with the job
+  const over = new AbortController(); // ends polling with the job
   let sent = false;
   try {
     return await api.restore({ ...job, id }, signal, (part) => {
@@ -330,9 +330,9 @@ async function poll(id, signal) {
       } else if (now?.state === "working" && now.fraction > 0) {
         tell(`Restoring, ${percent(now.fraction)}`, now.fraction, left(now.seconds_left));
       } else if (now?.state === "working") {
-        tell("Restoring …", null, left(now.seconds_left)); // small ones have no more to tell
+        tell("Restoring …", null, left(now.seconds_left)); // small images report no fraction
       } else continue;
-      const milestone = now.state + now.ahead + Math.floor(now.fraction * 4); // not every percent is read out
+      const milestone = now.state + now.ahead + Math.floor(now.fraction * 4); // announce quarters
       if (milestone !== told) announce(`${$("phase").textContent}. ${$("left").textContent}`);
       told = milestone;
     }
@@ -377,10 +377,10 @@ function finish() {
   $("outcome").focus({ preventScroll: true });
 }
 
-/** The photograph as it can be shown beside its result, or null, and why there is no comparison. */
+/** Return the original as shown beside its result, or null and the reason why there is no comparison. */
 function compared() {
   const [before, after] = [photo.image, result.image];
-  const alone = "here is the result alone.";
+  const alone = "only the result is shown.";
   if (!after) {
     const other = "Save as PNG or JPEG to compare it here.";
     return [null, `This browser cannot show the result, but you can download it. ${other}`];
@@ -412,7 +412,7 @@ function anotherTask() {
 for (const input of [$("file"), $("camera")]) {
   input.onchange = () => {
     if (input.files.length) choose([...input.files]);
-    input.value = ""; // so that the same file can be chosen again
+    input.value = ""; // allows choosing the same file again
   };
 }
 $("form").onsubmit = (event) => (event.preventDefault(), restore());
@@ -431,9 +431,9 @@ addEventListener("dragenter", (event) => {
   if (event.dataTransfer.types.includes("Files")) document.body.classList.add("dragging");
 });
 addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) document.body.classList.remove("dragging"); // it left the window
+  if (!event.relatedTarget) document.body.classList.remove("dragging"); // the pointer left the window
 });
-addEventListener("dragover", (event) => event.preventDefault()); // else the browser leaves the page on a drop
+addEventListener("dragover", (event) => event.preventDefault()); // or the browser opens the file
 addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dragging");

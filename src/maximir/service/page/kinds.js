@@ -1,6 +1,6 @@
-// What a file is, by its first bytes: names and types of files are often wrong.
+// Kinds of files by their first bytes: file names and types are often wrong.
 
-/** [kind, is an image, where the bytes stand, what they are] */
+/** [kind, is an image, offset, signature] */
 const SIGNATURES = [
   ["PNG", true, 0, "\x89PNG"],
   ["JPEG", true, 0, "\xff\xd8\xff"],
@@ -22,7 +22,7 @@ const SIGNATURES = [
   ["ZIP or office file", false, 0, "PK\x03\x04"],
 ];
 
-/** {kind, image} of a file; image is null where it cannot be told. */
+/** Return {kind, image} of a file; null where the signature is unknown. */
 export async function kindOf(file) {
   const bytes = new Uint8Array(await file.slice(0, 16).arrayBuffer());
   const text = String.fromCharCode(...bytes);

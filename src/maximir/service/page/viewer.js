@@ -1,14 +1,14 @@
-// A photograph before and after, one over the other, with a line between them that can be moved.
+// A photograph before and after, one over the other, with a movable line between them.
 //
-// Both are laid out by the same custom properties (--x, --y, --width, --height, in CSS pixels of the viewer),
-// so they cannot come apart. Zoom counts screen pixels per image pixel: at 1 each pixel of the file is one of
-// the screen's, whatever their density.
+// The same custom properties (--x, --y, --width, --height, in CSS pixels of the viewer) place both images, so
+// they always coincide. Zoom is in screen pixels per image pixel: at 1, each pixel of the file is one pixel
+// of the screen, whatever its density.
 
 const STEPS = [0.05, 0.1, 0.15, 0.2, 0.25, 0.33, 0.5, 0.67, 1, 1.5, 2, 3, 4, 6, 8];
 const MOST = 8;
-const ENLARGED = 2; // a small photograph fills the viewer at most at so many CSS pixels a pixel
-const SHARP = 3; // from this zoom on pixels are shown as squares: nothing is made up
-const SLACK = 4; // CSS pixels that a pointer may move and still be still
+const ENLARGED = 2; // maximum CSS pixels per image pixel at which a small photograph fills the viewer
+const SHARP = 3; // zoom from which pixels are shown as squares
+const SLACK = 4; // CSS pixels that a pointer may move during a click
 
 export class Viewer {
   #root;
@@ -16,17 +16,17 @@ export class Viewer {
   #line;
   #changed;
   #images = []; // before and after, or one of them
-  #width = 0; // of the photograph, in its pixels
+  #width = 0; // of the photograph in pixels
   #height = 0;
   #zoom = 1;
-  #x = 0; // of its left upper corner, CSS pixels in the viewer
+  #x = 0; // of its top left corner, in CSS pixels of the viewer
   #y = 0;
   #fitted = true;
-  #split = 0.5; // where the line is, as a part of what is seen of the photograph
+  #split = 0.5; // position of the line as a fraction of the visible photograph
   #pointers = new Map();
-  #drag = null; // "line" or "photograph", once it is clear
+  #drag = null; // "line" or "photograph", once known
 
-  /** `changed` is called with this viewer whenever its zoom is another. */
+  /** `changed` is called with this viewer whenever its zoom changes. */
   constructor(root, changed) {
     this.#root = root;
     this.#halves = [root.querySelector(".before"), root.querySelector(".after")];
@@ -45,7 +45,7 @@ export class Viewer {
     return this.#zoom;
   }
 
-  /** The whole photograph is seen, as large as it fits. */
+  /** True while the whole photograph is shown, as large as it fits. */
   get fitted() {
     return this.#fitted;
   }
@@ -64,7 +64,7 @@ export class Viewer {
     const pair = this.#images.length === 2;
     this.#line.hidden = !pair;
     this.#root.classList.toggle("pair", pair);
-    // From the photograph to the pair the view stays, if the size does.
+    // Keep the view when the pair replaces a photograph of the same size.
     const same = one.naturalWidth === this.#width && one.naturalHeight === this.#height;
     [this.#width, this.#height] = [one.naturalWidth, one.naturalHeight];
     this.#split = 0.5;
@@ -72,7 +72,7 @@ export class Viewer {
     else this.fit();
   }
 
-  /** Let go of the images. */
+  /** Release the images. */
   clear() {
     for (const image of this.#images) image.remove();
     this.#images = [];
@@ -86,27 +86,27 @@ export class Viewer {
     this.#lay();
   }
 
-  /** One step in (1) or out (-1). */
+  /** Zoom one step in (1) or out (-1). */
   step(direction) {
     const larger = STEPS.find((step) => step > this.#zoom * 1.01) ?? MOST;
     const smaller = STEPS.findLast((step) => step < this.#zoom * 0.99) ?? 0;
     this.zoomTo(direction > 0 ? larger : smaller);
   }
 
-  /** Between the whole photograph and its real pixels. */
+  /** Switch between the whole photograph and its actual pixels. */
   toggle() {
     if (this.#fitted) this.zoomTo(1);
     else this.fit();
   }
 
-  /** Between the whole photograph and its real pixels, or twice as large where that would not be closer. */
+  /** Switch between the whole photograph and its actual pixels, or twice the size if those are not larger. */
   #closer(point) {
     const fitting = this.#fitting();
     if (this.#fitted) this.zoomTo(fitting < 0.9 ? 1 : fitting * 2, point);
     else this.fit();
   }
 
-  /** Zoom so that what is at `from` comes to `to` (points of the viewer; the middle, if not given). */
+  /** Zoom so that the point `from` of the viewer (default: its middle) moves to `to`. */
   zoomTo(zoom, from = this.#middle(), to = from) {
     const before = this.#scale();
     const fitting = this.#fitting();
@@ -118,7 +118,7 @@ export class Viewer {
     this.#lay();
   }
 
-  /** CSS pixels per image pixel. */
+  /** Return CSS pixels per image pixel. */
   #scale() {
     return this.#zoom / devicePixelRatio;
   }
@@ -126,7 +126,7 @@ export class Viewer {
   #fitting() {
     const { clientWidth, clientHeight } = this.#root;
     const scale = Math.min(clientWidth / this.#width, clientHeight / this.#height, ENLARGED);
-    return (scale || 1) * devicePixelRatio; // 0: the viewer is not shown yet
+    return (scale || 1) * devicePixelRatio; // 0: the viewer is hidden
   }
 
   #middle() {
@@ -145,7 +145,7 @@ export class Viewer {
     this.#lay();
   }
 
-  /** Put the photographs where the numbers say, without gaps at the edges. */
+  /** Place the photographs, without gaps at the edges. */
   #lay() {
     const { clientWidth, clientHeight } = this.#root;
     const [width, height] = [this.#width * this.#scale(), this.#height * this.#scale()];
@@ -227,7 +227,7 @@ export class Viewer {
   #wheel(event) {
     event.preventDefault();
     const pixels = event.deltaY * [1, 16, 400][event.deltaMode];
-    const speed = event.ctrlKey ? 0.01 : 0.002; // a pinch on a touchpad comes as a wheel with Ctrl
+    const speed = event.ctrlKey ? 0.01 : 0.002; // a touchpad reports a pinch as a wheel with Ctrl
     this.zoomTo(this.#zoom * Math.exp(-pixels * speed), this.#point(event));
   }
 
@@ -262,10 +262,10 @@ export class Viewer {
 
   #up(event) {
     this.#pointers.delete(event.pointerId);
-    this.#drag = this.#pointers.size ? "photograph" : null; // one finger of two is left
+    this.#drag = this.#pointers.size ? "photograph" : null; // one of two fingers was lifted
   }
 
-  /** The middle between the pointers, and their mean distance from it. */
+  /** Return the centre of the pointers and their mean distance from it. */
   #grip() {
     const points = [...this.#pointers.values()];
     const mean = (numbers) => numbers.reduce((sum, number) => sum + number, 0) / points.length;
@@ -274,7 +274,7 @@ export class Viewer {
   }
 }
 
-/** Where a photograph's edge may be, on a pixel: centred if it is smaller than the viewer, else covering. */
+/** Return an edge's position: the photograph is centred if smaller than the viewer, else it covers it. */
 function placed(start, length, room) {
   const best = length <= room ? (room - length) / 2 : Math.min(0, Math.max(room - length, start));
   return Math.round(best * devicePixelRatio) / devicePixelRatio;

@@ -1,6 +1,6 @@
-// What the page says: tasks, sizes and times for people.
+// Texts of the page: tasks, sizes and times.
 
-/** The tasks' names on the page. A task of the server that is missing here gets the server's own words. */
+/** Titles and descriptions of the tasks. A task missing here gets the server's own words. */
 const TASKS = {
   denoise: ["Noise", "Grainy or speckled, as in the dark"],
   deblur: ["Blur", "Smeared by movement"],
@@ -10,7 +10,7 @@ const TASKS = {
   retouch: ["Flat", "Dull light and colours"],
 };
 
-/** What the list of models offers: one choice a task, each with its models, the task's default first. */
+/** Group the list of models by task: one choice per task, its default model first. */
 export function choices(models) {
   const tasks = new Map();
   for (const model of models)
@@ -25,27 +25,27 @@ export function choices(models) {
   return [...tasks.values()].sort((a, b) => place(a) - place(b));
 }
 
-/** A model for people. The authors' have two or three stages, and take as many times as long. */
+/** Describe a model. The authors' models have two or three stages and take as many times as long. */
 function label({ name, origin, data, stages }) {
   if (origin === "box") return "Fast, for all kinds";
-  if (origin === "authors") return `Thorough, for what is like ${data} (${stages ?? 2} times as slow)`;
+  if (origin === "authors") return `Thorough, for photographs like ${data} (${stages ?? 2} times as slow)`;
   return name;
 }
 
-/** A file's size: "740 bytes", "83 kB", "5.2 MB", with a space that no line breaks at. */
+/** Format a file's size: "740 bytes", "83 kB", "5.2 MB", with a no-break space. */
 export function size(bytes) {
   if (bytes < 1e3) return `${bytes} bytes`;
   return bytes < 1e6 ? `${Math.round(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
-/** A duration: "8 s", "3 min", "2 h 5 min". */
+/** Format a duration: "8 s", "3 min", "2 h 5 min". */
 export function duration(seconds) {
   if (seconds < 90) return `${Math.round(seconds)} s`;
   const minutes = Math.round(seconds / 60);
   return minutes < 90 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-/** What remains, no more exact than it is known: "about 20 s left". */
+/** Format the time left, rounded to what the estimate supports: "about 20 s left". */
 export function left(seconds) {
   if (seconds === null || !(seconds >= 0)) return "";
   if (seconds < 3) return "nearly done";

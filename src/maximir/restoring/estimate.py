@@ -1,4 +1,4 @@
-"""What an image will take, told before it is restored: `maximir info --size`."""
+"""Time and memory of an image, estimated before it is restored: `maximir info --size`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from maximir.restoring import edges, views
 from maximir.restoring.memory import padded_pixels, plan
 from maximir.restoring.restorer import Restorer, memory_errors_name
 
-SAMPLES = (64, 256, 512)  # sides of images that time is reckoned from; the first one warms up
-LONG_SAMPLE = 1.0  # seconds; a larger sample would be no better
+SAMPLES = (64, 256, 512)  # sides of the images that are timed; the first one warms up
+LONG_SAMPLE = 1.0  # seconds; a larger sample would not be better
 
 
-class Foreseen(NamedTuple):
-    """What an image will take: bytes, and seconds that were reckoned from a `sample`."""
+class Estimate(NamedTuple):
+    """Bytes that an image will take, and seconds, estimated from a `sample`."""
 
     peak: int
     scratch: int
@@ -25,8 +25,8 @@ class Foreseen(NamedTuple):
     sample: str
 
 
-def foresee(restorer: Restorer, height: int, width: int) -> Foreseen:
-    """What `restorer` will take for an 8-bit image of this size. Takes a few seconds: it restores a sample.
+def estimate(restorer: Restorer, height: int, width: int) -> Estimate:
+    """Estimate what `restorer` needs for an 8-bit image of this size, in a few seconds: it restores a sample.
 
     Raises:
         MaximirError: the image needs more memory than allowed.
@@ -60,4 +60,4 @@ def foresee(restorer: Restorer, height: int, width: int) -> Foreseen:
         seconds = time.perf_counter() - start
         if side > SAMPLES[0] and seconds > LONG_SAMPLE:
             break
-    return Foreseen(*needed[1:], seconds * pixels / side**2, f"{side} x {side} pixels in {seconds:.1f} s")
+    return Estimate(*needed[1:], seconds * pixels / side**2, f"{side} x {side} pixels in {seconds:.1f} s")
