@@ -13,14 +13,21 @@ from maximir import MaximirError, Restorer
 from maximir.hosts import spandrel
 from maximir.models.catalogue import TASKS
 from maximir.models.choice import available
+from maximir.restoring.restorer import DEVICES
 
 ALL_STAGES = 0
 PRECISIONS = ["fp32", "bf16"]
 
 
 @functools.lru_cache(maxsize=1)  # ComfyUI runs a node many times, mostly with the same model
-def restorer_of(model: str, stages: int, precision: str) -> Restorer:
-    return Restorer(model, precision=precision, stages=None if stages == ALL_STAGES else stages)
+def restorer_of(model: str, stages: int, precision: str, device: str) -> Restorer:
+    return Restorer(model, device, precision, stages=None if stages == ALL_STAGES else stages)
+
+
+def device_of_host() -> str:
+    """Return the device that ComfyUI was started with; the processor in place of one maximir lacks."""
+    device = comfy.model_management.get_torch_device()
+    return str(device) if device.type in DEVICES else "cpu"
 
 
 class MaximRestore(io.ComfyNode):
@@ -53,7 +60,7 @@ class MaximRestore(io.ComfyNode):
     @classmethod
     def execute(cls, image: torch.Tensor, model: str, stages: int, precision: str) -> io.NodeOutput:
         """Restore [B, H, W, C] in [0, 1]; channels after RGB (alpha) stay unchanged."""
-        restorer = restorer_of(model, stages, precision)
+        restorer = restorer_of(model, stages, precision, device_of_host())
         progress = ComfyAPISync().execution
         restored = image.clone()
         for number, picture in enumerate(image):  # one by one, to need the memory of one image only

@@ -10,6 +10,8 @@ import types
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
+import torch
+
 
 class Input:
     def __init__(self, id, display_name=None, optional=False, tooltip=None, lazy=None, **options):
@@ -82,7 +84,7 @@ class Host:
     """The modules by name, and what the node told and was told."""
 
     def __init__(self):
-        self.progress, self.interrupted = [], False
+        self.progress, self.interrupted, self.device = [], False, torch.device("cpu")
         execution = types.SimpleNamespace(set_progress=self.set_progress)
         io = types.ModuleType("comfy_api.latest.io")
         io.Image = io_type("Image", {"advanced"})
@@ -94,6 +96,7 @@ class Host:
         latest.ComfyAPISync = lambda: types.SimpleNamespace(execution=execution)
         management = types.ModuleType("comfy.model_management")
         management.throw_exception_if_processing_interrupted = self.throw_if_interrupted
+        management.get_torch_device = lambda: self.device
         comfy = types.ModuleType("comfy")
         comfy.model_management = management
         api = types.ModuleType("comfy_api")

@@ -65,6 +65,20 @@ def test_alpha_stays(host, gentle_weights):
     assert not torch.equal(restored[..., :3], image[..., :3])
 
 
+@pytest.mark.parametrize("device", ["cpu", "mps", "xpu:1"])
+def test_the_host_chooses_the_device(device, host, gentle_weights, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # ComfyUI was started with --cpu
+    host.device = torch.device(device)
+    (restored,) = host.node.execute(torch.rand(1, 40, 40, 3), str(gentle_weights), 0, "fp32").result
+    assert restored.shape == (1, 40, 40, 3)
+    assert host.package.restorer_of(str(gentle_weights), 0, "fp32", "cpu").device == torch.device("cpu")
+
+
+def test_a_gpu_of_the_host(host):
+    host.device = torch.device("cuda", 1)
+    assert host.package.device_of_host() == "cuda:1"
+
+
 def test_an_interruption_ends_it_at_once_and_the_next_run_works(host, gentle_weights):
     host.interrupted = True
     with pytest.raises(comfy_stub.InterruptProcessingException):

@@ -58,7 +58,7 @@ def resident() -> int:
 
 
 def available() -> int:
-    """Return the bytes that this process can still take: those free on the machine or in its fullest group."""
+    """Return the bytes that this process can still take: of the machine, or of its fullest group."""
     return max(0, min([psutil.virtual_memory().available, *map(room, control_groups())]))
 
 
