@@ -36,6 +36,7 @@ SYSTEM_FOLDERS = {  # of Synology, QNAP, Windows, macOS archives, Linux
 }
 SYSTEM_FOLDER_SUFFIXES = (".lrdata", ".lrcat-data", ".cocatalogdb")  # previews of raw programs
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
+GIT_LFS = b"version https://git-lfs.github.com/spec/"  # start of the files that a clone without git-lfs has
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -85,6 +86,12 @@ def read_file(path: Path, limit: int | None = None, begin: int = 0, end: int | N
         raise TooLarge("not enough memory to read the file") from error
     except ValueError as error:  # such as a zero byte in its name
         raise MaximirError(f"the file cannot be read ({error})") from error
+
+
+def refuse_pointer(start: bytes) -> None:
+    """Raise MaximirError if a file with this start is a Git LFS pointer, without naming the path."""
+    if start.startswith(GIT_LFS):
+        raise MaximirError("is a Git LFS pointer, not the file itself; run `git lfs pull` in its repository")
 
 
 def check_file_size(size: int, limit: int | None) -> None:

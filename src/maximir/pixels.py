@@ -36,3 +36,8 @@ def from_unit(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
         return values.astype(dtype)
     full = np.iinfo(dtype).max
     return np.round(np.clip(values, 0, 1) * full).astype(dtype)
+
+
+def in_8_bits(pixels: np.ndarray) -> np.ndarray:
+    """Return pixels that `to_unit` takes, as uint8."""
+    return pixels if pixels.dtype == UINT8 else from_unit(to_unit(pixels), UINT8)

@@ -713,7 +713,8 @@ def test_jpeg_xl_headers():
     ticks = ((0, 2), (0, 2), (0, 2), (0, 1))
     moving = ((1, 1), (4, 5), (1, 3), (0, 1), (1, 1), (0, 3), (0, 1), (0, 1), (1, 1), *ticks, (1, 1), (1, 2))
     assert jxl.header(Bits().put(*moving).file()) == (40, 40, 16, True)
-    for broken in (b"\xff\x0a", jxl.CONTAINER, jxl.CONTAINER + bytes(8), boxed[:-5]):
+    far = jxl.CONTAINER + struct.pack(">I4sQ", 1, b"ftyp", 2**64 - 1)
+    for broken in (b"\xff\x0a", jxl.CONTAINER, jxl.CONTAINER + bytes(8), boxed[:-5], far):
         with pytest.raises(DamagedImage):
             jxl.header(broken)
 

@@ -12,6 +12,7 @@ import torch
 
 from conftest import TINY
 from helpers.reference import write_checkpoint
+from helpers.weights import POINTER
 from maximir import MaximirError, UsageError, load_model
 from maximir.models import checkpoint
 from maximir.models.checkpoint import save_model
@@ -231,6 +232,13 @@ def test_truncated_files(kind, arrays, tiny_weights, tmp_path):
         path.write_bytes(data[: int(len(data) * fraction)])
         with pytest.raises(MaximirError):
             load_model(path)
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.npz", "a.tgz", "a.tar.gz"])
+def test_what_a_clone_without_git_lfs_has(name, tmp_path):
+    (tmp_path / name).write_bytes(POINTER)
+    with pytest.raises(MaximirError, match=rf"{name}: is a Git LFS pointer.*`git lfs pull`"):
+        load_model(tmp_path / name)
 
 
 def test_flipped_bits_in_npz_are_found(arrays, tmp_path):

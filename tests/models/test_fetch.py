@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import stat
+import struct
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from helpers.tfjs_package import arrays_of, files_of, graph, write_tarball
 from helpers.web import serve
+from helpers.weights import POINTER
 from maximir import Maxim, MaximConfig, MaximirError, UsageError, load_model
 from maximir.cli.app import app
 from maximir.cli.models import wanted
@@ -336,6 +338,57 @@ def test_listing(bucket, model, own_home):
     (own_home / "broken.safetensors").write_bytes(b"nothing")
     broken = choice.available()["broken"]
     assert broken.facts()["where"] == str(own_home / "broken.safetensors") and broken.header.bytes is None
+
+
+def safetensors_file(config, shape=(1,)):
+    header = {
+        "__metadata__": {"config": config},
+        "weight": {"dtype": "F32", "shape": list(shape), "data_offsets": [0, 4]},
+    }
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(4)
+
+
+WHOLE = safetensors_file(json.dumps(CONFIG.to_dict()))
+DAMAGED = {
+    "pointer": (POINTER, "is a Git LFS pointer, not the file itself; run `git lfs pull`"),
+    "empty": (b"", "not a safetensors file"),
+    "short": (WHOLE[:50], "not a safetensors file"),
+    "cut": (WHOLE[:-1], "not a whole safetensors file"),
+    "longer": (WHOLE + b"\0", "not a whole safetensors file"),
+    "list": (struct.pack("<Q", 2) + b"[]", "not a safetensors file"),
+    "numbers": (struct.pack("<Q", 7) + b'{"a":1}', "not a safetensors file"),
+    "deep": (struct.pack("<Q", 100_000) + b"[" * 100_000, "not a safetensors file"),
+    "deep config": (safetensors_file("[" * 100_000), "not one of maximir's"),
+    "no config": (safetensors_file("[]"), "not one of maximir's"),
+    "text": (safetensors_file(json.dumps({"stages": "two"})), "stages must be an integer"),
+    "shape": (safetensors_file("{}", [1.5]), "not one of maximir's"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_one_damaged_file_is_named_and_all_others_listed(kind, own_home, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    data, problem = DAMAGED[kind]
+    own_home.mkdir(parents=True)
+    (own_home / "denoise-mine.safetensors").write_bytes(data)
+    (own_home / "denoise-whole.safetensors").write_bytes(WHOLE)
+    (own_home / "denoise-folder.safetensors").mkdir()
+    result = command("models")
+    assert result.exit_code == 0, result.output
+    (line,) = (line for line in result.stdout.splitlines() if "denoise-mine" in line)
+    assert line.split()[1] == "damaged" and problem in line
+    assert "denoise-box" in result.stdout and result.stdout.count(" damaged ") == 1
+    listed = {entry["name"]: entry for entry in json.loads(command("models", "--json").stdout)}
+    assert problem in listed["denoise-mine"]["problem"] and listed["denoise-mine"]["bytes"] is None
+    assert listed["denoise-whole"]["problem"] == "" and listed["denoise-whole"]["parameters"] == 1
+
+
+def test_a_damaged_model_is_fetched_again(bucket, model, own_home):
+    own_home.mkdir(parents=True)
+    (own_home / "derain-rain13k.safetensors").write_bytes(POINTER)
+    assert "verified" in command("get", "derain-rain13k").stdout
+    assert "already here" in command("get", "derain-rain13k").stdout
 
 
 # --- the commands ---------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 import os
 import signal
+import struct
 import subprocess
 import sys
 import tarfile
@@ -431,10 +432,48 @@ def test_16_bit_grey(tmp_path):
     for suffix in ("png", "tif"):
         Image.fromarray(ramp).save(tmp_path / f"ramp.{suffix}")
         rgb = ImageFile(tmp_path / f"ramp.{suffix}").load()
-        assert rgb.dtype == np.uint8 and rgb.shape == (32, 128, 3)
-        np.testing.assert_array_equal(rgb, np.repeat(np.round(ramp / 257)[..., None], 3, axis=-1))
+        assert rgb.dtype == np.uint16 and rgb.shape == (32, 128, 3)
+        np.testing.assert_array_equal(rgb, np.repeat(ramp[..., None], 3, axis=-1))
         depth = ImageFile(tmp_path / f"ramp.{suffix}").load_depth()
         np.testing.assert_allclose(depth, ramp / ramp.mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_colours(suffix, channels, tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    pixels = np.random.default_rng(0).integers(0, 65536, (20, 33, channels), dtype=np.uint16)
+    order = [2, 1, 0, 3][:channels]  # OpenCV writes BGR
+    assert cv2.imwrite(str(tmp_path / f"x.{suffix}"), np.ascontiguousarray(pixels[..., order]))
+    np.testing.assert_array_equal(ImageFile(tmp_path / f"x.{suffix}").load(), pixels[..., :3])
+    (view,) = views(find_scenes([tmp_path]), [0.5], 2, pytest.fail, "clean")
+    (small,) = view.load()
+    assert small.dtype == np.uint16 and small.shape == (10, 16, 3)
+    assert abs(small.mean() - pixels[..., :3].mean()) < 800
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_16_bit_colours_uncompressed_and_turned(order, tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 65536, (6, 8, 3), dtype=np.uint16)
+    data = pixels.astype(f"{order}u2").tobytes()
+    fields = [
+        (256, 8),
+        (257, 6),
+        (259, 1),
+        (262, 2),
+        (273, 8),
+        (274, 6),
+        (277, 3),
+        (278, 6),
+        (279, len(data)),
+    ]
+    entries = [struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in fields]
+    bits = 8 + len(data)
+    entries.insert(2, struct.pack(f"{order}HHII", 258, 3, 3, bits))
+    head = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, bits + 6)
+    body = data + struct.pack(f"{order}3H", 16, 16, 16) + struct.pack(f"{order}H", len(entries))
+    (tmp_path / "x.tif").write_bytes(head + body + b"".join(entries) + bytes(4))
+    np.testing.assert_array_equal(ImageFile(tmp_path / "x.tif").load(), np.rot90(pixels, -1))
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])

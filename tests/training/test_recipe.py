@@ -127,3 +127,12 @@ def test_the_released_sets_have_their_recipes(name, task, variant):
 
 def test_there_are_eleven_released_sets():
     assert sum(name.startswith("official/") for name in available()) == 11
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_recipes_are_utf_8_with_or_without_a_byte_order_mark(mark, tmp_path, monkeypatch):
+    monkeypatch.setattr("locale.getpreferredencoding", lambda *args: "cp1252")
+    text = '# Für Straßen\ntask = "derain"\nmixture = { rain = 1.0 }\nhold_out = ["Bäume*"]\nsteps = 5\n'
+    text += "phases = [{ until = 1.0, patch = 64, batch = 1 }]\n"
+    (tmp_path / "x.toml").write_bytes(mark + text.encode())
+    assert load_recipe(str(tmp_path / "x.toml")).hold_out == ("Bäume*",)

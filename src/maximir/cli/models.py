@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from maximir.errors import MaximirError, UsageError
+from maximir.files import printable
 
 FROM = "A file (.npz, .safetensors, .tgz), folder or web address to use instead of the usual sources."
 
@@ -34,13 +35,16 @@ def models(
     table.add_column("trained on", ratio=2)
     table.add_column("PSNR (dB) / SSIM", ratio=3)
     for card in cards:
-        size, _, _, trained_on = card.header
+        size, _, _, trained_on, problem = card.header
         where = "box" if card.origin == "box" else "here" if card.path.is_file() else "get"
+        if problem:
+            table.add_row(printable(card.name), "damaged", "", printable(problem), "")
+            continue
         if size is None and isinstance(card, authors.AuthorsModel):
             size = authors.BYTES[card.variant]
         figures = card.measured or (card.published and f"published: {card.published}")
         megabytes = "" if size is None else f"{size / 1e6:.0f} MB"
-        table.add_row(card.name, where, megabytes, card.trained_on or trained_on, figures)
+        table.add_row(printable(card.name), where, megabytes, card.trained_on or trained_on, figures)
     console.print(table)
     console.print(
         "box: comes with maximir. get: `maximir get NAME` fetches it. here: in", soft_wrap=True, end=" "
@@ -59,7 +63,7 @@ def get(
     force: Annotated[bool, typer.Option("--force", help="Fetch again models that are already here.")] = False,
 ) -> None:
     """Fetch and verify models of MAXIM's authors: from their bucket, or from npm with your npm client."""
-    from maximir.models import authors, user_models
+    from maximir.models import authors
 
     if (everything and names) or not (everything or names or source):
         raise UsageError("give names of models, or --all")
@@ -71,8 +75,8 @@ def get(
         chosen = [wanted(name) for name in names or ()] or [recognised(source or "")]
     failed = 0
     for model in dict.fromkeys(chosen):
-        if model.name in user_models.stored() and not force:
-            print(f"{model.name}: already here, {user_models.path_of(model.name)}")
+        if model.path.is_file() and not model.header.problem and not force:
+            print(f"{model.name}: already here, {model.path}")
             continue
         try:
             print(f"{model.name}: {bring(model, source)}")

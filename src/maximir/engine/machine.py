@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import psutil
 
@@ -16,6 +18,7 @@ from maximir.sizes import in_words
 
 ON_DISK = Path("/var/tmp")  # by the conventions of Unix
 CGROUPS = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def scratch_folder(chosen: Path | None, size: int = 0) -> Path:
@@ -55,31 +58,61 @@ def resident() -> int:
 
 
 def available() -> int:
-    """Bytes that this process can still take: of the machine, or of its container."""
-    free = psutil.virtual_memory().available
-    for group, limit, used, caches in control_groups():
-        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
-            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            taken = int((group / used).read_text()) - sum(int(stat.get(cache, 0)) for cache in caches)
-            free = min(free, int((group / limit).read_text()) - taken)
-    return max(0, free)
+    """Return the bytes that this process can still take: of the machine, or of its fullest group."""
+    return max(0, min([psutil.virtual_memory().available, *map(room, control_groups())]))
 
 
-def control_groups() -> Iterator[tuple[Path, str, str, tuple[str, ...]]]:
-    """Folders of the process's control groups (Linux): limit, use, and what of that is only cache."""
+class ControlGroup(NamedTuple):
+    """A control group of Linux.
+
+    Attributes:
+        folder: of its files.
+        limits: names of files with a limit in bytes. Above memory.high the kernel slows a process down.
+        used: name of the file with the bytes in use.
+        caches: entries of memory.stat for the part of these that is only cache.
+    """
+
+    folder: Path
+    limits: tuple[str, ...]
+    used: str
+    caches: tuple[str, ...]
+
+
+def room(group: ControlGroup) -> float:
+    """Return the bytes left in a group; infinity if it has no limit."""
+    least = math.inf
+    with contextlib.suppress(OSError, ValueError):  # the root group has no such files
+        stat = dict(line.split() for line in read(group.folder / "memory.stat").splitlines())
+        used = int(read(group.folder / group.used)) - sum(int(stat.get(cache, 0)) for cache in group.caches)
+        for limit in group.limits:
+            with contextlib.suppress(OSError, ValueError):  # missing, or "max"
+                least = min(least, int(read(group.folder / limit)) - used)
+    return least
+
+
+def control_groups() -> Iterator[ControlGroup]:
+    """Yield the process's control groups (Linux) and those above them: each one's limit applies."""
+    files: tuple[tuple[str, ...], str, tuple[str, ...]]
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
+        for line in read(OWN_GROUPS).splitlines():
             _, controllers, path = line.split(":", 2)
-            if not controllers:
-                group, names = CGROUPS, ("memory.max", "memory.current", ("inactive_file", "active_file"))
+            if not controllers:  # version 2
+                root = CGROUPS
+                files = (("memory.max", "memory.high"), "memory.current", ("inactive_file", "active_file"))
             elif "memory" in controllers.split(","):
-                group = CGROUPS / "memory"
-                names = (
-                    "memory.limit_in_bytes",
+                root = CGROUPS / "memory"
+                files = (
+                    ("memory.limit_in_bytes",),
                     "memory.usage_in_bytes",
                     ("total_inactive_file", "total_active_file"),
                 )
             else:
                 continue
-            for place in {group, group / path.lstrip("/")}:
-                yield place, *names
+            own = PurePosixPath(path.lstrip("/"))
+            for part in (own, *own.parents):  # the last is the root
+                if ".." not in part.parts:  # a group outside the container's view
+                    yield ControlGroup(root / part, *files)
+
+
+def read(path: Path) -> str:
+    return path.read_text("utf-8")

@@ -34,7 +34,7 @@ class Processor(NamedTuple):
 @functools.cache
 def processor() -> Processor:
     try:
-        return parse(CPUINFO.read_text())
+        return parse(CPUINFO.read_text("utf-8", "replace"))
     except (OSError, UnicodeError):
         return Processor()
 

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import json
 import math
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from maximir.errors import MaximirError
+from maximir.files import reason
 from maximir.models import user_models
+from maximir.network.config import MaximConfig
 
 RESULTS = Path(__file__).parent / "box" / "results.json"  # by scripts/results.py
 Origin = Literal["box", "authors", "yours"]
 
 
 class Header(NamedTuple):
-    """Facts from the header of a `.safetensors`; None if the file is missing or unreadable."""
+    """Facts from the header of a `.safetensors`; None if the file is missing or unreadable.
+
+    Attributes:
+        problem: why a file that exists cannot be used.
+    """
 
     bytes: int | None = None
     parameters: int | None = None
     stages: int | None = None
     trained_on: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,9 +88,12 @@ class ModelCard:
 
     @property
     def header(self) -> Header:
-        with contextlib.suppress(OSError):
+        try:
             return read_header(self.path, self.path.stat().st_mtime_ns)
-        return Header()
+        except FileNotFoundError:
+            return Header()
+        except OSError as error:
+            return Header(problem=f"cannot be read ({reason(error)})")
 
     def facts(self) -> dict[str, Any]:
         """Return all facts as values for JSON; bytes, parameters and stages are None if it is not here."""
@@ -91,17 +101,20 @@ class ModelCard:
         del facts["file"], facts["shown"]
         header = self.header
         facts["trained_on"] = self.trained_on or header.trained_on
-        return facts | {"bytes": header.bytes, "parameters": header.parameters, "stages": header.stages}
+        facts |= {"bytes": header.bytes, "parameters": header.parameters, "stages": header.stages}
+        return facts | {"problem": header.problem}
 
 
 @functools.lru_cache(maxsize=256)
 def read_header(path: Path, changed: int) -> Header:
     try:
         header = user_models.header(path)
-        metadata = header.pop("__metadata__", {})
-        parameters = sum(math.prod(entry["shape"]) for entry in header.values())
-        stages = json.loads(metadata["config"])["stages"]
+        metadata = header.pop(user_models.METADATA, {})
+        parameters = sum(math.prod(map(operator.index, entry["shape"])) for entry in header.values())
+        stages = MaximConfig.from_dict(json.loads(metadata["config"])).stages
         trained_on = str(json.loads(metadata.get("trained on", '""')))
         return Header(path.stat().st_size, parameters, stages, trained_on)
-    except (MaximirError, KeyError, TypeError, ValueError):
-        return Header()
+    except MaximirError as error:
+        return Header(problem=str(error))
+    except user_models.NONSENSE:
+        return Header(problem="a safetensors file, but not one of maximir's")

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from maximir.errors import MaximirError
-from maximir.files import reason, write_atomically
+from maximir.files import GIT_LFS, reason, refuse_pointer, write_atomically
 from maximir.models import choice, int8, official, tfjs
 from maximir.network.config import MaximConfig
 from maximir.network.model import Maxim
@@ -93,8 +93,8 @@ def read(path: Path) -> Checkpoint:
     try:
         if tfjs.is_package(path):
             return read_package(path)
-        with path.open("rb"):  # raises a clear OSError, which safetensors does not
-            pass
+        with path.open("rb") as file:  # raises a clear OSError, which safetensors does not
+            refuse_pointer(file.read(len(GIT_LFS)))
         match path.suffix.lower():
             case ".safetensors":
                 return read_safetensors(path)

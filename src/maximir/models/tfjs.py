@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maximir.errors import MaximirError
-from maximir.files import reason
+from maximir.files import reason, refuse_pointer
 from maximir.network.config import LEVELS, MaximConfig
 
 MANIFEST = "model.json"
@@ -89,7 +89,7 @@ def read_package(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     files = folder_files(path) if path.is_dir() else tarball_files(path)
-    manifest = parse(files[MANIFEST])
+    manifest = parse(content(files, MANIFEST))
     constants = list(entries(manifest))
     data = b"".join(shards(manifest, files))
     if len(data) != (expected := sum(entry.bytes for entry in constants)):
@@ -261,7 +261,16 @@ def shards(manifest: dict[str, Any], files: Mapping[str, bytes]) -> Iterator[byt
         seen.add(path)
         if path not in files:
             raise MaximirError(f"shard {path!r} is missing")
-        yield files[path]
+        yield content(files, path)
+
+
+def content(files: Mapping[str, bytes], name: str) -> bytes:
+    data = files[name]
+    try:
+        refuse_pointer(data)
+    except MaximirError as error:
+        raise MaximirError(f"{name} {error}") from error
+    return data
 
 
 class FolderFiles(dict[str, bytes]):

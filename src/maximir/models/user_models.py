@@ -8,14 +8,17 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import filelock
 
 from maximir.errors import MaximirError
-from maximir.files import reason
+from maximir.files import GIT_LFS, reason, refuse_pointer
 
 HOME = "MAXIMIR_HOME"  # environment variable: folder to use instead of the system's data folder
+METADATA = "__metadata__"
+# Errors from reading JSON that is not of the expected form.
+NONSENSE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, struct.error)
 MAX_HEADER = 16 << 20  # bytes of a .safetensors' header that are read for a listing; ours have 0.3 MB
 
 
@@ -60,27 +63,25 @@ def writing(name: str) -> Iterator[Path]:
 
 
 def header(path: Path) -> dict[str, Any]:
-    """Read the header of a `.safetensors`, shapes by tensor and `__metadata__`, without torch.
+    """Read the header of a `.safetensors`, tensors by name and `__metadata__`, without torch.
 
     Raises:
-        MaximirError: not a safetensors file.
+        MaximirError: not a safetensors file, or one that is cut off; the message does not name the path.
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
+        start = file.read(len(GIT_LFS))
+        refuse_pointer(start)
         try:
-            length = struct.unpack("<Q", read_exactly(file, 8))[0]
+            (length,) = struct.unpack_from("<Q", start)
             if length > MAX_HEADER:
                 raise ValueError
-            value = json.loads(read_exactly(file, length))
-            if not isinstance(value, dict):
-                raise ValueError
-        except (ValueError, EOFError, RecursionError) as error:
-            raise MaximirError(f"{path}: not a safetensors file") from error
+            file.seek(8)
+            value = json.loads(file.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in value.items() if name != METADATA]
+            whole = 8 + length + max(ends, default=0)
+        except NONSENSE as error:
+            raise MaximirError("not a safetensors file") from error
+        if os.fstat(file.fileno()).st_size != whole:
+            raise MaximirError("not a whole safetensors file: its size is not the one that its header says")
     return value
-
-
-def read_exactly(file: BinaryIO, size: int) -> bytes:
-    data = file.read(size)
-    if len(data) != size:
-        raise EOFError("the file is too short")
-    return data

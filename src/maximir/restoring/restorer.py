@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from maximir.engine import network as engine
 from maximir.engine import precision as arithmetic
@@ -25,6 +26,7 @@ from maximir.pixels import from_unit, to_unit
 from maximir.restoring import edges, pil, transparency, views
 from maximir.restoring.options import Options, Progress, share_progress, silent
 from maximir.restoring.padding import Window, pad, reflected
+from maximir.sizes import in_words
 
 if TYPE_CHECKING:  # training restores arrays, and must not need libvips
     from numpy.typing import DTypeLike
@@ -36,6 +38,7 @@ log = logging.getLogger("maximir")
 
 BAND = 256  # rows
 DEVICES = ("cpu", "cuda")  # others would need a plan for their memory
+LEAST_GPU_MEMORY = 512 << 20  # bytes: weights, libraries and a small image
 LONGEST_REASON = 200  # characters of what torch says
 POSES = tuple(
     (turns, mirrored) for mirrored in (False, True) for turns in range(4)
@@ -377,23 +380,42 @@ class Restorer:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device that `name` means.
+    """Return the device that `name` means; "auto": a GPU, or the processor if there is none or it fails.
 
     Raises:
-        UsageError: unknown, or not there.
+        UsageError: unknown, missing or unusable device.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        try:
+            return choose_device("cuda")
+        except UsageError as error:
+            log.warning("maximir: %s; computing on the processor instead", error)
+            return torch.device("cpu")
     try:
         device = torch.device(name)
-        if device.type in DEVICES:
-            torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [""])[0]
+        if device.type == "cuda":
+            try_gpu(device)
+    except (RuntimeError, AssertionError, torch.cuda.DeferredCudaCallError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"device {name!r} cannot be used ({reason[:LONGEST_REASON]})") from error
     if device.type not in DEVICES:
         raise UsageError(f"device {name!r} cannot be used: maximir computes on {' and '.join(DEVICES)}")
     return device
+
+
+def try_gpu(device: torch.device) -> None:
+    """Compute a convolution on a GPU: drivers, kernels and libraries fail at their first use.
+
+    Raises:
+        RuntimeError, AssertionError, torch.cuda.DeferredCudaCallError: it fails.
+    """
+    free, _ = torch.cuda.mem_get_info(device)
+    if free < LEAST_GPU_MEMORY:
+        raise RuntimeError(f"only {in_words(free)} of its memory are free")
+    image = torch.ones(1, 3, 8, 8, device=device, dtype=torch.float32)
+    functional.conv2d(image, image[..., :3, :3]).sum().item()
 
 
 def scratch_folder(folder: str | os.PathLike[str]) -> Path:

@@ -268,7 +268,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with contextlib.suppress(OSError):  # Linux only
-        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE), "ascii")
     orders, replies = private_streams()
     received = wire.read(orders)
     if received is None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,11 +25,12 @@ from PIL import Image, ImageOps
 
 from maximir.errors import MaximirError
 from maximir.files import comparable, reason, walk
-from maximir.pixels import UINT8, from_unit, to_unit
 from maximir.storage import Address, Unreachable, is_address, open_storage
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".avif", ".bmp", ".gif"}
 SHARD = ".tar"
+NATIVE, FOREIGN = ("L", "B") if sys.byteorder == "little" else ("B", "L")
+OTHER_ORDER = {"L": "B", "B": "L", "N": FOREIGN}  # of the bytes of a sample, as Pillow's raw modes name them
 PNG_END = 65_536  # bytes in which to look for what stands behind the pixels
 ROLE = re.compile(r"(?:^|(.*)[._])(input|target|depth)$", re.IGNORECASE)
 
@@ -98,7 +100,7 @@ class ImageFile:
             raise MaximirError(f"{self}: cannot be read as an image ({error})") from error
 
     def load(self) -> np.ndarray:
-        """The image as uint8 [H, W, 3].
+        """Return the image as uint8 [H, W, 3], or uint16 if it is a PNG or TIFF of 16 bits a channel.
 
         By Pillow, and not by `maximir.images`: training needs nothing else, and libvips hangs in processes
         that were forked after it was used, as those that prepare samples are.
@@ -111,15 +113,39 @@ class ImageFile:
                 refuse(image)
                 if image.format == "TIFF" and (why := self._not_the_picture()):
                     raise MaximirError(why)
+                low = self._low_bytes(image)
                 upright = ImageOps.exif_transpose(image)
-                if upright.mode.startswith("I"):  # Pillow would clip it to 8 bits
-                    grey = from_unit(to_unit(np.asarray(upright).astype(np.uint16)), UINT8)
-                    return np.repeat(grey[..., None], 3, axis=-1)
-                return np.asarray(upright.convert("RGB"))
+                if upright.mode.startswith("I"):  # grey of 16 bits
+                    return np.repeat(np.asarray(upright).astype(np.uint16)[..., None], 3, axis=-1)
+                pixels = np.asarray(upright.convert("RGB"))
+                return pixels if low is None else pixels.astype(np.uint16) << 8 | low
         except Unreachable:
             raise
         except Exception as error:
             raise MaximirError(f"{self}: cannot be read as an image ({error})") from error
+
+    def _low_bytes(self, image: Image.Image) -> np.ndarray | None:
+        """Return the low bytes of RGB of 16 bits, [H, W, 3]: Pillow reads the high ones; None for 8 bits.
+
+        It reads the low bytes as high ones when it is told the other byte order.
+        """
+        given = getattr(image, "tile", [])
+        if image.mode not in ("RGB", "RGBA") or not given:
+            return None
+        tiles = [list(tile) for tile in given]
+        for tile in tiles:
+            options = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+            kind, _, order = str(options[0]).partition(";16")
+            if order not in OTHER_ORDER or kind not in ("RGB", "RGBA"):
+                return None
+            options = (f"{kind};16{OTHER_ORDER[order]}", *options[1:])
+            tile[3] = options if isinstance(tile[3], tuple) else options[0]
+        with self.open() as other:
+            other.tile = [  # type: ignore[attr-defined]
+                type(old)(*new) if hasattr(old, "_fields") else tuple(new)
+                for old, new in zip(given, tiles, strict=True)
+            ]
+            return np.asarray(ImageOps.exif_transpose(other).convert("RGB"))
 
     def _not_the_picture(self) -> str | None:
         """Why a TIFF's first picture is not the one that is meant, where there is what can tell."""

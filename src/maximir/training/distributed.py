@@ -74,15 +74,16 @@ class Processes:
 
 @contextlib.contextmanager
 def join(device: str) -> Iterator[Processes]:
-    """This process alone; or as one of torchrun's or Ray Train's: gloo on processors, NCCL on GPUs."""
-    place = choose_device(device)
+    """Yield this process, alone or as one of torchrun's or Ray Train's: gloo on processors, NCCL on GPUs."""
     if "WORLD_SIZE" not in os.environ:
-        yield Processes(place)
+        yield Processes(choose_device(device))
         return
-    if place.type == "cuda":
-        place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(place)
+    if device == "auto" and torch.cuda.is_available():
+        device = "cuda"  # no fallback in one process: the others would wait for it
+    place = choose_device(f"cuda:{os.environ['LOCAL_RANK']}" if device.startswith("cuda") else device)
     on_gpu = place.type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(place)
     ours = not dist.is_initialized()  # Ray Train has brought its processes together before it calls us
     if ours:
         # Long, since the first process validates alone.

@@ -266,7 +266,7 @@ def available() -> list[str]:
     for entry in RECIPES.iterdir():
         if entry.name.endswith(".toml"):
             name = entry.name.removesuffix(".toml")
-            sets = tomllib.loads(entry.read_text()).get("sets")
+            sets = tomllib.loads(entry.read_text("utf-8")).get("sets")
             names += [name] if sets is None else [f"{name}/{item}" for item in sets]
     return sorted(names)
 
@@ -284,12 +284,12 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
     chosen = ""
     if path.suffix == ".toml":
         try:
-            text = path.read_text()
+            text = path.read_text("utf-8-sig")  # editors of Windows write the mark
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{path}: the recipe cannot be read ({error})") from error
     elif name_or_path in available():
         file, _, chosen = name_or_path.partition("/")
-        text = (RECIPES / f"{file}.toml").read_text()
+        text = (RECIPES / f"{file}.toml").read_text("utf-8")
     else:
         raise UsageError(
             f"unknown recipe {name_or_path!r}: give a .toml file or one of {', '.join(available())}"

@@ -346,7 +346,7 @@ def check_same_recipe(recipe: Recipe, path: Path) -> None:
     if not path.exists():
         return
     try:
-        same = Recipe.from_dict(json.loads(path.read_text())) == recipe
+        same = Recipe.from_dict(json.loads(path.read_text("utf-8-sig"))) == recipe
     except (ValueError, MaximirError) as error:
         raise MaximirError(f"{path}: cannot be read ({error}); delete it to go on") from error
     if not same:

@@ -66,19 +66,28 @@ class View:
     scale: float = 1.0
 
     def load(self) -> list[np.ndarray]:
-        """Clean, degraded (uint8 [H, W, 3]) and depth (float32 [H, W]), where they are known."""
+        """Load the clean and degraded images (uint8 or uint16 [H, W, 3]) and the depth (float32 [H, W])."""
         images = [file.load() for file in self.files]
         for file, image in zip(self.files, images, strict=True):
             if self.scale == 1 and image.shape[:2] != (self.height, self.width):
                 raise MaximirError(f"{file}: its pixels are not of the size that its header says")
         if self.scale != 1:
             size = (self.width, self.height)
-            images = [
-                np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)) for image in images
-            ]
+            images = [shrink(image, size) for image in images]
         if self.depth is not None:
             images.append(fit_depth(self.depth.load_depth(), self.height, self.width))
         return images
+
+
+def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize uint8 or uint16 [H, W, 3] to (width, height)."""
+    if image.dtype == np.uint8:
+        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+    channels = [
+        np.asarray(Image.fromarray(image[..., c].astype(np.float32)).resize(size, Image.Resampling.LANCZOS))
+        for c in range(image.shape[-1])
+    ]
+    return np.stack(channels, axis=-1).round().clip(0, np.iinfo(image.dtype).max).astype(image.dtype)
 
 
 def views(
@@ -149,13 +158,12 @@ class Views:
             size = view.height * view.width * (3 * len(view.files) + 4 * (view.depth is not None))
             images = None
             if self.bytes + size <= in_memory:
-                self.bytes += size
                 try:
                     images = view.load()
+                    self.bytes += sum(image.nbytes for image in images)  # 16 bits take twice as much
                 except Unreachable:  # not the image's fault: others in its place would be another run
                     raise
                 except MaximirError as error:
-                    self.bytes -= size
                     damaged += 1
                     report(f"skipped {error}")
             self.decoded.append(images)

@@ -12,7 +12,7 @@ from PIL import Image
 from maximir.degradations import DEGRADATIONS, degrade_photograph
 from maximir.errors import MaximirError
 from maximir.files import write_atomically
-from maximir.pixels import UINT8, from_unit
+from maximir.pixels import UINT8, from_unit, in_8_bits
 from maximir.training.data import Scene, fit_depth
 
 GAP = 4  # pixels between pictures
@@ -37,7 +37,7 @@ def contact_sheet(
         if scene.depth is not None:
             depth = middle(fit_depth(scene.depth.load_depth(), *whole.shape[:2]), side)
         usable = [name for name in names if depth is not None or not DEGRADATIONS[name].needs_depth]
-        pictures = [clean] + [
+        pictures = [in_8_bits(clean)] + [
             from_unit(degrade_photograph(clean, usable[k % len(usable)], [seed, number, k], depth), UINT8)
             for k in range(count if usable else 0)
         ]
@@ -69,7 +69,7 @@ def write_pairs(scenes: Sequence[Scene], names: Sequence[str], folder: Path, see
                 raise MaximirError(
                     f"{scene.target}: another photograph has the same name; nothing replaces it"
                 )
-            for part, image in (("input", degraded), ("target", clean)):
+            for part, image in (("input", degraded), ("target", in_8_bits(clean))):
                 save_picture(image, folder / part / file)
             written.add(file)
     if not written:

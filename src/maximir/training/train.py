@@ -22,23 +22,20 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from maximir.errors import MaximirError, UsageError
 from maximir.files import JsonLines, reason, write_atomically
 from maximir.models import checkpoint
 from maximir.training.data import Place, Scene, check_pairs, find_pairs, find_scenes, split
 from maximir.training.distributed import join
+from maximir.training.loader import load_batches
 from maximir.training.recipe import EVEN, PAIRS, Recipe
 from maximir.training.run import DEFAULT, Execution, Run, locked, schedule
 from maximir.training.samples import (
     CLEAN,
     DEPTH,
-    PhasedSamples,
-    RunSampler,
     Sample,
     Views,
-    collate,
     kind_of,
     views,
 )
@@ -69,7 +66,7 @@ class Log:
         """Go on after `step`: what a killed run has logged beyond it is dropped."""
         self.report, self.folder = report, folder
         path = folder / "log.jsonl"
-        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
         kept = [line for line in lines if step_of(line) <= step]
         write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
         self.lines = JsonLines(path)
@@ -152,22 +149,6 @@ def available_memory() -> int:
     return available()
 
 
-def make_loader(recipe: Recipe, sources: dict[str, Views], run: Run) -> DataLoader[Sample]:
-    """Batches from the run's step to its end.
-
-    Processes are forked where the system does that, so that decoded images are shared and not copied. There
-    torch has one thread, so nobody waits for those of OpenMP, which a fork loses.
-    """
-    processes = run.processes
-    return DataLoader(
-        PhasedSamples.of(recipe, sources),
-        batch_sampler=RunSampler(run.step, recipe.steps, recipe.batch_of, processes.rank, processes.count),
-        collate_fn=collate,
-        num_workers=run.execution.workers,
-        pin_memory=run.device.type == "cuda",
-    )
-
-
 def train(
     recipe: Recipe,
     data: Sequence[Place],
@@ -209,7 +190,7 @@ def train(
                 run.begin(tell)
                 log = Log(out, run.step, tell) if processes.first else None
                 try:
-                    fit(run, make_loader(recipe, sources, run), trials, log, every, report)
+                    fit(run, load_batches(recipe, sources, run), trials, log, every, report)
                 finally:
                     if log is not None:
                         log.close()

@@ -13,7 +13,7 @@ from maximir.engine.sweeps import Streaming
 from maximir.errors import UsageError
 from maximir.metrics import psnr
 from maximir.network.model import Maxim
-from maximir.pixels import UINT8, from_unit, to_unit
+from maximir.pixels import UINT8, from_unit, in_8_bits, to_unit
 from maximir.restoring.restorer import restore_batch
 from maximir.training.data import Place, Scene, find_scenes
 from maximir.training.recipe import AS_IS, EVEN, PAIRS, Recipe
@@ -42,7 +42,7 @@ def make_trials(recipe: Recipe, held_out: Sequence[Scene], clean: Sequence[Place
         MaximirError: there are clean images, but no degradation for them.
     """
     trials = [
-        Trial(PAIRS, to_unit(image.load()), scene.target.load())
+        Trial(PAIRS, to_unit(image.load()), in_8_bits(scene.target.load()))
         for scene in held_out
         for image in scene.inputs
     ]
@@ -57,7 +57,9 @@ def make_trials(recipe: Recipe, held_out: Sequence[Scene], clean: Sequence[Place
         )
     for number, scene in enumerate(find_scenes(clean)):
         image = scene.target.load()
-        trials += [Trial(name, degrade_photograph(image, name, [SEED, number]), image) for name in names]
+        trials += [
+            Trial(name, degrade_photograph(image, name, [SEED, number]), in_8_bits(image)) for name in names
+        ]
     return trials
 
 

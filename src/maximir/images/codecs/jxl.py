@@ -29,7 +29,7 @@ def header(data: bytes) -> Header:
     """Read the header. Raises DamagedImage if there is none."""
     try:
         return _header(_Bits(_codestream(data)))
-    except (struct.error, IndexError) as error:
+    except (struct.error, IndexError, OverflowError) as error:
         raise DamagedImage("the file is truncated or damaged (no JPEG XL header)") from error
 
 
