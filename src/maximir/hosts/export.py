@@ -1,4 +1,4 @@
-"""A network as a file that other runtimes run: ONNX, or torch.export's `.pt2`. Checked against ours."""
+"""Export of a network to a file for other runtimes: ONNX, or torch.export's `.pt2`, checked against ours."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from maximir.network.model import Maxim
 
 KINDS = (".onnx", ".pt2")
 OPSET = 20  # the oldest that has GELU
-TOLERANCE = 1e-5  # of values in [0, 1]: ours adds up in another order
-# N, H, W at which a file for any size is tried.
+TOLERANCE = 1e-5  # for values in [0, 1]: other runtimes sum in another order
+# N, H, W for the check of a file for any size.
 SIZES = ((1, 64, 64), (2, 64, 128), (1, 192, 64), (1, 128, 256))
-TRACED = (2, 2, 3)  # N, H/64, W/64: not 1, which torch.export takes for a constant
+TRACED = (2, 2, 3)  # N, H/64, W/64: not 1, which torch.export takes as a constant
 NAMES = ("image", "restored")
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
@@ -41,22 +41,22 @@ def export(
     size: int | None = None,
     facts: Mapping[str, str] | None = None,
 ) -> float:
-    """Write the network as `.onnx` or `.pt2`, with its weights in it, once it is proved to be the same.
+    """Write the network with its weights as `.onnx` or `.pt2`, after a check that results are the same.
 
     Input `image` [N, 3, H, W] in [0, 1], float32; output `restored`, the same shape, not clipped.
 
     Args:
         model: in evaluation mode; its parameters need no gradients afterwards.
-        size: of the side of the only image that it takes, [1, 3, size, size]; None: any N, and any H and W
-            that are multiples of 64.
-        facts: what else to tell in an ONNX file's metadata.
+        size: side of the only image shape of the file, [1, 3, size, size]; None: any N, and any H and W that
+            are multiples of 64.
+        facts: further entries of an ONNX file's metadata.
 
     Returns:
         The largest difference from this package's own output, at each of `SIZES` or at `size`.
 
     Raises:
         UsageError: another kind of file, no folder for it, no multiple of 64, or a package is missing.
-        MaximirError: the file does not do what the network does, or cannot be written. Nothing is left.
+        MaximirError: the file's results differ from the network's, or it cannot be written. Nothing is left.
     """
     check_request(output, size)
     kind = ".pt2" if output.suffix == ".pt2" else ".onnx"
@@ -68,10 +68,10 @@ def export(
 def proved(
     model: Maxim, kind: str, size: int | None, facts: Mapping[str, str], names: tuple[str, str] = NAMES
 ) -> tuple[bytes, float]:
-    """A file's content, and how far its results are from our own.
+    """Return the content of the file and the largest difference of its results from ours.
 
     Raises:
-        MaximirError: further than `TOLERANCE`.
+        MaximirError: the difference is larger than `TOLERANCE`.
     """
     with quiet():
         data = to_pt2(model, size) if kind == ".pt2" else to_onnx(model, size, facts, names)
@@ -93,7 +93,7 @@ def write(output: Path, data: bytes) -> None:
 
 
 def check_request(output: Path, size: int | None) -> None:
-    """Raises as `export`, before any work."""
+    """Raise as `export` does, before any work."""
     if output.suffix not in KINDS:
         raise UsageError(f"{output}: the output must be named {' or '.join(KINDS)}")
     check_folder(output)
@@ -103,7 +103,7 @@ def check_request(output: Path, size: int | None) -> None:
 
 
 def check_folder(output: Path) -> None:
-    """Minutes of work would be for nothing."""
+    """Refuse a missing folder before minutes of work."""
     if not output.parent.is_dir():
         raise UsageError(f"{output}: there is no folder {output.parent}")
 
@@ -120,7 +120,7 @@ def check_installed() -> None:
 
 
 class Restoring(nn.Module):
-    """The restored image alone."""
+    """The network with the restored image as its only output."""
 
     def __init__(self, model: Maxim) -> None:
         super().__init__()
@@ -132,10 +132,10 @@ class Restoring(nn.Module):
 
 
 class RestoringCells(Restoring):
-    """The same of an image that comes in cells [N, 3, H/64, 64, W/64, 64].
+    """`Restoring` for an image in cells [N, 3, H/64, 64, W/64, 64].
 
-    So each size in the network is a symbol times a number. Of H and W as symbols, most would be quotients,
-    which torch.export reasons about for longer and longer with each block (docs/decisions/0009-hosts.md).
+    Each size in the network is then a symbol times a number. With H and W as symbols most sizes would be
+    quotients, and torch.export takes longer with each block (docs/decisions/0009-hosts.md).
     """
 
     def forward(self, image: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ class RestoringCells(Restoring):
 
 
 def capture(model: Maxim, size: int | None) -> ExportedProgram:
-    """The network as a graph of torch's operators."""
+    """Capture the network as a graph of torch's operators."""
     n, h, w = TRACED
     side = SIZE_MULTIPLE
     model.requires_grad_(False)
@@ -160,7 +160,7 @@ def capture(model: Maxim, size: int | None) -> ExportedProgram:
 
 
 def without_cells(program: ExportedProgram, example: Tensor) -> ExportedProgram:
-    """The program of `RestoringCells`, for the image as it is: [N, 3, 64 h, 64 w]."""
+    """Rewrite the program of `RestoringCells` for the image itself: [N, 3, 64 h, 64 w]."""
     graph = program.graph
     (image,) = (node for node in graph.nodes if node.name in program.graph_signature.user_inputs)
     (joined,) = (node for node in image.users if node.target is torch.ops.aten.reshape.default)
@@ -223,7 +223,7 @@ def to_onnx(
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the exporters' remarks about packages, foldings and their own old code."""
+    """Silence the exporters' remarks about packages, folding and their own old code."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -251,7 +251,7 @@ def run_pt2(data: bytes) -> Run:
 
 @torch.inference_mode()
 def compare(model: Maxim, run: Run, sizes: Sequence[tuple[int, int, int]]) -> float:
-    """The largest difference between our output and that of `run`; infinite if a value is not finite."""
+    """Return the largest difference between our output and that of `run`; inf if a value is not finite."""
     worst = 0.0
     random = np.random.default_rng(0)
     for n, h, w in sizes:
