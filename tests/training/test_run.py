@@ -194,7 +194,7 @@ def test_recomputation_keeps_less_for_the_gradients(tmp_path):
 
 
 def test_batches_that_cannot_be_shared_out(tmp_path):
-    with pytest.raises(UsageError, match="a batch of 2 cannot be shared out evenly among 1 process"):
+    with pytest.raises(UsageError, match="a batch of 2 cannot be divided evenly among 1 process"):
         Run(recipe(), tmp_path / "run", ALONE, Execution(accumulate=3))
     with pytest.raises(UsageError, match="whole matrices"):
         Run(recipe(optimizer="muon"), tmp_path / "run", ALONE, Execution(shard=True))

@@ -163,10 +163,10 @@ def test_a_resumed_run_logs_each_step_once(clean, done):
 
 def test_states_of_another_recipe_and_a_broken_recipe(clean, done):
     (done / "recipe.json").write_text("")
-    with pytest.raises(MaximirError, match="delete it to go on"):
+    with pytest.raises(MaximirError, match="delete it to resume"):
         train.train(recipe(), [clean], done, execution=CPU)
     (done / "recipe.json").unlink()
-    with pytest.raises(MaximirError, match="is of another recipe"):
+    with pytest.raises(MaximirError, match="belongs to another recipe"):
         train.train(recipe(seed=1), [clean], done, execution=CPU)
 
 
@@ -362,7 +362,7 @@ def test_other_images_than_before_are_reported(clean, done, tmp_path):
     shutil.copy(clean / "1.png", tmp_path / "more" / "3.png")
     reports = []
     train.train(recipe(), [tmp_path / "more"], done, execution=CPU, report=reports.append)
-    assert any("not those that the run began with" in line for line in reports)
+    assert any("have changed since the run began" in line for line in reports)
 
 
 def test_validation_without_a_degradation_is_refused(clean, tmp_path):

@@ -1,11 +1,11 @@
-"""Training photographs: clean ones, pairs of degraded and clean, loose in folders or in tar shards.
+"""Training photographs: clean ones, or pairs of degraded and clean, in folders or in tar shards.
 
-They lie on disk, or at addresses of other storage: see `storage`.
+They are on disk or at remote addresses: see `storage`.
 
-Names say what belongs together. In a folder or a shard of pairs, `input/NAME` and `target/NAME`, or
-`NAME_input` and `NAME_target`, or (as WebDataset names the parts of a sample) `NAME.input.png` and
-`NAME.target.png`; several inputs may share a target: `NAME_light_input`, `NAME_strong_input`. A `NAME_depth`
-beside is the scene's depth. Read as clean photographs, such a folder gives its targets.
+Names say what belongs together. A folder or shard of pairs holds `input/NAME` and `target/NAME`, or
+`NAME_input` and `NAME_target`, or (WebDataset's naming) `NAME.input.png` and `NAME.target.png`. Several
+inputs may share a target: `NAME_light_input`, `NAME_strong_input`. `NAME_depth` is the scene's depth map.
+If such a folder is given as clean photographs, its targets are used.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from maximir.storage import Address, Unreachable, is_address, open_storage
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".avif", ".bmp", ".gif"}
 SHARD = ".tar"
 NATIVE, FOREIGN = ("L", "B") if sys.byteorder == "little" else ("B", "L")
-OTHER_ORDER = {"L": "B", "B": "L", "N": FOREIGN}  # of the bytes of a sample, as Pillow's raw modes name them
-PNG_END = 65_536  # bytes in which to look for what stands behind the pixels
+OTHER_ORDER = {"L": "B", "B": "L", "N": FOREIGN}  # byte orders, as Pillow's raw modes name them
+PNG_END = 65_536  # bytes at the end of a PNG to search for EXIF
 ROLE = re.compile(r"(?:^|(.*)[._])(input|target|depth)$", re.IGNORECASE)
 
 Place = Path | Address
 
 
 def place_of(text: str | Path) -> Place:
-    """The address, or the path of this machine, that the user means."""
+    """Return the remote address or local path that `text` names."""
     return Address(open_storage(text)) if isinstance(text, str) and is_address(text) else Path(text)
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image on disk: a file, or a member of a tar shard.
+    """A stored image: a file, or a member of a tar shard.
 
     Attributes:
         path: the file or the shard.
         member: name, first byte and length in the shard.
-        known: height and width, where they were seen when the shard was listed.
+        known: height and width, if they were read when the shard was listed.
     """
 
     path: Place
@@ -61,17 +61,17 @@ class ImageFile:
 
     @property
     def name(self) -> str:
-        """Without the folder."""
+        """The file name without its folder, or the member's name in the shard."""
         return self.path.name if self.member is None else self.member[0]
 
     def open(self) -> Image.Image:
-        """The image, its pixels not yet read."""
+        """Open the image without decoding its pixels."""
         if self.member is None and isinstance(self.path, Path):
             return Image.open(self.path)
         return Image.open(io.BytesIO(self.read()))
 
     def read(self, begin: int = 0) -> bytes:
-        """The file's content, from a byte on; negative: counted from the end."""
+        """Return the content from byte `begin` on; a negative `begin` counts from the end."""
         if isinstance(self.path, Address):
             _, start, length = self.member or ("", 0, self.path.size())
         else:
@@ -84,7 +84,7 @@ class ImageFile:
             return file.read(length - skipped)
 
     def size(self) -> tuple[int, int]:
-        """Height and width, upright, from the header alone.
+        """Return height and width after EXIF rotation, from the header alone.
 
         Raises:
             MaximirError: the file cannot be read as an image.
@@ -100,13 +100,13 @@ class ImageFile:
             raise MaximirError(f"{self}: cannot be read as an image ({error})") from error
 
     def load(self) -> np.ndarray:
-        """Return the image as uint8 [H, W, 3], or uint16 if it is a PNG or TIFF of 16 bits a channel.
+        """Return the image as uint8 [H, W, 3], or uint16 if it is a PNG or TIFF of 16 bits per channel.
 
-        By Pillow, and not by `maximir.images`: training needs nothing else, and libvips hangs in processes
-        that were forked after it was used, as those that prepare samples are.
+        This uses Pillow instead of `maximir.images`: training needs no other codec, and libvips hangs in
+        loader processes that are forked after it was used.
 
         Raises:
-            MaximirError: the file cannot be read as an image, or is one that is not restored either.
+            MaximirError: the file cannot be read as an image, or restoring does not support it either.
         """
         try:
             with self.open() as image:
@@ -115,7 +115,7 @@ class ImageFile:
                     raise MaximirError(why)
                 low = self._low_bytes(image)
                 upright = ImageOps.exif_transpose(image)
-                if upright.mode.startswith("I"):  # grey of 16 bits
+                if upright.mode.startswith("I"):  # 16-bit grey
                     return np.repeat(np.asarray(upright).astype(np.uint16)[..., None], 3, axis=-1)
                 pixels = np.asarray(upright.convert("RGB"))
                 return pixels if low is None else pixels.astype(np.uint16) << 8 | low
@@ -125,9 +125,9 @@ class ImageFile:
             raise MaximirError(f"{self}: cannot be read as an image ({error})") from error
 
     def _low_bytes(self, image: Image.Image) -> np.ndarray | None:
-        """Return the low bytes of RGB of 16 bits, [H, W, 3]: Pillow reads the high ones; None for 8 bits.
+        """Return the low bytes of 16-bit RGB, [H, W, 3], or None for 8-bit images.
 
-        It reads the low bytes as high ones when it is told the other byte order.
+        Pillow keeps only the high bytes. With the byte order swapped, it returns the low bytes instead.
         """
         given = getattr(image, "tile", [])
         if image.mode not in ("RGB", "RGBA") or not given:
@@ -148,16 +148,16 @@ class ImageFile:
             return np.asarray(ImageOps.exif_transpose(other).convert("RGB"))
 
     def _not_the_picture(self) -> str | None:
-        """Why a TIFF's first picture is not the one that is meant, where there is what can tell."""
+        """Return why a TIFF's first page is not the photograph, or None (also if libvips is missing)."""
         try:
             from maximir.images.codecs import raw, tiff
-        except (ImportError, OSError):  # libvips is not there
+        except (ImportError, OSError):  # libvips is not installed
             return None
         data = self.read()
         return raw.refusal(data) or tiff.unfit(data)
 
     def load_depth(self) -> np.ndarray:
-        """A grey image as float32 [H, W], in units of its mean: what unit it was stored in does not matter.
+        """Return a grey image as float32 [H, W], divided by its mean, so that its unit does not matter.
 
         Raises:
             MaximirError: the file cannot be read as an image of one channel, or is empty.
@@ -166,7 +166,7 @@ class ImageFile:
             with self.open() as image:
                 depth = np.asarray(image).astype(np.float32)
             if depth.ndim != 2 or not np.isfinite(depth).all() or depth.min() < 0 or depth.max() == 0:
-                raise MaximirError("it must be grey, not negative and not all zero")
+                raise MaximirError("it must be grey, without negative values and not all zero")
             return depth / depth.mean()
         except Unreachable:
             raise
@@ -176,10 +176,10 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is known of one view: the clean photograph, degraded versions of it and its depth.
+    """One scene: the clean photograph, its degraded versions and its depth map.
 
     Attributes:
-        name: for `hold_out` and for messages.
+        name: the scene's name, matched by `hold_out` and shown in messages.
     """
 
     name: str
@@ -189,34 +189,34 @@ class Scene:
 
 
 def upright_size(image: Image.Image, end: Callable[[], bytes]) -> tuple[int, int]:
-    """Height and width of an opened image, as it is meant to be seen.
+    """Return height and width of an opened image after EXIF rotation.
 
     Args:
-        end: gives the last bytes of its file.
+        end: returns the last bytes of the file.
     """
     refuse(image)
     width, height = image.size
     exif = Image.Exif()
     if image.format == "PNG" and "exif" not in image.info:
-        # Pillow would decode the pixels to look behind them.
+        # Pillow would decode all pixels to find EXIF that follows them.
         exif.load(exif_at_the_end(end()))
-    elif image.format != "TIFF":  # which Pillow turns by itself
+    elif image.format != "TIFF":  # Pillow rotates TIFFs itself
         exif = image.getexif()
     turned = exif.get(0x0112, 1) in (5, 6, 7, 8)
     return (width, height) if turned else (height, width)
 
 
 def size_in(data: bytes) -> tuple[int, int] | None:
-    """Height and width of the image in these bytes; None: it is none, which is said when it is asked for."""
+    """Return height and width of the image in these bytes, or None: `ImageFile.size` then reports it."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             return upright_size(image, lambda: data[-PNG_END:])
-    except Exception:  # of whatever kind, see `ImageFile.size`
+    except Exception:  # Pillow raises many kinds, see `ImageFile.size`
         return None
 
 
 def exif_at_the_end(png: bytes) -> bytes:
-    """The EXIF in the last bytes of a PNG, where some programs put it; nothing if there is none."""
+    """Return the EXIF in the last bytes of a PNG, where some programs put it; empty if there is none."""
     at = png.rfind(b"eXIf")
     length = int.from_bytes(png[max(0, at - 4) : max(0, at)], "big")
     end = at + 4 + length
@@ -226,33 +226,34 @@ def exif_at_the_end(png: bytes) -> bytes:
 
 
 def refuse(image: Image.Image) -> None:
-    """Raise MaximirError for samples that restoring does not take, either: they have no full scale."""
+    """Raise MaximirError for pixel types without a defined white, which restoring refuses too."""
     if image.mode == "F" or (
         image.mode == "I" and image.format != "PNG"
-    ):  # older Pillow has 16-bit PNGs as I
+    ):  # older Pillow opens 16-bit PNGs as I
         kind = "float" if image.mode == "F" else "32-bit or signed"
         raise MaximirError(f"{kind} samples are not supported; save it with 8 or 16 bits per channel")
 
 
 def fit_depth(depth: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A depth map [h, w] at the size of its image: [height, width]."""
+    """Resize a depth map [h, w] to its image's size, [height, width]."""
     return np.asarray(Image.fromarray(depth).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def list_images(place: Place) -> list[tuple[str, ImageFile]]:
-    """Names (without suffix, `/` between folders) and files of all images in a folder or tar shard, sorted.
+    """Return the sorted names and files of all images in a folder or tar shard.
 
-    Shards below a folder count with what is in them; links to folders are followed, as in restoring.
+    Names have no suffix and `/` between folders. Shards below a folder are listed too; links to folders
+    are followed, as in restoring.
 
     Raises:
-        MaximirError: the place is missing or cannot be read, a shard is damaged, or there is no image.
+        MaximirError: `place` is missing or cannot be read, a shard is damaged, or there is no image.
     """
     if place.suffix == SHARD and place.is_file():
         found = list_shard(place)
     elif place.is_dir():
         found = []
         for name, path in files_below(place):
-            if path.name.startswith("."):  # such as what macOS leaves beside each file
+            if path.name.startswith("."):  # such as the files that macOS leaves beside each image
                 continue
             if path.suffix.lower() in SUFFIXES:
                 found.append((str(PurePosixPath(name).with_suffix("")), ImageFile(path)))
@@ -281,10 +282,10 @@ def unreadable(error: OSError) -> None:
 
 
 def list_shard(path: Place) -> list[tuple[str, ImageFile]]:
-    """The images in a shard: where each lies.
+    """Return the names of the images in a shard, and where each is stored.
 
-    A shard at an address is read once from beginning to end for that, and then the sizes of its images are
-    seen too: to ask for each header later would take a request each.
+    A shard at a remote address is read once from beginning to end, image sizes included: reading each
+    header later would cost one request per image.
     """
     found = []
     try:
@@ -299,7 +300,7 @@ def list_shard(path: Place) -> list[tuple[str, ImageFile]]:
                         found.append((member.name.removeprefix("./").rsplit(".", 1)[0], image))
                 end = shard.offset
             file.seek(end)
-            if file.read(512) != bytes(512):  # tarfile takes any broken header but the first for the end
+            if file.read(512) != bytes(512):  # tarfile takes a broken header after the first for the end
                 raise tarfile.ReadError(f"broken off or damaged at byte {end}")
         return found
     except MaximirError:
@@ -309,7 +310,7 @@ def list_shard(path: Place) -> list[tuple[str, ImageFile]]:
 
 
 def role(name: str) -> tuple[str, str]:
-    """The scene's name and the part that an image plays in it: "input", "target", "depth" or ""."""
+    """Return the scene's name and the image's role in it: "input", "target", "depth" or ""."""
     *folders, last = name.split("/")
     part = ""
     if match := ROLE.match(last):
@@ -322,7 +323,7 @@ def role(name: str) -> tuple[str, str]:
 
 
 def find_scenes(places: Sequence[Place]) -> list[Scene]:
-    """The clean photographs in folders and shards, with depth where it lies beside."""
+    """Return the clean photographs in folders and shards, with their depth maps where there are any."""
     scenes = []
     for place in places:
         images = [(*role(name), image) for name, image in list_images(place)]
@@ -338,14 +339,14 @@ def find_scenes(places: Sequence[Place]) -> list[Scene]:
 
 
 def find_pairs(places: Sequence[Place]) -> list[Scene]:
-    """The pairs in folders, shards and lists, by scene.
+    """Return the pairs in folders, shards and lists, one scene per target.
 
     Args:
-        places: folders or `.tar` shards named as the module says; or `.txt` lists of two paths a line,
-            degraded and clean, separated by a tab (relative ones: to the list's folder).
+        places: folders or `.tar` shards named as in the module's docstring; or `.txt` lists with two paths
+            per line, degraded and clean, separated by a tab (relative to the list's folder).
 
     Raises:
-        MaximirError: naming the first file without a partner, or a line that is no pair.
+        MaximirError: a file has no partner, or a line of a list is not a pair; the message names it.
     """
     return [
         scene
@@ -368,7 +369,7 @@ def listed_pairs(path: Place) -> list[Scene]:
         if len(files) != 2:
             raise MaximirError(f"{path}, line {number}: must be two paths with a tab between them")
         for file in files:
-            if isinstance(file, Path) and not file.is_file():  # at an address: when its size is asked for
+            if isinstance(file, Path) and not file.is_file():  # remote files: when their size is read
                 raise MaximirError(f"{path}, line {number}: {file} does not exist")
         inputs.setdefault(files[1], []).append(ImageFile(files[0]))
     if not inputs:
@@ -407,7 +408,7 @@ def named_pairs(place: Place) -> list[Scene]:
 
 
 def split(scenes: Iterable[Scene], hold_out: Sequence[str]) -> tuple[list[Scene], list[Scene]]:
-    """Scenes to train on, and the others: names that match a pattern, as of a shell."""
+    """Split scenes into those to train on and those held out: their names match a shell pattern."""
     train: list[Scene] = []
     held_out: list[Scene] = []
     for scene in scenes:
@@ -418,10 +419,10 @@ def split(scenes: Iterable[Scene], hold_out: Sequence[str]) -> tuple[list[Scene]
 
 
 def check_pairs(scenes: Sequence[Scene], report: Callable[[str], None]) -> list[Scene]:
-    """The scenes that can be used; an unreadable file is reported and left out.
+    """Return the usable scenes; unreadable files are reported and left out.
 
     Raises:
-        MaximirError: the sizes within a pair differ: the pairing is wrong, and so may be others.
+        MaximirError: the sizes within a pair differ, so the pairing is wrong and other pairs may be too.
     """
     usable = []
     for scene in scenes:

@@ -1,7 +1,7 @@
-"""The processes of a run: one alone, or those that torchrun started, with DDP or FSDP2 between them.
+"""The processes of a run: a single one, or several started by torchrun, which use DDP or FSDP2.
 
-A step's batch is shared out among them, and their gradients are averaged; so a run gives the same loss curve
-(but for the order of sums) however many there are, and may go on with another number.
+Each step's batch is divided among the processes, and their gradients are averaged. The loss curve does not
+depend on the number of processes, except for rounding; a run can be resumed with another number.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ LONGEST_WAIT = timedelta(hours=12)
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of the run.
+    """This process and its place among the processes of the run.
 
     Attributes:
-        rank: its number, from 0.
-        count: of all processes.
+        rank: number of this process, from 0.
+        count: number of processes.
     """
 
     device: torch.device
@@ -40,23 +40,23 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """The one that writes and talks."""
+        """True for the process that writes files and reports progress."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have reached this call."""
         if self.count > 1:
             dist.barrier()
 
     def mean(self, value: Tensor) -> Tensor:
-        """Of a value that each process has its own of."""
+        """Return the mean of `value` over all processes."""
         if self.count > 1:
             value = value / self.count
             dist.all_reduce(value)
         return value
 
     def total(self, count: int) -> int:
-        """Of a number that each process has its own of."""
+        """Return the sum of `count` over all processes."""
         if self.count == 1:
             return count
         shared = torch.tensor([count], dtype=torch.int64, device=self.device)
@@ -64,7 +64,7 @@ class Processes:
         return int(shared.item())
 
     def agree(self, value: int) -> int:
-        """The first process's value, for all."""
+        """Return the first process's value in every process."""
         if self.count == 1:
             return value
         shared = torch.tensor([value], dtype=torch.int64, device=self.device)
@@ -74,33 +74,33 @@ class Processes:
 
 @contextlib.contextmanager
 def join(device: str) -> Iterator[Processes]:
-    """Yield this process, alone or as one of torchrun's or Ray Train's: gloo on processors, NCCL on GPUs."""
+    """Yield this process: alone, or in torchrun's or Ray Train's group (gloo on CPUs, NCCL on GPUs)."""
     if "WORLD_SIZE" not in os.environ:
         yield Processes(choose_device(device))
         return
     if device == "auto" and torch.cuda.is_available():
-        device = "cuda"  # no fallback in one process: the others would wait for it
+        device = "cuda"  # if one process fell back to the CPU, the others would wait for it
     place = choose_device(f"cuda:{os.environ['LOCAL_RANK']}" if device.startswith("cuda") else device)
     on_gpu = place.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(place)
-    ours = not dist.is_initialized()  # Ray Train has brought its processes together before it calls us
+    ours = not dist.is_initialized()  # Ray Train makes its process group before it calls us
     if ours:
-        # Long, since the first process validates alone.
+        # A long timeout, because the first process validates alone.
         dist.init_process_group(
             "nccl" if on_gpu else "gloo", timeout=LONGEST_WAIT, device_id=place if on_gpu else None
         )
     yield Processes(place, dist.get_rank(), dist.get_world_size())
     if ours:
-        dist.destroy_process_group()  # not after an error: it would wait for the others, which torchrun ends
+        dist.destroy_process_group()  # not after an error: it would wait for processes that torchrun ends
 
 
 def spread(model: Maxim, processes: Processes, *, shard: bool) -> nn.Module:
-    """What to call in training: the network itself, or wrapped so that gradients are averaged.
+    """Return the module to call in training: the network, or a wrapper that averages gradients.
 
     Args:
-        shard: FSDP2: each process keeps a part of weights, gradients and moments, stage by stage. Otherwise
-            DDP: each keeps all.
+        shard: use FSDP2, where each process keeps a part of the weights, gradients and moments, stage by
+            stage. Otherwise use DDP, where each process keeps all of them.
     """
     if processes.count == 1:
         return model
@@ -108,7 +108,7 @@ def spread(model: Maxim, processes: Processes, *, shard: bool) -> nn.Module:
         return DistributedDataParallel(model)
     from torch.distributed.fsdp import fully_shard
 
-    # It fears that someone changes the outputs in place; nobody does.
+    # FSDP2 warns about in-place changes of the outputs; there are none here.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     for stage in model.stages:
         fully_shard(stage)
@@ -118,8 +118,8 @@ def spread(model: Maxim, processes: Processes, *, shard: bool) -> nn.Module:
 
 @contextlib.contextmanager
 def accumulating(network: nn.Module, last: bool) -> Iterator[None]:
-    """Gradients of parts of a batch: exchanged with the last part only."""
-    inner = getattr(network, "_orig_mod", network)  # inside of what torch.compile made
+    """Accumulate gradients over parts of a batch; processes exchange them at the last part only."""
+    inner = getattr(network, "_orig_mod", network)  # the module that torch.compile wrapped
     if isinstance(inner, DistributedDataParallel) and not last:
         with inner.no_sync():
             yield
@@ -130,11 +130,11 @@ def accumulating(network: nn.Module, last: bool) -> Iterator[None]:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor of which each process may have a part only. All processes have to ask."""
+    """Return a tensor whole, also if each process has a part of it; all processes must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def as_parts(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, spread among the processes as `like` is."""
+    """Distribute a whole tensor among the processes as `like` is distributed."""
     value = value.to(like.device)
     return distribute_tensor(value, like.device_mesh, like.placements) if isinstance(like, DTensor) else value

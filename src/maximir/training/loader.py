@@ -1,7 +1,7 @@
 """Batches of samples, made between the steps or by loader processes.
 
-Loader processes send each batch through a pipe. torch would put it into shared memory, of which containers
-have 64 MB, and a batch that finds no room there never arrives: training would wait without end.
+Loader processes send each batch through a pipe. torch's default is shared memory, which containers limit to
+64 MB: a batch that does not fit never arrives, and training hangs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ADVICE = "with --workers 0 the samples are made between the steps"
 
 
 class Batches(Dataset[Sample | str]):
-    """Indices of a batch → the batch, or the sentence that ends the run: an exception would lose it."""
+    """Map a batch's indices to the batch, or to an error message: torch would wrap an exception."""
 
     def __init__(self, samples: PhasedSamples) -> None:
         self.samples = samples
@@ -47,7 +47,7 @@ def unchanged(batch: Any) -> Any:
 
 
 def send_by_value(worker: int) -> None:
-    """Make this loader process pickle tensors themselves instead of putting them into shared memory."""
+    """Make this loader process pickle tensors by value instead of putting them into shared memory."""
     ForkingPickler.register(Tensor, reduce_tensor)
 
 
@@ -56,18 +56,18 @@ def reduce_tensor(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def load_batches(recipe: Recipe, sources: Mapping[str, Views], run: Run) -> Iterator[Sample]:
-    """Yield the batches from the run's step to its end.
+    """Yield the batches from the run's current step to its end.
 
-    Where the system forks, loader processes share the decoded images. They have one torch thread each, so
-    they do not wait for OpenMP's threads, which a fork loses.
+    On systems that fork, loader processes share the decoded images. Each has one torch thread, so none
+    waits for OpenMP's threads, which do not survive a fork.
 
     Raises:
-        MaximirError: a batch cannot be made, or a loader process cannot be started or ends early.
+        MaximirError: a batch cannot be made, or a loader process cannot start or ends early.
     """
     processes, workers = run.processes, run.execution.workers
     loader = DataLoader(
         Batches(PhasedSamples.of(recipe, sources)),
-        batch_size=None,  # each index is that of a whole batch
+        batch_size=None,  # the sampler yields whole batches
         sampler=RunSampler(run.step, recipe.steps, recipe.batch_of, processes.rank, processes.count),
         collate_fn=unchanged,
         num_workers=workers,
@@ -76,12 +76,12 @@ def load_batches(recipe: Recipe, sources: Mapping[str, Views], run: Run) -> Iter
     )
     try:
         batches = iter(loader)
-    except OSError as error:  # no room in /dev/shm for a semaphore, or no further process
+    except OSError as error:  # /dev/shm is full, or the process limit is reached
         raise MaximirError(f"loader processes cannot be started ({reason(error)}); {ADVICE}") from error
     while True:
         try:
             batch = next(batches, None)
-        except RuntimeError as error:  # torch noticed that a process has ended
+        except RuntimeError as error:  # a loader process has ended
             if workers == 0:
                 raise
             why = (str(error).splitlines() or ["it ended early"])[0]

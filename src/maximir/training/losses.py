@@ -11,20 +11,20 @@ FREQUENCY_WEIGHT = 0.1
 
 
 def charbonnier(restored: Tensor, target: Tensor) -> Tensor:
-    """Mean of sqrt(difference^2 + epsilon^2)."""
+    """Return the mean of sqrt(difference^2 + epsilon^2)."""
     return ((restored - target).square() + CHARBONNIER_EPSILON**2).sqrt().mean()
 
 
 def frequency_l1(restored: Tensor, target: Tensor) -> Tensor:
-    """Mean modulus of the difference's 2-D Fourier transform over the two last axes.
+    """Return the mean modulus of the difference's 2-D Fourier transform over the last two axes.
 
-    The transform is orthonormal, so that the term's size does not depend on the crop's.
+    The transform is orthonormal, so that the term does not grow with the crop.
     """
     return torch.fft.rfft2(restored - target, norm="ortho").abs().mean()
 
 
 def restoration_loss(outputs: list[list[Tensor]], target: Tensor) -> Tensor:
-    """The sum over stages and scales, in float32; the target is resized to each scale.
+    """Return the loss summed over stages and scales, in float32; the target is resized to each scale.
 
     Args:
         outputs: `outputs[stage][scale]`, coarse to fine, as `Maxim` returns them.

@@ -1,4 +1,4 @@
-"""The optimisers of a run: the paper's Adam, or Muon for the matrices and Adam for the rest."""
+"""The optimisers of a run: the paper's Adam, or Muon for the weight matrices and Adam for the rest."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from maximir.engine.precision import bf16_is_emulated
 from maximir.network.layers import SpatialDense
 from maximir.network.model import Maxim
 
-# Coefficients of the quintic iteration of Muon's authors (K. Jordan et al., 2024): fast, not exact.
+# Coefficients of the quintic iteration by Muon's authors (K. Jordan et al., 2024): fast, not exact.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 OPTIMIZERS = ("adam", "muon")
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """Nearly the nearest (semi-)orthogonal matrices of `[B, M, N]`, by Newton-Schulz.
+    """Approximate the nearest (semi-)orthogonal matrices to `[B, M, N]` by Newton-Schulz iteration.
 
-    In bfloat16, as Muon's authors do; but not where that is emulated: a step of an S-1 took 3.9 s, not 0.3.
+    Computes in bfloat16, as Muon's authors do, unless it is emulated: a step of an S-1 then took 3.9 s
+    instead of 0.3 s.
     """
     a, b, c = QUINTIC
     x = matrices if bf16_is_emulated(matrices.device) else matrices.bfloat16()
@@ -35,10 +36,10 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised: every direction of a matrix moves by the same amount.
+    """Orthogonalised momentum: every direction of a matrix moves by the same amount.
 
-    torch.optim.Muon takes one 2-D matrix after the other; this one takes convolution kernels too (one row
-    an output channel) and batches the matrices of one shape, of which MAXIM has many small ones.
+    torch.optim.Muon updates 2-D matrices one by one. This one also takes convolution kernels (one row per
+    output channel) and batches matrices of the same shape, because MAXIM has many small ones.
     """
 
     def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95) -> None:
@@ -72,10 +73,10 @@ class Muon(torch.optim.Optimizer):
 def make_optimizers(
     model: Maxim, name: str, learning_rate: float, betas: tuple[float, float], muon_learning_rate: float
 ) -> list[torch.optim.Optimizer]:
-    """Adam for all parameters ("adam"), or Muon for the matrices inside the network ("muon").
+    """Make Adam for all parameters ("adam"), or Muon for the matrices inside the network ("muon").
 
-    Muon leaves to Adam what is no map between features: gains and biases, the spatial Dense (its tokens
-    are positions), and the convolutions from and to images.
+    With Muon, Adam still updates all parameters that do not map features to features: gains, biases, the
+    spatial Dense (its tokens are positions), and the convolutions from and to images.
     """
     if name == "adam":
         return [torch.optim.Adam(model.parameters(), lr=learning_rate, betas=betas, fused=True)]

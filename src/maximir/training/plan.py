@@ -1,4 +1,4 @@
-"""`maximir train --plan`: what a run will take on this machine, from a few steps of each phase."""
+"""`maximir train --plan`: estimate a run's time and memory here from a few steps of each phase."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ TIMED_STEPS = 3
 
 @dataclass(frozen=True)
 class PhasePlan:
-    """What a phase takes.
+    """Measured time and memory of a phase.
 
     Attributes:
-        steps: of the phase.
-        step_seconds: for one.
-        sample_seconds: for making one batch, in one process.
-        memory: bytes of this process at their highest until then (CUDA: of the device).
+        steps: number of steps in the phase.
+        step_seconds: seconds per step.
+        sample_seconds: seconds for one process to make one batch.
+        memory: peak memory in bytes so far, of this process (CUDA: of the device).
     """
 
     phase: Phase
@@ -41,7 +41,7 @@ class PhasePlan:
     memory: int
 
     def seconds(self, workers: int) -> float:
-        """For all its steps. Loader processes work beside; without them samples are made in between."""
+        """Estimate the time of all steps; loader processes make batches during them, else in between."""
         if workers == 0:
             return self.steps * (self.step_seconds + self.sample_seconds)
         return self.steps * max(self.step_seconds, self.sample_seconds / workers)
@@ -54,10 +54,10 @@ def plan_phases(
     execution: Execution,
     report: Callable[[str], None],
 ) -> list[PhasePlan]:
-    """Try each phase of a recipe with its own crops, from its own data; nothing is kept.
+    """Time a few steps of each phase of a recipe on the given data; no result is kept.
 
     Raises:
-        MaximirError: as `train` would.
+        MaximirError: for the same reasons as `train`.
     """
     sources, _ = load_sources(recipe, data, pairs, report)
     samples = PhasedSamples.of(recipe, sources)
@@ -92,7 +92,7 @@ def take_step(run: Run, batch: Sample) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes at their highest so far; 0 where the system does not tell."""
+    """Return the peak memory so far in bytes, or 0 where the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -103,7 +103,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def print_plan(recipe: Recipe, data: Sequence[Place], pairs: Sequence[Place], execution: Execution) -> None:
-    """The plan as a table on standard output."""
+    """Print the plan as a table on standard output."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""A training run as data: one TOML file, checked field by field."""
+"""Training recipes: one TOML file per run, checked field by field."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from maximir.models.catalogue import TASKS
 from maximir.network.config import SIZE_MULTIPLE, MaximConfig
 from maximir.training.optimizers import OPTIMIZERS
 
-PAIRS = "pairs"  # in a mixture: not a degradation, but pairs of photographs
-EVEN = "even"  # nor this: even fields and gradients, made up
+PAIRS = "pairs"  # in a mixture: pairs of photographs instead of a degradation
+EVEN = "even"  # in a mixture: synthetic even fields and gradients
 
-AS_IS = "as-is"  # nor this: clean photographs, for a teacher to restore
+AS_IS = "as-is"  # in a mixture: clean photographs for a teacher to restore
 
 RECIPES = resources.files("maximir.training") / "recipes"
 
@@ -38,7 +38,7 @@ def between_0_and_1(value: float) -> bool:
 
 
 NUMBER = (int, float)
-WHOLE_TABLES = ("mixture",)  # that an override replaces, not merges
+WHOLE_TABLES = ("mixture",)  # an override replaces these instead of merging
 MIXABLE = (PAIRS, *DEGRADATIONS, EVEN, AS_IS)
 
 
@@ -53,14 +53,16 @@ MIXTURE = f"a table of positive shares of {', '.join(MIXABLE)}"
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the run with its own crops: larger ones later teach the global grid (progressive training).
-    And perhaps with its own mixture: what is hard to begin with comes later (a curriculum).
+    """A part of the run with its own crops and, optionally, its own mixture.
+
+    Larger crops later teach the global grid (progressive training); a mixture per phase allows a curriculum
+    from easy to hard samples.
 
     Attributes:
         until: the phase ends at this fraction of the steps.
-        patch: side of the square crops; a multiple of 64.
-        batch: crops in a step.
-        mixture: instead of the recipe's.
+        patch: side of the square crops in pixels; a multiple of 64.
+        batch: crops per step.
+        mixture: replaces the recipe's mixture during this phase.
     """
 
     until: float
@@ -80,7 +82,7 @@ class Phase:
             raise UsageError(f"recipe: a phase's mixture must be {MIXTURE}, not {self.mixture!r}")
 
 
-# field → type, condition, both in words
+# field → type, condition, description of both
 FIELDS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
     "task": (str, TASKS.__contains__, f"one of {', '.join(TASKS)}"),
     "mixture": (dict, is_mixture, MIXTURE),
@@ -107,7 +109,11 @@ FIELDS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
     "final_learning_rate": (NUMBER, positive, "a positive number"),
     "muon_learning_rate": (NUMBER, positive, "a positive number"),
     "warmup": (int, lambda value: value >= 0, "an integer of at least 0"),
-    "betas": (tuple, lambda value: len(value) == 2 and all(map(between_0_and_1, value)), "two of [0, 1)"),
+    "betas": (
+        tuple,
+        lambda value: len(value) == 2 and all(map(between_0_and_1, value)),
+        "two numbers in [0, 1)",
+    ),
     "clip_norm": (NUMBER, positive, "a positive number"),
     "ema": (NUMBER, between_0_and_1, "a number in [0, 1)"),
     "start_as_identity": (bool, lambda value: True, "true or false"),
@@ -120,42 +126,41 @@ FIELDS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained. The defaults are the paper's where it states them.
+    """Settings of a training run. The defaults are the paper's where it states them.
 
     Attributes:
-        task: what the model is for: denoise, deblur, derain, dehaze, enhance or retouch.
-        mixture: where samples come from, with their shares: "pairs" (folders of pairs), "even" (fields and
-            gradients, made up, to be returned as they are), and names in
-            `maximir.degradations.DEGRADATIONS` (clean photographs, degraded on the fly).
+        task: the model's task: denoise, deblur, derain, dehaze, enhance or retouch.
+        mixture: sources of samples and their shares: "pairs" (folders of pairs), "even" (synthetic fields
+            and gradients, to be returned unchanged), "as-is" (clean photographs for the teacher), and names
+            in `maximir.degradations.DEGRADATIONS` (clean photographs, degraded on the fly).
         model: fields of `MaximConfig`.
         steps: optimiser steps.
-        phases: crops, and perhaps mixtures, by fraction of the steps.
+        phases: parts of the run, each with its crops and optionally its mixture.
         optimizer: "adam" (the paper's) or "muon" (see `maximir.training.optimizers`).
-        learning_rate, final_learning_rate: the ends of Adam's cosine decay.
-        muon_learning_rate: the start of Muon's, which decays by the same factor.
-        warmup: steps of linear increase before it.
-        betas: of Adam.
+        learning_rate, final_learning_rate: start and end of Adam's cosine decay.
+        muon_learning_rate: Muon's initial learning rate, which decays by the same factor.
+        warmup: steps of linear increase before the decay.
+        betas: Adam's betas.
         clip_norm: gradients are clipped to this norm.
-        ema: decay of the moving average of the weights, which is what is validated and shipped.
-        start_as_identity: the last convolutions start at zero, so that the untrained network returns its
-            input instead of something far from an image (not in the paper; see docs/experiments.md).
-        scales: each photograph is also seen shrunk by these factors.
-        pair_scales: each pair is.
-        rotate: augment by quarter turns too, not by flips alone (up and down matter to rain and haze).
-        mixup: probability that a sample is blended with another one (the paper: 0.5).
-        hold_out: patterns of names of scenes that are not trained on, but validated with.
-        validate_with: degradations of the clean validation images; none: those of the mixture.
-        init: weights to start from, a file or a model's name; "": random ones. Of a model with more
-            stages than `model`, the first ones.
-        reset_head: of those weights, the last convolutions start anew.
-        teacher: a model, a file or its name; what it makes of a sample is to be learned, instead of the clean
-            image: so that nothing is forgotten that it does well. Computed on the fly. "": none.
-        taught: probability of that. "as-is" samples always are taught; and "even" ones, what is smooth in
-            the teacher's result.
-        start_at: the learning rates start where the schedule is after this part of a run; to go on gently
-            from weights that were trained before.
+        ema: decay of the weights' moving average, which is validated and saved as the model.
+        start_as_identity: initialise the last convolutions with zeros, so that the untrained network
+            returns its input (not in the paper; see docs/experiments.md).
+        scales: factors by which each photograph is shrunk; 1.0 keeps its size.
+        pair_scales: the same for pairs.
+        rotate: augment by quarter turns as well as flips (rain and haze depend on which way is up).
+        mixup: probability that a sample is blended with another one (0.5 in the paper).
+        hold_out: name patterns of scenes that are used for validation instead of training.
+        validate_with: degradations of the clean validation images; if empty, those of the mixture.
+        init: initial weights: a file or a model's name; "" for random ones. From a model with more stages
+            than `model`, the first stages are taken.
+        reset_head: initialise the last convolutions anew instead of taking them from `init`.
+        teacher: a model's file or name; "" for none. Samples learn its result, computed on the fly, instead
+            of the clean image, so that the network keeps the teacher's abilities.
+        taught: probability that a sample learns the teacher's result. "as-is" samples always do, and "even"
+            samples always learn the smooth part of it.
+        start_at: skip this fraction of the learning-rate schedule, to fine-tune trained weights gently.
         precision: "fp32", or "bf16" for autocast.
-        seed: of everything random.
+        seed: seed of all random numbers.
     """
 
     task: str
@@ -193,7 +198,7 @@ class Recipe:
             if not right or not allowed(value):
                 raise UsageError(f"recipe: {name} must be {words}, not {value!r}")
         if AS_IS in self.mixed and not self.teacher:
-            raise UsageError(f"recipe: {AS_IS!r} in a mixture needs a teacher: who else would restore them?")
+            raise UsageError(f"recipe: {AS_IS!r} in a mixture needs a teacher to restore them")
         if not self.phases or self.phases[-1].until != 1:
             raise UsageError("recipe: the last of the phases must have until = 1.0")
         if [phase.until for phase in self.phases] != sorted({phase.until for phase in self.phases}):
@@ -203,13 +208,13 @@ class Recipe:
         return next(phase for phase in self.phases if step < phase.until * self.steps)
 
     def batch_of(self, step: int) -> tuple[int, int, int]:
-        """Crops in the step, their side, and the number of its phase."""
+        """Return the step's number of crops, their side in pixels, and the number of its phase."""
         phase = self.phase(step)
         return phase.batch, phase.patch, self.phases.index(phase)
 
     @property
     def mixtures(self) -> list[dict[str, float]]:
-        """Of each phase."""
+        """The mixture of each phase."""
         return [phase.mixture or self.mixture for phase in self.phases]
 
     @property
@@ -218,12 +223,12 @@ class Recipe:
         return list(dict.fromkeys(name for mixture in self.mixtures for name in mixture))
 
     def pixels(self, step: int) -> int:
-        """What a step sees, of all processes."""
+        """Return the number of pixels in a step, over all processes."""
         phase = self.phase(step)
         return phase.batch * phase.patch**2
 
     def pixels_left(self, step: int) -> int:
-        """What the steps from `step` on will see: a measure of the work left."""
+        """Return the number of pixels in the steps from `step` on: a measure of the work left."""
         total, begin = 0, 0
         for phase in self.phases:
             end = math.ceil(phase.until * self.steps)
@@ -236,10 +241,10 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
-        """The recipe with these fields.
+        """Make the recipe with these fields.
 
         Raises:
-            UsageError: naming the key that is unknown, missing or of the wrong type.
+            UsageError: a key is unknown, missing or of the wrong type; the message names it.
         """
         values = dict(values)
         if unknown := sorted(set(values) - {f.name for f in dataclasses.fields(cls)}):
@@ -253,7 +258,7 @@ class Recipe:
             values["phases"] = tuple(Phase(**phase) for phase in values["phases"])
             values["model"] = MaximConfig.from_dict(values.get("model", {}))
             for name in ("betas", "scales", "pair_scales", "hold_out", "validate_with"):
-                if isinstance(values.get(name), list):  # as of TOML and JSON
+                if isinstance(values.get(name), list):  # TOML and JSON have lists only
                     values[name] = tuple(values[name])
             return cls(**values)
         except TypeError as error:
@@ -261,7 +266,7 @@ class Recipe:
 
 
 def available() -> list[str]:
-    """Names of the recipes that come with maximir. A file with a table of sets holds one for each."""
+    """Return the names of the built-in recipes. A file with a table `sets` holds one recipe per set."""
     names = []
     for entry in RECIPES.iterdir():
         if entry.name.endswith(".toml"):
@@ -272,19 +277,19 @@ def available() -> list[str]:
 
 
 def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> Recipe:
-    """A recipe that comes with maximir, by name, or a TOML file.
+    """Load a built-in recipe by name, or a TOML file.
 
     Args:
-        overrides: keys that replace the file's; in a table, such as `model`, only those that are given.
+        overrides: keys that replace the file's. Tables such as `model` are merged.
 
     Raises:
-        UsageError: unknown name, a file that cannot be read, or what `Recipe.from_dict` says.
+        UsageError: the name is unknown, the file cannot be read, or a key is wrong (`Recipe.from_dict`).
     """
     path = Path(name_or_path)
     chosen = ""
     if path.suffix == ".toml":
         try:
-            text = path.read_text("utf-8-sig")  # editors of Windows write the mark
+            text = path.read_text("utf-8-sig")  # Windows editors write a byte order mark
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{path}: the recipe cannot be read ({error})") from error
     elif name_or_path in available():

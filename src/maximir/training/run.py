@@ -1,4 +1,4 @@
-"""A network in training, and its states on disk."""
+"""A network in training and its saved states."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from maximir.training.recipe import Recipe
 from maximir.training.teacher import Teacher
 
 KEPT_STATES = 2
-NAMED_IMAGES = 8  # of a batch, in a message
+NAMED_IMAGES = 8  # at most, from a batch, in a message
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a run is carried out. Its result does not depend on that, but for the order of sums.
+    """Execution settings of a run. They do not change its result, except for rounding and dropout.
 
-    (And for dropout: its random numbers differ with the number of processes and parts.)
+    (Dropout's random numbers depend on the number of processes and parts.)
 
     Attributes:
         device: "auto", "cpu" or "cuda".
-        workers: loader processes; 0: samples are made between the steps.
-        accumulate: a batch goes through the network in this many parts.
-        recompute: blocks keep their inputs only, and are computed again for the gradients.
-        compile: by `torch.compile`. It does not help on processors (docs/experiments.md, 1).
-        shard: FSDP2 instead of DDP, under torchrun.
+        workers: loader processes; with 0, samples are made between the steps.
+        accumulate: number of parts in which a batch goes through the network.
+        recompute: keep only the inputs of blocks, and compute blocks again for the gradients.
+        compile: use `torch.compile`. It does not help on CPUs (docs/experiments.md, 1).
+        shard: use FSDP2 instead of DDP, under torchrun.
     """
 
     device: str = "auto"
@@ -57,9 +57,9 @@ DEFAULT = Execution()
 
 
 def schedule(recipe: Recipe, step: int) -> float:
-    """Factor on the learning rates: linear warm-up from 0, then cosine decay to the final one.
+    """Return the factor on the learning rates: linear warm-up from 0, then cosine decay.
 
-    With `start_at`, as if that part of the run had been done before.
+    `start_at` skips that fraction of the decay.
     """
     if step < recipe.warmup:
         return (step + 1) / recipe.warmup
@@ -70,23 +70,21 @@ def schedule(recipe: Recipe, step: int) -> float:
 
 
 def first_weights(recipe: Recipe, *, load: bool = True) -> Maxim:
-    """The network at the start of a run: random, or the recipe's `init`.
+    """Make the network at the start of a run: random, or with the weights of the recipe's `init`.
 
     Args:
-        load: read `init`; not needed where a state follows.
+        load: read `init`; not needed if a saved state is loaded afterwards.
 
     Raises:
-        MaximirError: `init` cannot be loaded, or is a network of another shape.
+        MaximirError: `init` cannot be loaded, or its network has another shape.
     """
     torch.manual_seed(recipe.seed)
     model = Maxim(recipe.model)
     if recipe.init and load:
         loaded = checkpoint.load_model(recipe.init)
-        if (
-            recipe.model.stages < loaded.config.stages
-        ):  # of a larger model, the first stages: they restore, too
+        if recipe.model.stages < loaded.config.stages:  # the first stages of a larger model restore too
             loaded = loaded.first_stages(recipe.model.stages)
-        same = dataclasses.replace(  # in all that weights depend on
+        same = dataclasses.replace(  # compare only the fields that weights depend on
             loaded.config, dropout=recipe.model.dropout, padding_mode=recipe.model.padding_mode
         )
         if same != recipe.model:
@@ -105,15 +103,15 @@ def first_weights(recipe: Recipe, *, load: bool = True) -> Maxim:
 
 
 class Run:
-    """A network in training: weights, their moving average, optimisers, and how many steps were done."""
+    """A network in training: weights, their moving average, optimisers and the number of steps done."""
 
     def __init__(
         self, recipe: Recipe, folder: Path, processes: Processes, execution: Execution = DEFAULT
     ) -> None:
-        """A run that will be in `folder`; nothing is written before `begin`.
+        """Set up a run in `folder`; nothing is written before `begin`.
 
         Raises:
-            MaximirError: the folder holds a run of another recipe, batches cannot be shared out, or the
+            MaximirError: the folder holds a run of another recipe, batches cannot be divided evenly, or the
                 recipe's `init` cannot be used.
         """
         check_parts(recipe, processes, execution)
@@ -142,21 +140,21 @@ class Run:
 
     @property
     def features(self) -> torch.dtype:
-        """Type of products and feature maps."""
+        """The dtype of matrix products and feature maps."""
         return torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
 
     def train_step(
         self, degraded: Tensor, clean: Tensor, origins: Sequence[str] = (), lessons: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """One optimiser step; loss and gradient norm before clipping, over the batches of all processes.
+        """Take one optimiser step; return the loss and the gradient norm before clipping, for all processes.
 
         Args:
             degraded, clean: `[N, 3, H, W]`, this process's part of the batch.
-            origins: what they were made from, for the message.
-            lessons: `[N]`, what each is to become, where there is a teacher (`maximir.training.teacher`).
+            origins: the images they were made from, for the error message.
+            lessons: `[N]`, the kind of target of each if there is a teacher (`maximir.training.teacher`).
 
         Raises:
-            MaximirError: the gradient is not finite. Weights and states are as before.
+            MaximirError: the gradient is not finite. Weights and states are unchanged.
         """
         recipe, parts = self.recipe, self.execution.accumulate
         if self.teacher is not None and lessons is not None:
@@ -183,18 +181,18 @@ class Run:
             raise MaximirError(
                 f"step {self.step}: the loss is {loss.item()} and the gradient's norm {norm.item()}, on a "
                 f"batch of {images or 'unknown images'}. The states in {self.folder / 'states'} are from "
-                "before; a new run with a lower learning rate may do better"
+                "earlier steps; try a new run with a lower learning rate"
             )
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
-        decay = min(recipe.ema, self.step / (self.step + 10))  # a young average forgets quickly
+        decay = min(recipe.ema, self.step / (self.step + 10))  # forget the first, poor weights quickly
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.values()), list(self.model.parameters()), 1 - decay)
         return loss, norm
 
     def averaged(self) -> Maxim:
-        """The network with the moving average of the weights, to validate and to keep. For all processes."""
+        """Return the network with the averaged weights. All processes must call this."""
         with torch.device("meta"):
             model = Maxim(self.recipe.model)
         state = {name: whole(value) for name, value in self.average.items()}
@@ -207,7 +205,7 @@ class Run:
         return self.folder / "states" / f"step-{step:08d}.safetensors"
 
     def save(self) -> None:
-        """Write a state, then drop all but the newest ones."""
+        """Write a state, then delete all but the newest states."""
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
         tensors: dict[str, Tensor] = {f"model.{name}": parameter for parameter, name in names.items()}
         tensors |= {f"average.{name}": value for name, value in self.average.items()}
@@ -231,17 +229,17 @@ class Run:
         return sorted((self.folder / "states").glob("step-*.safetensors"))
 
     def begin(self, report: Callable[[str], None]) -> None:
-        """Make the folder, or continue from its newest whole state; damaged ones are reported.
+        """Make the folder, or resume from its newest whole state; damaged states are reported.
 
         Raises:
-            MaximirError: none of its states is whole, or there is no room for them on the disk.
-            OSError: the folder cannot be made, or files in it not be read or written.
+            MaximirError: all its states are damaged, or the disk has too little space for new ones.
+            OSError: the folder cannot be made, or files in it cannot be read or written.
         """
         if self.processes.first:
             (self.folder / "states").mkdir(parents=True, exist_ok=True)
             for folder in (self.folder, self.folder / "states"):
                 for part in folder.glob(f"{PART}*"):
-                    part.unlink()  # a write that was cut off
+                    part.unlink()  # left by an interrupted write
             self.check_room()
             write_recipe(self.recipe, self.folder / "recipe.json")
         found = self._newest_whole_state(report) if self.processes.first else -1
@@ -252,29 +250,27 @@ class Run:
             report(f"resumed from {self.state_path(step)}")
 
     def _newest_whole_state(self, report: Callable[[str], None]) -> int:
-        """Its step; -1: there is none."""
+        """Return the step of the newest whole state, or -1 if there is no state."""
         for path in reversed(self.states()):
             try:
                 metadata, _ = checkpoint.read_tensors(path)
                 step = int(metadata["step"])
                 same = Recipe.from_dict(json.loads(metadata["recipe"])) == self.recipe
             except (MaximirError, KeyError, ValueError) as error:  # not OSError: the file may be good
-                damaged = path.replace(path.with_suffix(".damaged"))  # or it would count as the newest
+                damaged = path.replace(path.with_suffix(".damaged"))  # else it would count as newest
                 report(f"{damaged}: damaged, trying the one before ({error})")
                 continue
             if not same:
-                raise MaximirError(f"{path}: is of another recipe; use a new folder")
+                raise MaximirError(f"{path}: belongs to another recipe; use a new folder")
             if metadata.get("data") != self.data_digest:
-                report(
-                    "the training images are not those that the run began with: it cannot be exactly resumed"
-                )
+                report("the training images have changed since the run began, so it cannot resume exactly")
             return step
         if any((self.folder / "states").iterdir()):
             raise MaximirError(f"{self.folder / 'states'}: no state is whole; use a new folder")
         return -1
 
     def check_room(self) -> None:
-        """Before work: do the states fit on the disk?"""
+        """Raise MaximirError if the disk has too little space for the states."""
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
         needed = (KEPT_STATES + 1) * 16 * parameters  # weights, average, two moments
         there = sum(path.stat().st_size for path in self.states())
@@ -282,7 +278,7 @@ class Run:
         if free + there < needed:
             raise MaximirError(
                 f"{self.folder}: the states of this run take {sizes.in_words(needed)}, but only "
-                f"{sizes.in_words(free)} are free on the disk"
+                f"{sizes.in_words(free)} is free on the disk"
             )
 
     @torch.no_grad()
@@ -307,12 +303,12 @@ class Run:
 
 
 def check_parts(recipe: Recipe, processes: Processes, execution: Execution) -> None:
-    """Before work: can every batch be shared out?"""
+    """Raise UsageError if a batch cannot be divided evenly among processes and parts."""
     parts = processes.count * execution.accumulate
     for phase in recipe.phases:
         if phase.batch % parts:
             raise UsageError(
-                f"recipe: a batch of {phase.batch} cannot be shared out evenly among {processes.count} "
+                f"recipe: a batch of {phase.batch} cannot be divided evenly among {processes.count} "
                 f"process(es) in {execution.accumulate} part(s) each"
             )
     if execution.shard and recipe.optimizer != "adam":
@@ -348,9 +344,9 @@ def check_same_recipe(recipe: Recipe, path: Path) -> None:
     try:
         same = Recipe.from_dict(json.loads(path.read_text("utf-8-sig"))) == recipe
     except (ValueError, MaximirError) as error:
-        raise MaximirError(f"{path}: cannot be read ({error}); delete it to go on") from error
+        raise MaximirError(f"{path}: cannot be read ({error}); delete it to resume") from error
     if not same:
         raise UsageError(
             f"{path.parent}: this run was started with another recipe; use a new folder, or the same recipe "
-            "to go on"
+            "to resume it"
         )

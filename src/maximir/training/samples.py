@@ -1,8 +1,8 @@
 """Training samples: crops of photographs, degraded on the fly or in pairs, augmented.
 
-Everything random about sample number i of a run comes from a generator seeded with (seed, i). So the
-samples do not depend on the number of loader workers or of processes, and a resumed run sees exactly what
-an undisturbed one would have seen, without any state to store.
+All random numbers of sample i come from a generator seeded with (seed, i). The samples therefore do not
+depend on the number of loader processes or training processes, and a resumed run gets the same samples as
+an uninterrupted one, without any state to store.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from maximir.training import teacher
 from maximir.training.data import ImageFile, Scene, fit_depth
 from maximir.training.recipe import AS_IS, EVEN, PAIRS, Recipe
 
-CLEAN, DEPTH = "clean", "depth"  # beside PAIRS, the kinds of what samples are drawn from
+CLEAN, DEPTH = "clean", "depth"  # with PAIRS, the kinds of sources that samples are drawn from
 MIXUP_BETA = 1.2
-DECODED_AT_ONCE = 16  # images that a set too large for memory keeps
-TRIES = 20  # other images, after one that turned out damaged
+DECODED_AT_ONCE = 16  # images kept decoded from a set that is too large for memory
+TRIES = 20  # images to try in a row before giving up
 
 
 class Sample(NamedTuple):
-    """What the loader gives, one or a batch.
+    """One training sample, or a batch of them.
 
     Attributes:
-        degraded, clean: float32 `[3, patch, patch]`, the clean one in [0, 1].
-        origins: what they were made from, for messages.
+        degraded, clean: float32 `[3, patch, patch]`, the clean one in [0, 1]; `[N, …]` in a batch.
+        origins: the images they were made from, for messages.
         skipped: images that could not be read, one message each.
-        lessons: what each is to become, int64 `[N]`; see `maximir.training.teacher`.
+        lessons: the kind of target of each, int64 `[N]`; see `maximir.training.teacher`.
     """
 
     degraded: Tensor
@@ -52,11 +52,12 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """Images of one scene and of one size, and the scale at which they are seen.
+    """Images of one scene with the same size, and the scale at which they are used.
 
     Attributes:
-        files: clean; or clean and degraded.
-        depth: of the scene.
+        files: the clean image, or the clean and the degraded one.
+        depth: the scene's depth map.
+        height, width: in pixels, after scaling.
     """
 
     files: tuple[ImageFile, ...]
@@ -70,7 +71,7 @@ class View:
         images = [file.load() for file in self.files]
         for file, image in zip(self.files, images, strict=True):
             if self.scale == 1 and image.shape[:2] != (self.height, self.width):
-                raise MaximirError(f"{file}: its pixels are not of the size that its header says")
+                raise MaximirError(f"{file}: its pixels do not have the size in its header")
         if self.scale != 1:
             size = (self.width, self.height)
             images = [shrink(image, size) for image in images]
@@ -97,15 +98,15 @@ def views(
     report: Callable[[str], None],
     kind: str,
 ) -> list[View]:
-    """The views of scenes, each also shrunk by `scales` (sharper, cleaner detail).
+    """Return the views of scenes at each of `scales`: shrinking makes detail sharper and cleaner.
 
-    Views with a side below `smallest` are left out; unreadable files are reported and left out.
+    Views with a side below `smallest` pixels are left out. Unreadable files are reported and left out.
 
     Args:
-        kind: "clean" for the photographs alone, "depth" for those with a depth map, "pairs".
+        kind: "clean" for photographs alone, "depth" for photographs with a depth map, or "pairs".
 
     Raises:
-        MaximirError: nothing is left.
+        MaximirError: no view is left.
     """
     found = []
     too_small = 0
@@ -126,11 +127,11 @@ def views(
             depth = scene.depth if kind == DEPTH else None
             found += [View(files, depth, h, w, scale) for files in groups]
     if too_small:
-        report(f"{too_small} {kind} images are smaller than {smallest} x {smallest} pixels and left out")
+        report(f"left out {too_small} {kind} images smaller than {smallest} x {smallest} pixels")
     if not found:
         raise MaximirError(
-            f"none of the {len(scenes)} training images, the first of them {scenes[0].target}, can be read "
-            f"and has both sides of at least {smallest} pixels, the recipe's largest crop"
+            f"none of the {len(scenes)} training images (the first is {scenes[0].target}) is readable "
+            f"with both sides at least {smallest} pixels, the recipe's largest crop"
         )
     return found
 
@@ -141,17 +142,17 @@ def load_again(view: View) -> list[np.ndarray]:
 
 
 class Views:
-    """Views that are drawn from, every pixel equally likely, and decoded once where memory allows.
+    """Views to draw from, each in proportion to its area; decoded once where memory allows.
 
     Args:
-        in_memory: bytes that decoded images may take; what does not fit is decoded at each use.
+        in_memory: bytes that decoded images may take; other images are decoded at each use.
 
     Attributes:
-        bytes: that they take.
+        bytes: size of the decoded images in memory.
     """
 
     def __init__(self, views: Sequence[View], in_memory: int, report: Callable[[str], None]) -> None:
-        damaged = 0  # stays in the draw, so that samples do not depend on how much fits into memory
+        damaged = 0  # still drawn, so that samples do not depend on how much fits into memory
         self.bytes = 0
         self.decoded: list[list[np.ndarray] | None] = []
         for view in views:
@@ -160,8 +161,8 @@ class Views:
             if self.bytes + size <= in_memory:
                 try:
                     images = view.load()
-                    self.bytes += sum(image.nbytes for image in images)  # 16 bits take twice as much
-                except Unreachable:  # not the image's fault: others in its place would be another run
+                    self.bytes += sum(image.nbytes for image in images)  # 16-bit images take twice as much
+                except Unreachable:  # not the image's fault: replacing it would change the run
                     raise
                 except MaximirError as error:
                     damaged += 1
@@ -177,12 +178,12 @@ class Views:
         return len(self.views)
 
     def digest(self) -> str:
-        """Of what samples depend on besides seed and number: names, sizes and order."""
+        """Hash the names, sizes and order of the images: samples depend on these besides seed and number."""
         text = "\n".join(f"{[f.name for f in view.files]} {view.height} {view.width}" for view in self.views)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def draw(self, rng: np.random.Generator, skipped: list[str]) -> tuple[View, list[np.ndarray]]:
-        """A view and its images; one that turns out damaged is noted, and another drawn."""
+        """Draw a view and load its images; if they are damaged, add a message to `skipped` and draw again."""
         for _ in range(TRIES):
             index = min(int(np.searchsorted(self.cumulative, rng.random())), len(self.views) - 1)
             try:
@@ -195,14 +196,14 @@ class Views:
 
 
 def kind_of(name: str) -> str:
-    """What samples called `name` in a mixture are drawn from."""
+    """Return the kind of source for samples called `name` in a mixture."""
     if name in (PAIRS, EVEN):
         return name
     return DEPTH if name != AS_IS and DEGRADATIONS[name].needs_depth else CLEAN
 
 
 def even_field(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A field of one colour, a gradient of any direction, or one that curves: float32 `[size, size, 3]`."""
+    """Make a field of one colour, a linear or a curved gradient: float32 `[size, size, 3]`."""
     colour = rng.uniform(0, 1) + rng.normal(0, 0.04, 3) * (rng.random() < 0.5)
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     kind, slope, angle = rng.random(), rng.uniform(0, 0.5), rng.uniform(0, 2 * np.pi)
@@ -215,13 +216,13 @@ def even_field(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def augment(image: np.ndarray, turns: int, flip: bool) -> np.ndarray:
-    """One of the eight flips and quarter turns."""
+    """Rotate by quarter turns, then flip horizontally if asked to."""
     image = np.rot90(image, turns)
     return image[:, ::-1] if flip else image
 
 
 def crop(image: np.ndarray, top: int, left: int, size: int, margin: int) -> np.ndarray:
-    """A square of `size`, with `margin` more pixels around it: mirrored where the image ends."""
+    """Cut out a square of `size` with `margin` more pixels on each side, mirrored at the image's edges."""
     h, w = image.shape[:2]
     rows = slice(max(0, top - margin), min(h, top + size + margin))
     columns = slice(max(0, left - margin), min(w, left + size + margin))
@@ -236,14 +237,14 @@ def crop(image: np.ndarray, top: int, left: int, size: int, margin: int) -> np.n
 
 
 class Samples(Dataset[Sample]):
-    """Sample (number, patch) → `Sample`.
+    """Map (number, patch) to a `Sample`.
 
     Args:
-        mixture: what samples are made of: names of degradations, or "pairs", and their shares.
-        sources: what they are drawn from, by kind; see `kind_of`.
+        mixture: names as in `Recipe.mixture`, and their shares.
+        sources: the views to draw from, by kind; see `kind_of`.
         mixup: probability that a sample is blended with another one.
-        rotate: augment by quarter turns too, not by flips alone (up and down matter to rain and haze).
-        taught: probability that a sample is to become what a teacher makes of it; None: there is none.
+        rotate: augment by quarter turns as well as flips (rain and haze depend on which way is up).
+        taught: probability that a sample learns the teacher's result; None if there is no teacher.
     """
 
     def __init__(
@@ -256,7 +257,7 @@ class Samples(Dataset[Sample]):
         rotate: bool = True,
         taught: float | None = None,
     ) -> None:
-        self.names = sorted(mixture)  # not in the order of the recipe, which equal ones may differ in
+        self.names = sorted(mixture)  # equal recipes may differ in the order of names
         shares = np.array([mixture[name] for name in self.names], dtype=np.float64)
         self.cumulative = np.cumsum(shares / shares.sum())
         self.sources, self.seed, self.mixup, self.rotate = sources, seed, mixup, rotate
@@ -279,7 +280,7 @@ class Samples(Dataset[Sample]):
     def draw(
         self, rng: np.random.Generator, patch: int, origins: list[str], skipped: list[str]
     ) -> tuple[np.ndarray, np.ndarray, int]:
-        """Degraded and clean, float32 [patch, patch, 3], and the lesson. Adds to `origins` and `skipped`."""
+        """Draw degraded, clean (float32 [patch, patch, 3]) and lesson; extend `origins` and `skipped`."""
         chosen = int(np.searchsorted(self.cumulative, rng.random()))
         name = self.names[min(chosen, len(self.names) - 1)]
         lesson = teacher.CLEAN
@@ -298,7 +299,7 @@ class Samples(Dataset[Sample]):
         turns, flip = (int(rng.integers(4)) if self.rotate else 0), bool(rng.integers(2))
         parts = [augment(crop(image, top, left, patch, margin), turns, flip) for image in images]
         clean = to_unit(parts[0])
-        if name in (PAIRS, AS_IS):  # the photograph as it is, of which AS_IS has no other
+        if name in (PAIRS, AS_IS):  # no degradation to apply; AS_IS has only one image
             return to_unit(parts[-1]), clean, lesson
         depth = None if view.depth is None else parts[1]
         degraded = DEGRADATIONS[name](clean, rng, depth)
@@ -307,11 +308,11 @@ class Samples(Dataset[Sample]):
 
 
 class PhasedSamples(Dataset[Sample]):
-    """Sample (number, patch, phase) → `Sample`: each phase of a run has its own mixture.
+    """Map (number, patch, phase) to a `Sample`: each phase of a run has its own mixture.
 
     Args:
-        mixtures: of the phases.
-        the others: as of `Samples`.
+        mixtures: one mixture per phase.
+        the others: see `Samples`.
     """
 
     def __init__(
@@ -345,7 +346,7 @@ class PhasedSamples(Dataset[Sample]):
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
-    """[H, W, 3] → [3, H, W]."""
+    """Convert [H, W, 3] to [3, H, W]."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
@@ -363,8 +364,8 @@ class RunSampler(Sampler[list[tuple[int, int, int]]]):
     """Batches of (sample number, patch, phase) from step `start` on.
 
     Args:
-        batch_of: of a step: how many samples, patch, phase.
-        rank, processes: of several processes, each gets every `processes`-th sample of the global batch.
+        batch_of: returns a step's number of samples, patch and phase.
+        rank, processes: each process gets every `processes`-th sample of the global batch, from `rank` on.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Looking at degradations, and making test sets with them: `maximir degrade`."""
+"""Contact sheets of degradations, and test sets made with them: `maximir degrade`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from maximir.pixels import UINT8, from_unit, in_8_bits
 from maximir.training.data import Scene, fit_depth
 
 GAP = 4  # pixels between pictures
-PICTURES = {".png": "PNG", ".jpg": "JPEG", ".webp": "WEBP"}  # suffixes of a sheet
+PICTURES = {".png": "PNG", ".jpg": "JPEG", ".webp": "WEBP"}  # suffixes and formats
 
 
 def contact_sheet(
     scenes: Sequence[Scene], names: Sequence[str], count: int, side: int, seed: int
 ) -> np.ndarray:
-    """A row for each photograph: its middle, `side` pixels square, clean and then `count` times degraded.
+    """Make a row for each photograph: its central square, clean and then degraded `count` times.
 
     Args:
-        names: degradations, in turn.
+        names: degradations, used in turn.
+        side: of the squares, in pixels.
 
     Returns:
-        uint8 [rows * side, (1 + count) * side, 3], with gaps.
+        uint8 [rows * side, (1 + count) * side, 3], plus gaps.
     """
     rows = []
     for number, scene in enumerate(scenes):
@@ -55,7 +56,7 @@ def middle(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def write_pairs(scenes: Sequence[Scene], names: Sequence[str], folder: Path, seed: int) -> int:
-    """A set of pairs, `input/NAME.png` and `target/NAME.png`; how many were written."""
+    """Write pairs as `input/NAME.png` and `target/NAME.png`; return how many."""
     written: set[str] = set()
     for number, scene in enumerate(scenes):
         clean = scene.target.load()
@@ -67,18 +68,18 @@ def write_pairs(scenes: Sequence[Scene], names: Sequence[str], folder: Path, see
             degraded = from_unit(degrade_photograph(clean, name, [seed, number], depth), UINT8)
             if file in written:
                 raise MaximirError(
-                    f"{scene.target}: another photograph has the same name; nothing replaces it"
+                    f"{scene.target}: another photograph has the same name; rename one of them"
                 )
             for part, image in (("input", degraded), ("target", in_8_bits(clean))):
                 save_picture(image, folder / part / file)
             written.add(file)
     if not written:
-        raise MaximirError(f"{', '.join(names)}: no photograph has the depth map that this needs")
+        raise MaximirError(f"{', '.join(names)}: no photograph has the depth map that is needed")
     return len(written)
 
 
 def save_picture(image: np.ndarray, path: Path) -> None:
-    """uint8 [H, W, 3] in the format that the suffix says, complete or not at all; the folder is made."""
+    """Write uint8 [H, W, 3] atomically, in the format of the suffix; make the folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = io.BytesIO()
     Image.fromarray(image).save(file, PICTURES[path.suffix.lower()], quality=90)

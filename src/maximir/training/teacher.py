@@ -1,9 +1,9 @@
-"""A teacher: a model whose results are learned from, beside or instead of clean photographs.
+"""A teacher: a model whose results are training targets, beside or instead of clean photographs.
 
-Three kinds of lessons. A model that is trained on new damage forgets what it did well: so it is shown, for a
-share of the samples, what the teacher makes of them. What has no original at all (how would a professional
-retouch this?) can only be learned so. And a network whose blocks and grid show in even areas is taught what
-is smooth in its own result of an even field: the light that it has learned, without the pattern.
+It has three uses. A model trained on new damage loses earlier abilities, so a share of its samples learns the
+teacher's results instead. Some tasks, such as retouching, have no original for most photographs; there the
+teacher's result is the only target. And a network whose block and grid pattern shows in even areas learns the
+smooth part of its own result on an even field: its change of light and colour, without the pattern.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor
 from maximir.engine import network as engine
 from maximir.models import checkpoint
 
-# What a sample is to become.
-CLEAN, TAUGHT, SMOOTHED = 0, 1, 2  # its own clean image; the teacher's result; what is smooth in that
+# Lessons, the kinds of target: the clean image; the teacher's result; the smooth part of that result.
+CLEAN, TAUGHT, SMOOTHED = 0, 1, 2
 DEGREE = 3  # of the polynomials that count as smooth
 
 
@@ -25,7 +25,8 @@ class Teacher:
     """Restores samples for a network to learn from."""
 
     def __init__(self, name_or_path: str, device: torch.device) -> None:
-        """
+        """Load the teacher's weights.
+
         Raises:
             MaximirError: there is no such model, or its file cannot be read.
         """
@@ -33,11 +34,11 @@ class Teacher:
 
     @torch.no_grad()
     def targets(self, degraded: Tensor, clean: Tensor, lessons: Tensor) -> Tensor:
-        """`clean`, with the teacher's results in place of what is to be taught.
+        """Return `clean` with the teacher's results in place of the samples that learn them.
 
         Args:
             degraded, clean: `[N, 3, H, W]`.
-            lessons: `[N]`, of `CLEAN`, `TAUGHT`, `SMOOTHED`.
+            lessons: `[N]`, each `CLEAN`, `TAUGHT` or `SMOOTHED`.
         """
         chosen = (lessons != CLEAN).nonzero()[:, 0]
         if not len(chosen):
@@ -49,7 +50,7 @@ class Teacher:
 
 
 def smooth_part(images: Tensor) -> Tensor:
-    """The best polynomial of third degree in x and y for each plane of `[..., H, W]`."""
+    """Fit a polynomial of third degree in x and y to each plane of `[..., H, W]`, by least squares."""
     basis = polynomials(*images.shape[-2:]).to(images.device)
     flat = images.flatten(-2).to(basis.dtype)
     return (flat @ basis @ basis.T).to(images.dtype).view_as(images)
@@ -57,7 +58,7 @@ def smooth_part(images: Tensor) -> Tensor:
 
 @lru_cache(16)
 def polynomials(height: int, width: int) -> Tensor:
-    """An orthonormal basis, float64 `[H·W, 10]`: sums over so many pixels lose digits in float32."""
+    """Make an orthonormal basis, float64 `[H·W, 10]`: float32 loses digits in sums over so many pixels."""
     y = torch.linspace(-1, 1, height, dtype=torch.float64)[:, None]
     x = torch.linspace(-1, 1, width, dtype=torch.float64)[None]
     terms = [(x**i * y**j).flatten() for i in range(DEGREE + 1) for j in range(DEGREE + 1 - i)]

@@ -1,10 +1,10 @@
-"""Training: a recipe, folders of photographs and a run folder in; weights, logs and sample pictures out.
+"""Train a recipe on folders of photographs; write weights, logs and sample pictures to a run folder.
 
-A run folder holds `recipe.json`, `log.jsonl`, `tensorboard/`, `samples/`, `states/` (everything needed to go
-on, the two newest) and, when done, `model.safetensors` (the moving average of the weights).
+A run folder holds `recipe.json`, `log.jsonl`, `tensorboard/`, `samples/`, `states/` (the two newest states,
+to resume from) and, when done, `model.safetensors` (the moving average of the weights).
 
-Exact resumption: samples depend on the step only (see `samples`), the random numbers of dropout are seeded by
-the step, and a state holds weights, moving average and the optimisers' moments (see `run`).
+Resumption is exact: samples depend only on the step (see `samples`), dropout's random numbers are seeded by
+the step, and a state holds the weights, their moving average and the optimisers' moments (see `run`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from maximir.training.validation import Trial, make_trials, validate
 
 @dataclass(frozen=True)
 class Every:
-    """How often, in steps."""
+    """Intervals, in steps."""
 
     log: int = 50
     validate: int = 500
@@ -52,7 +52,7 @@ class Every:
 
 
 def step_of(line: str) -> float:
-    """The step of a line of the log; infinity if the line is not whole, as after a power cut."""
+    """Return the step of a log line; infinity if the line is incomplete, as after a power cut."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
@@ -60,10 +60,10 @@ def step_of(line: str) -> float:
 
 
 class Log:
-    """`log.jsonl`, TensorBoard where it is installed, and lines on the terminal."""
+    """Log of a run: `log.jsonl`, TensorBoard if it is installed, and lines on the terminal."""
 
     def __init__(self, folder: Path, step: int, report: Callable[[str], None]) -> None:
-        """Go on after `step`: what a killed run has logged beyond it is dropped."""
+        """Continue the log after `step`, and drop later lines of an interrupted run."""
         self.report, self.folder = report, folder
         path = folder / "log.jsonl"
         lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
@@ -101,13 +101,13 @@ class Log:
 def load_sources(
     recipe: Recipe, data: Sequence[Place], pairs: Sequence[Place], report: Callable[[str], None]
 ) -> tuple[dict[str, Views], list[Scene]]:
-    """What the recipe's mixture is drawn from, by kind; and the pairs that are held out.
+    """Return the sources of the recipe's mixture, by kind, and the held-out pairs.
 
     Args:
-        report: gets a line for each image that cannot be used.
+        report: called with a message for each image that cannot be used.
 
     Raises:
-        MaximirError: what the mixture needs is not given, or what is given is not in the mixture.
+        MaximirError: data that the mixture needs is missing, or data is given that it does not use.
     """
     kinds = {kind_of(name) for name in recipe.mixed} - {EVEN}
     for given, wanted, option in ((data, kinds - {PAIRS}, "--data"), (pairs, kinds & {PAIRS}, "--pairs")):
@@ -120,7 +120,7 @@ def load_sources(
     paired, held_out = split(check_pairs(find_pairs(pairs), report), recipe.hold_out)
     for pattern in recipe.hold_out:
         if not split([*set_aside, *held_out], [pattern])[1]:
-            report(f"hold_out: no name of a scene matches {pattern!r}")
+            report(f"hold_out: no scene's name matches {pattern!r}")
     memory = available_memory() // 2 // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     sources = {}
     for kind in sorted(kinds):
@@ -128,7 +128,7 @@ def load_sources(
         if not scenes:
             why = "all of them are held out"
             if kind == DEPTH and clean:
-                why = "they need depth maps, NAME_depth.png beside NAME.png or NAME_target.png"
+                why = "add depth maps, NAME_depth.png beside NAME.png or NAME_target.png"
             raise MaximirError(f"no training images for {kind_names(recipe, kind)}: {why}")
         scales = recipe.pair_scales if kind == PAIRS else recipe.scales
         sources[kind] = Views(views(scenes, scales, smallest, report, kind=kind), memory, report)
@@ -141,7 +141,7 @@ def kind_names(recipe: Recipe, kind: str) -> str:
 
 
 def available_memory() -> int:
-    """Bytes; without psutil (training needs torch, numpy, safetensors and Pillow only), 4 GB."""
+    """Return the available memory in bytes; 4 GB if psutil, which training does not require, is missing."""
     try:
         from maximir.engine.machine import available
     except ImportError:
@@ -160,18 +160,19 @@ def train(
     every: Every = Every(),
     report: Callable[[str], None] = print,
 ) -> Path:
-    """Train, or go on with the run in `out`; the path of the finished model.
+    """Train, or resume the run in `out`; return the path of the finished model.
 
     Args:
-        recipe: what to do. A run that is resumed must have been started with the same.
-        data: folders or tar shards of clean photographs, also at addresses; see `maximir.training.data`.
+        recipe: settings of the run. A resumed run needs the recipe it was started with.
+        data: local or remote folders or tar shards of clean photographs; see `maximir.training.data`.
         pairs: folders, shards or lists of pairs.
         out: the run's folder, made if missing.
-        validation: folders of clean images to measure on while training, beside the held-out pairs.
-        execution: how; may differ when a run is resumed.
+        validation: folders of clean images to validate on while training, besides the held-out pairs.
+        execution: execution settings; they may change when a run is resumed.
 
     Raises:
-        MaximirError: no data, a recipe other than the run's, a loss that is not finite, a full disk.
+        MaximirError: there is no data, the run in `out` has another recipe, the loss is not finite, or the
+            disk is full.
     """
     finished = out / "model.safetensors"
     with join(execution.device) as processes:
@@ -196,7 +197,7 @@ def train(
                         log.close()
                 model = run.averaged()
                 if processes.first:
-                    # Not where they lay.
+                    # File names only, without this machine's folders.
                     begun_with = {"init": Path(recipe.init).name, "teacher": Path(recipe.teacher).name}
                     facts = {"recipe": recipe.to_dict() | begun_with, "steps": run.step}
                     checkpoint.save_model(model, finished, metadata=facts)
@@ -215,11 +216,11 @@ def fit(
     every: Every,
     report: Callable[[str], None],
 ) -> None:
-    """Step through the batches; log, save and validate on the way and at the end.
+    """Train on the batches; log, save and validate at intervals and at the end.
 
     Args:
-        log: None for all processes but the first.
-        report: of this process.
+        log: None in all processes except the first.
+        report: prints a line, in any process.
     """
     recipe = run.recipe
     losses: list[Tensor] = []
@@ -228,7 +229,7 @@ def fit(
     clock = time.monotonic()
     for batch in batches:
         for message in set(batch.skipped) - skipped:
-            report(f"skipped {message}")  # by whichever process met it
+            report(f"skipped {message}")  # in the process that found it
         skipped.update(batch.skipped)
         degraded, clean, lessons = (
             tensor.to(run.device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Validation while training: held-out pairs, and clean images degraded as the recipe says."""
+"""Validation while training: held-out pairs, and clean images with the recipe's degradations."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ SEED = 2022
 
 @dataclass(frozen=True)
 class Trial:
-    """A degraded image of known original, float32 and uint8 [H, W, 3].
+    """A degraded image (float32) and its clean original (uint8), [H, W, 3].
 
     Attributes:
-        group: scores are averaged by it: "pairs", or the degradation.
+        group: "pairs" or the degradation; scores are averaged per group.
     """
 
     group: str
@@ -36,10 +36,10 @@ class Trial:
 
 
 def make_trials(recipe: Recipe, held_out: Sequence[Scene], clean: Sequence[Place]) -> list[Trial]:
-    """The held-out pairs, and the clean images with the recipe's degradations, seeded.
+    """Make trials of the held-out pairs, and of the clean images with seeded degradations.
 
     Raises:
-        MaximirError: there are clean images, but no degradation for them.
+        MaximirError: there are clean images but no degradation for them.
     """
     trials = [
         Trial(PAIRS, to_unit(image.load()), in_8_bits(scene.target.load()))
@@ -53,7 +53,7 @@ def make_trials(recipe: Recipe, held_out: Sequence[Scene], clean: Sequence[Place
     ]
     if clean and not names:
         raise UsageError(
-            "--validation: name a degradation for these images, --set 'validate_with=[\"rain\"]'"
+            "--validation: name a degradation for these images, such as --set 'validate_with=[\"rain\"]'"
         )
     for number, scene in enumerate(find_scenes(clean)):
         image = scene.target.load()
@@ -66,14 +66,14 @@ def make_trials(recipe: Recipe, held_out: Sequence[Scene], clean: Sequence[Place
 def validate(
     model: Maxim, trials: Sequence[Trial], features: torch.dtype, device: torch.device
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Measure how a network does.
+    """Measure a network's PSNR on the trials.
 
     Args:
-        features: bfloat16 if the network computes in it, else float32.
+        features: the network's dtype, bfloat16 or float32.
 
     Returns:
-        For each group `psnr_GROUP`, the mean RGB PSNR of the results, rounded to 8 bits, without those that
-        are perfect (inf), unless all are; and a picture of the first of each: degraded, restored, clean.
+        `psnr_GROUP` for each group: the mean RGB PSNR in dB of the results in 8 bits (infinite values count
+        only if all are infinite). And a picture with one row per group: degraded, restored, clean.
     """
     scores: dict[str, list[float]] = {}
     rows: list[np.ndarray] = []
