@@ -7,7 +7,10 @@ from helpers.evenness import residual
 from maximir import Restorer
 
 
-@pytest.mark.parametrize("task", ["denoise", "deblur", "derain", "dehaze", "enhance", "retouch"])
+SLOW = [pytest.param(task, marks=pytest.mark.slow) for task in ("denoise", "deblur", "derain")]  # local
+
+
+@pytest.mark.parametrize("task", [*SLOW, "dehaze", "enhance", "retouch"])
 def test_even_areas_stay_even(task):
     restorer = Restorer(f"{task}-box")
     x = np.linspace(0.2, 0.8, 320)[None].repeat(192, axis=0)

@@ -223,6 +223,7 @@ def test_recomputation_gives_the_same_gradients():
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler
 def test_torch_compile_takes_it_as_one_graph():
     torch.manual_seed(0)

@@ -249,6 +249,7 @@ def test_progress_goes_from_nothing_to_all(tiny_weights):
     assert len(parts) > 100
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_pass_keeps_to_its_budget(tiny_weights, tmp_path):
     """In a process of its own, whose peak is its own. An S-2 would be better, and take a minute."""
