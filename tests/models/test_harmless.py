@@ -6,7 +6,6 @@ import pytest
 from helpers.evenness import residual
 from maximir import Restorer
 
-
 SLOW = [pytest.param(task, marks=pytest.mark.slow) for task in ("denoise", "deblur", "derain")]  # local
 
 
