@@ -320,7 +320,7 @@ def test_unreadable_scenes_are_reported(tmp_path):
 
 def test_no_view_left(tmp_path):
     scenes = [scene(tmp_path, "a", 80, 100), scene(tmp_path, "b", 64, 64)]
-    with pytest.raises(MaximirError, match=r"none of the 2 .*a\.png, .*at least 128 pixels"):
+    with pytest.raises(MaximirError, match=r"none of the 2 .*a\.png\) is readable .*at least 128 pixels"):
         views(scenes, [1.0], 128, print, "clean")
 
 
