@@ -1,4 +1,4 @@
-"""What is left of memory, by made-up control groups."""
+"""Memory that is left, by made-up control groups."""
 
 import pytest
 

@@ -277,7 +277,7 @@ def test_every_block_has_a_plan_that_is_tested():
     assert classes - covered == {blocks.ResidualChannelAttention}  # the base of two
 
 
-# What the engine has no plan for is called as it is.
+# The engine calls a module without a plan as it is.
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What `hosts/comfyui` uses of ComfyUI, in few lines. It fails as ComfyUI does.
+"""The part of ComfyUI that `hosts/comfyui` uses, in few lines. It fails as ComfyUI does.
 
 Names, signatures and behaviour after Comfy-Org/ComfyUI 0.3.64, tried there in November 2026: comfy_api/latest
 (`__init__.py`, `_io.py`), comfy/utils.py, comfy/model_management.py, and nodes.py for the loader:

@@ -5,7 +5,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-# What a clone without git-lfs has in the place of a file.
+# The file that a clone without git-lfs has instead.
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4665" * 16 + b"\nsize 12000000\n"
 
 M = TypeVar("M", bound=nn.Module)
