@@ -25,6 +25,16 @@ def export(
             metavar="N", help="Only for images of N x N, N a multiple of 64 (default: any multiples)."
         ),
     ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Also write facts (.json) for programs that cut large photographs into tiles of N x N.",
+        ),
+    ] = None,
+    half: Annotated[
+        bool, typer.Option("--half", help="Store weights in half precision: half the size.")
+    ] = False,
     stages: Stages = None,
     program: Annotated[
         str | None,
@@ -46,11 +56,12 @@ def export(
     from maximir.hosts import export as hosts
     from maximir.models import checkpoint, choice
 
-    hosts.check_request(output, size)
+    hosts.check_request(output, size, tile=tile, half=half)
     name = choice.choose(model).name
     network, task = checkpoint.load(model, stages)
     clock = time.monotonic()
-    difference = hosts.export(network, output, size, {"model": name, "task": task})
+    facts = {"model": name, "task": task}
+    difference = hosts.export(network, output, size, facts, tile=tile, half=half)
     print(
         f"{output}: {output.stat().st_size / 1e6:.1f} MB, "
         f"differs from maximir by {difference:.1e} at most, {time.monotonic() - clock:.0f} s"
