@@ -33,9 +33,15 @@ export async function models() {
   const reply = await fetch(reach("models.json")).catch(() => null);
   if (!reply?.ok) throw new Problem("The list of models cannot be loaded. Is this folder complete?");
   site = await reply.json();
-  gpu = Boolean(await navigator.gpu?.requestAdapter().catch(() => null)) && "gpu" in site.runtime;
+  gpu = await hasGraphicsProcessor();
   await look();
   return site.models.map((model) => ({ ...model, note: () => note(model) }));
+}
+
+/** True for a real graphics processor: imitations by software are slower than WebAssembly. */
+async function hasGraphicsProcessor() {
+  const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
+  return Boolean(adapter) && !(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter);
 }
 
 /** Return why this browser cannot run the networks, or "". */
