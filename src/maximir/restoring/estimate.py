@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maximir.restoring import edges, views
+from maximir.restoring import views, windows
 from maximir.restoring.memory import padded_pixels, plan
 from maximir.restoring.restorer import Restorer, memory_errors_name
 
@@ -36,10 +36,10 @@ def estimate(restorer: Restorer, height: int, width: int) -> Estimate:
     if way == "views":
         shape = (1, views.TILE, views.TILE)
         pixels = padded_pixels(shape) * (views.pieces(height, width) + 1)  # and the small view
-    elif way == "strips":
-        parts = list(edges.parts(height, width))
+    elif way == "windows":
+        parts = list(windows.parts(height, width))
         shape = (1, parts[0][0].stop, parts[0][1].stop)
-        pixels = sum(edges.padded_pixels(*part) for part in parts)
+        pixels = sum(windows.padded_pixels(*part) for part in parts)
     else:
         shape = (1, height, width)
         pixels = padded_pixels(shape)

@@ -23,7 +23,7 @@ from maximir.errors import MaximirError, NotEnoughMemory, UsageError
 from maximir.models.checkpoint import load
 from maximir.network.model import Maxim
 from maximir.pixels import from_unit, to_unit
-from maximir.restoring import edges, pil, transparency, views
+from maximir.restoring import pil, transparency, views, windows
 from maximir.restoring.options import Options, Progress, share_progress, silent
 from maximir.restoring.padding import Window, pad, reflected
 from maximir.sizes import in_words
@@ -198,13 +198,14 @@ class Restorer:
         notes = (views.NOTE,) if self.way(photo.rgb.shape[0], photo.rgb.shape[1], view) == "views" else ()
         return dataclasses.replace(photo, rgb=rgb, notes=photo.notes + notes)
 
-    def way(self, height: int, width: int, view: str | None = None) -> Literal["whole", "views", "strips"]:
-        """Return the way to restore an image of this size: whole, in `views`, or in strips (`edges`)."""
+    def way(self, height: int, width: int, view: str | None = None) -> Literal["whole", "views", "windows"]:
+        """Return the way to restore an image of this size: whole, in `views` or in `windows`."""
         if (view or self.options.view) == "exact":
             return "whole"
         if self.task in views.GLOBAL_TASKS:
             return "views" if views.is_large(height, width) else "whole"
-        return "strips" if edges.has_strips(height, width) else "whole"
+        unknown = not self.task and max(height, width) > windows.LARGEST  # it may change the light
+        return "windows" if windows.several(height, width) and not unknown else "whole"
 
     def precision_for(self, dtype: DTypeLike) -> str:
         """Return the precision for images of this type: "fp32" or "bf16"."""
@@ -247,7 +248,7 @@ class Restorer:
                 )[0]
                 for number, (image, flag) in enumerate(pairs)
             ]
-        if way == "strips":
+        if way == "windows":
             reserve += sum(image.nbytes for image in images)
 
         def restore(parts: Sequence[np.ndarray], progress: Progress = silent) -> list[np.ndarray]:
@@ -256,8 +257,8 @@ class Restorer:
         with memory_errors_name(h, w):
             if way == "views":
                 return [views.restore_in_views(images[0], lambda tile: restore([to_unit(tile)])[0], progress)]
-            if way == "strips":
-                return edges.restore_with_strips(images, restore, progress)
+            if way == "windows":
+                return windows.restore_in_windows(images, restore, progress)
             return restore(images, progress)
 
     def _restore_whole(
