@@ -528,17 +528,51 @@ class Remote(Storage):
             self.fs.pipe_file(path, data)
             return
         folder, _, name = path.rpartition("/")
-        part = f"{folder}/{part_name(PurePosixPath(name).suffix)}"
+        part, earlier = (f"{folder}/{part_name(PurePosixPath(name).suffix)}" for _ in range(2))
         self.fs.makedirs(folder, exist_ok=True)
+        size = None
         try:
             self.fs.pipe_file(part, data)
             if self.fs.exists(path):  # many servers do not move onto a file
-                self.fs.rm_file(path)
+                size = self.fs.info(path)["size"]
+                self.fs.mv(path, earlier)
             self.fs.mv(part, path)
         except BaseException:
-            if self.fs.exists(part):
-                self.fs.rm_file(part)
+            if size is not None:
+                self._put_back(path, part, earlier, size)
+            self._remove(part)
             raise
+        with contextlib.suppress(Exception):  # the new file is there
+            self._remove(earlier)
+
+    def _put_back(self, path: str, part: str, earlier: str, size: int) -> None:
+        """Undo a replacement: move the file of `size` bytes at `earlier` back to `path`.
+
+        Raises:
+            Unreachable: that failed too; it names the places of both files.
+        """
+
+        def attempt() -> None:
+            if not self.fs.exists(earlier):
+                return
+            if self.fs.info(earlier)["size"] != size:  # a store that copied a part of it
+                self.fs.rm_file(earlier)
+                return
+            self._remove(path)
+            self.fs.mv(earlier, path)
+
+        try:
+            repeated(attempt)
+        except Exception as error:
+            names = [each.rpartition("/")[2] for each in (earlier, part)]
+            raise Unreachable(
+                f"{redact(path)}: cannot be replaced ({self._why(error)}); the earlier file is beside it as "
+                f"{names[0]}, the new one as {names[1]}"
+            ) from None
+
+    def _remove(self, path: str) -> None:
+        if self.fs.exists(path):
+            self.fs.rm_file(path)
 
     def _info(self, path: str) -> dict[str, Any] | None:
         try:

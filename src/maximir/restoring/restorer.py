@@ -53,8 +53,8 @@ def restore_batch(model: Maxim, image: Tensor, streaming: Streaming | None = Non
 
 
 @contextlib.contextmanager
-def unaffected() -> Iterator[None]:
-    """Keep what the caller has set in torch for its thread (device, autocast, gradients) outside.
+def unaffected(*, gradients: bool = False) -> Iterator[None]:
+    """Ignore what the caller has set in torch for its thread: device, autocast, gradients.
 
     The default dtype belongs to the whole process, so it is not changed here: code that makes tensors names
     their dtype.
@@ -63,7 +63,8 @@ def unaffected() -> Iterator[None]:
         torch.device("cpu"),
         torch.autocast("cpu", enabled=False),
         torch.autocast("cuda", enabled=False),
-        torch.inference_mode(),
+        torch.inference_mode(not gradients),
+        torch.set_grad_enabled(gradients),
     ):
         yield
 
