@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from maximir.restoring import edges, views
+from maximir.restoring.chain import Chain
 from maximir.restoring.memory import padded_pixels, plan
 from maximir.restoring.restorer import Restorer, memory_errors_name
 
@@ -25,12 +26,26 @@ class Estimate(NamedTuple):
     sample: str
 
 
-def estimate(restorer: Restorer, height: int, width: int) -> Estimate:
+def estimate(restorer: Restorer | Chain, height: int, width: int) -> Estimate:
     """Estimate what `restorer` needs for an 8-bit image of this size, in a few seconds: it restores a sample.
+
+    The links of a chain run one after the other: the largest one sets the memory.
 
     Raises:
         MaximirError: the image needs more memory than allowed.
     """
+    if isinstance(restorer, Restorer):
+        return estimate_one(restorer, height, width)
+    links = [
+        estimate_one(link, height, width, more=3 * height * width * (number > 0))
+        for number, link in enumerate(restorer.restorers)
+    ]
+    peak, scratch, least = (max(values) for values in zip(*(link[:3] for link in links), strict=True))
+    return Estimate(peak, scratch, least, sum(link.seconds for link in links), links[0].sample)
+
+
+def estimate_one(restorer: Restorer, height: int, width: int, more: int = 0) -> Estimate:
+    """Estimate what one model needs; `more`: bytes held besides, such as a chain's original."""
     photograph = np.broadcast_to(np.uint8(0), (height, width, 3))
     way = restorer.way(height, width)
     if way == "views":
@@ -51,7 +66,7 @@ def estimate(restorer: Restorer, height: int, width: int) -> Estimate:
             device=restorer.device,
             max_memory=restorer.options.max_bytes,
             scratch=restorer.scratch,
-            more=photograph.nbytes + restorer.result_bytes([photograph]),
+            more=more + photograph.nbytes + restorer.result_bytes([photograph]),
         )
     for side in SAMPLES:
         image = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
