@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+import maximir
 from maximir import __version__
 from maximir.errors import UsageError
 from maximir.files import printable
@@ -32,7 +33,7 @@ from maximir.service.queue import Queue
 from maximir.service.refusal import Refusal, sentence
 from maximir.service.settings import Settings
 
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(maximir.__file__).parent / "page"  # shared with the page without a server
 FORMATS = {"png": "png", "jpeg": "jpg", "webp": "webp", "tiff": "tif", "avif": "avif"}  # kind -> suffix
 KIND_OF = {suffix: kind for kind, suffix in FORMATS.items()}  # "jpg" is accepted for JPEG
 ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
@@ -182,7 +183,7 @@ def make_app(queue: Queue, settings: Settings, metrics: Metrics) -> FastAPI:
     async def index() -> FileResponse:
         return FileResponse(PAGE / "index.html")
 
-    app.mount("/static", StaticFiles(directory=PAGE, check_dir=False), "static")
+    app.mount("/static", StaticFiles(directory=PAGE, packages=[("maximir.service", "page")]), "static")
     app.add_exception_handler(Refusal, refused)
     app.add_exception_handler(HTTPException, refused_by_framework)
     app.add_exception_handler(Exception, failed)
