@@ -45,12 +45,6 @@ class Outcome:
             "steps": self.steps,
         }
 
-    def steps_in_words(self) -> list[str]:
-        """Return "denoise-box 1.2 s, changed by 2.1%" for each link of a chain."""
-        return [
-            f"{step['model']} {step['seconds']:.1f} s, changed by {step['change']:.1%}" for step in self.steps
-        ]
-
 
 class Report:
     """Report for scripts: a line of JSON for the run, then one per image.

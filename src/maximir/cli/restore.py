@@ -86,7 +86,7 @@ def restore(
     from maximir.batch.plan import estimate_jobs, plan
     from maximir.batch.restore import restore as restore_planned
     from maximir.progress import WorkProgress, in_words
-    from maximir.restoring.links import in_text
+    from maximir.restoring.links import in_text, steps_in_text
 
     options = Options(device, precision, max_memory, scratch, ensemble, view, stages, strength, detail)
     links = links_of(task, model, weights)
@@ -154,7 +154,7 @@ def restore(
                     known += 1
                     progress.succeed(f"{job.source} → {job.target}  (done before)", work[job], None)
                 elif outcome.error is None:
-                    notes = "".join(f"  [{note}]" for note in (*outcome.steps_in_words(), *outcome.notes))
+                    notes = "".join(f"  [{note}]" for note in (*steps_in_text(outcome.steps), *outcome.notes))
                     line = f"{job.source} → {job.target}  {outcome.seconds:.1f} s{notes}"
                     progress.succeed(line, work[job], outcome.seconds)
                 else:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maximir.restoring import edges, views
+from maximir.restoring import edges, memory, views
 from maximir.restoring.chain import Chain
 from maximir.restoring.memory import padded_pixels, plan
 from maximir.restoring.restorer import Restorer, memory_errors_name
@@ -47,17 +47,7 @@ def estimate(restorer: Restorer | Chain, height: int, width: int) -> Estimate:
 def estimate_one(restorer: Restorer, height: int, width: int, more: int = 0) -> Estimate:
     """Estimate what one model needs; `more`: bytes held besides, such as a chain's original."""
     photograph = np.broadcast_to(np.uint8(0), (height, width, 3))
-    way = restorer.way(height, width)
-    if way == "views":
-        shape = (1, views.TILE, views.TILE)
-        pixels = padded_pixels(shape) * (views.pieces(height, width) + 1)  # and the small view
-    elif way == "strips":
-        parts = list(edges.parts(height, width))
-        shape = (1, parts[0][0].stop, parts[0][1].stop)
-        pixels = sum(edges.padded_pixels(*part) for part in parts)
-    else:
-        shape = (1, height, width)
-        pixels = padded_pixels(shape)
+    shape, pixels = passes(restorer, height, width)
     with memory_errors_name(height, width):
         needed = plan(
             restorer.model.config,
@@ -76,3 +66,22 @@ def estimate_one(restorer: Restorer, height: int, width: int, more: int = 0) -> 
         if side > SAMPLES[0] and seconds > LONG_SAMPLE:
             break
     return Estimate(*needed[1:], seconds * pixels / side**2, f"{side} x {side} pixels in {seconds:.1f} s")
+
+
+def passes(restorer: Restorer, height: int, width: int) -> tuple[tuple[int, int, int], int]:
+    """Return the largest pass that an image needs (images, height, width), and the padded pixels of all."""
+    way = restorer.way(height, width)
+    if way == "views":
+        shape = (1, views.TILE, views.TILE)
+        return shape, padded_pixels(shape) * (views.pieces(height, width) + 1)  # and the small view
+    if way == "strips":
+        parts = list(edges.parts(height, width))
+        return (1, parts[0][0].stop, parts[0][1].stop), sum(edges.padded_pixels(*part) for part in parts)
+    shape = (1, height, width)
+    return shape, padded_pixels(shape)
+
+
+def gpu_bytes(restorer: Restorer, height: int, width: int) -> int:
+    """Return the bytes of a GPU that a floating-point image of this size takes."""
+    shape, _ = passes(restorer, height, width)
+    return memory.gpu_bytes(restorer.model.config, shape, restorer.features_for(np.float32))
