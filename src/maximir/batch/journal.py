@@ -30,6 +30,9 @@ from maximir.files import PART, JsonLines, file_digest, line_of, reason, sync_fo
 from maximir.storage import Address, Missing, Storage
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from maximir.restoring.chain import Chain
     from maximir.restoring.restorer import Restorer
 
 try:
@@ -268,19 +271,32 @@ def values_of(entry: Entry) -> dict[str, Any]:
     return {name: value for name, value in asdict(entry).items() if not name.endswith("_md5")}
 
 
-def settings_of(restorer: Restorer) -> str:
-    """Return one digest of all settings that affect the pixels of a restorer's results."""
+def settings_of(restorer: Restorer | Chain, mask: np.ndarray | None = None) -> str:
+    """Return one digest of all settings that affect the pixels of a restorer's results.
+
+    Settings that are as they were before they existed are left out, so that earlier runs continue.
+    """
     from maximir.models import choice
+    from maximir.restoring.chain import Chain
 
     options = restorer.options
-    stages = {} if options.stages is None else {"stages": options.stages}
+    if isinstance(restorer, Chain):
+        weights: object = [[file_digest(link.model.path), link.strength] for link in restorer.links]
+    else:
+        weights = file_digest(choice.resolve(restorer.path_or_name))
+    others = {
+        "stages": options.stages,
+        "strength": None if options.strength == 1 else options.strength,
+        "detail": options.detail or None,
+        "mask": None if mask is None else hashlib.sha256(mask.tobytes()).hexdigest(),
+    }
     return settings_digest(
-        weights=file_digest(choice.resolve(restorer.path_or_name)),
+        weights=weights,
         precision=restorer.precision,  # "auto" is resolved for this machine
         ensemble=options.ensemble,
         view=options.view,
         version=__version__,
-        **stages,
+        **{name: value for name, value in others.items() if value is not None},
     )
 
 
