@@ -1,4 +1,4 @@
-"""Train the small network behind `--task auto` (`maximir.diagnosis`), in three steps.
+"""Train the small network behind `--task auto` (`maximir.restoring.diagnosis`), in three steps.
 
     python scripts/train_diagnosis.py make --clean FOLDER... --pairs FOLDER... -o samples --count 6000
     python scripts/train_diagnosis.py train samples -o diagnosis.safetensors --epochs 30
@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from maximir.degradations import degrade_photograph
 from maximir.degradations.files import compress
-from maximir.diagnosis import DAMAGES, Diagnosis, Views, probabilities, views_of
+from maximir.restoring.diagnosis import DAMAGES, Diagnosis, Views, probabilities, views_of
 
 KINDS = {  # of each damage
     "darkness": ["low-light"],
@@ -110,7 +110,10 @@ def damaged(photograph: Image.Image, rng: np.random.Generator) -> tuple[np.ndarr
 def of_pair(path: Path, damage: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     image = np.asarray(Image.open(path).convert("RGB"))
     height, width = (int(rng.integers(min(side, 256), min(side, 512) + 1)) for side in image.shape[:2])
-    top, left = (int(rng.integers((side - size) // 8 + 1)) * 8 for side, size in zip(image.shape, (height, width)))
+    top, left = (
+        int(rng.integers((side - size) // 8 + 1)) * 8
+        for side, size in zip(image.shape, (height, width), strict=False)
+    )
     labels = dict.fromkeys(DAMAGES, 0.0)
     labels["compression"] = UNKNOWN
     if "_input" in path.name:
@@ -165,7 +168,9 @@ def make(args: argparse.Namespace) -> None:
 
 def load(folder: Path) -> tuple[Views, torch.Tensor, torch.Tensor]:
     names = ("crops", "view", "labels", "held_out")
-    parts = [np.concatenate([np.load(path) for path in sorted(folder.glob(f"{name}-*.npy"))]) for name in names]
+    parts = [
+        np.concatenate([np.load(path) for path in sorted(folder.glob(f"{name}-*.npy"))]) for name in names
+    ]
     crops, view, labels, held_out = map(torch.from_numpy, parts)
     return Views(crops, view), labels, held_out
 
@@ -183,7 +188,9 @@ def train(args: argparse.Namespace) -> None:
     for epoch in range(args.epochs):
         model.train()
         total = 0.0
-        for batch in chosen[torch.randperm(len(chosen))][: steps // args.epochs * args.batch].view(-1, args.batch):
+        for batch in chosen[torch.randperm(len(chosen))][: steps // args.epochs * args.batch].view(
+            -1, args.batch
+        ):
             crops, view = views.crops[batch], views.view[batch]
             keep = torch.randperm(crops.shape[1])[:5]  # fewer at a time
             crops = crops[:, keep]
@@ -198,7 +205,11 @@ def train(args: argparse.Namespace) -> None:
             optimizer.step()
             schedule.step()
             total += loss.item()
-        print(f"epoch {epoch + 1}  loss {total / (steps // args.epochs):.4f}  {time.monotonic() - started:.0f} s", flush=True)
+        print(
+            f"epoch {epoch + 1}  loss {total / (steps // args.epochs):.4f}",
+            f"{time.monotonic() - started:.0f} s",
+            flush=True,
+        )
         save_file({name: value.half() for name, value in model.state_dict().items()}, args.output)
     test(args)
 
@@ -215,16 +226,26 @@ def test(args: argparse.Namespace) -> None:
     labels = labels[chosen]
     clean = (labels == 0).all(dim=1) | ((labels <= 0).all(dim=1) & (labels == UNKNOWN).sum(dim=1).le(1))
     print(f"{len(chosen)} held out, {int(clean.sum())} of them clean")
-    print("| damage | seen at 0.5 | at 0.9 | wrongly at 0.5 | at 0.9 | of clean ones at 0.9 |\n| --- " * 1 + "|" + " --- |" * 5)
+    print(
+        "| damage | seen at 0.5 | at 0.9 | wrongly at 0.5 | at 0.9 | of clean ones at 0.9 |\n| --- " * 1
+        + "|"
+        + " --- |" * 5
+    )
     for i, name in enumerate(DAMAGES):
         yes, no = found[labels[:, i] == 1, i], found[labels[:, i] == 0, i]
         shares = [(values > limit).float().mean().item() for values in (yes, no) for limit in (0.5, 0.9)]
         of_clean = (found[clean, i] > 0.9).float().mean().item()
-        print(f"| {name} ({len(yes)}) | " + " | ".join(f"{100 * share:.1f}%" for share in (*shares, of_clean)) + " |")
+        print(
+            f"| {name} ({len(yes)}) | "
+            + " | ".join(f"{100 * share:.1f}%" for share in (*shares, of_clean))
+            + " |"
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("make")
     command.add_argument("--clean", nargs="+", type=Path, required=True)

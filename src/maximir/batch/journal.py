@@ -32,8 +32,7 @@ from maximir.storage import Address, Missing, Storage
 if TYPE_CHECKING:
     import numpy as np
 
-    from maximir.restoring.chain import Chain
-    from maximir.restoring.restorer import Restorer
+    from maximir.restoring.base import ImageRestorer
 
 try:
     import fcntl
@@ -271,19 +270,13 @@ def values_of(entry: Entry) -> dict[str, Any]:
     return {name: value for name, value in asdict(entry).items() if not name.endswith("_md5")}
 
 
-def settings_of(restorer: Restorer | Chain, mask: np.ndarray | None = None) -> str:
+def settings_of(restorer: ImageRestorer, mask: np.ndarray | None = None) -> str:
     """Return one digest of all settings that affect the pixels of a restorer's results.
 
     Settings that are as they were before they existed are left out, so that earlier runs continue.
     """
-    from maximir.models import choice
-    from maximir.restoring.chain import Chain
-
     options = restorer.options
-    if isinstance(restorer, Chain):
-        weights: object = [[file_digest(link.model.path), link.strength] for link in restorer.links]
-    else:
-        weights = file_digest(choice.resolve(restorer.path_or_name))
+    weights: object = [[file_digest(path), strength] for path, strength in restorer.files]
     others = {
         "stages": options.stages,
         "strength": None if options.strength == 1 else options.strength,

@@ -18,6 +18,7 @@ from maximir.engine import network as engine
 from maximir.engine import precision as arithmetic
 from maximir.engine.sweeps import Streaming
 from maximir.errors import NotEnoughMemory, UsageError
+from maximir.models import choice
 from maximir.models.checkpoint import load
 from maximir.network.model import Maxim
 from maximir.pixels import from_unit, to_unit
@@ -125,11 +126,7 @@ class Restorer(ImageRestorer):
         self.scratch = None if scratch is None else scratch_folder(scratch)
         self.poses = POSES if ensemble else POSES[:1]
         self.device = choose_device(device)
-        if precision == "auto" and not arithmetic.bf16_is_faster(self.device):
-            precision = "fp32"  # so that "auto" left here means that there are both
-        if precision == "bf16" and arithmetic.bf16_is_emulated(self.device):
-            log.warning("maximir: %s", arithmetic.EMULATED)
-        self.precision = precision
+        self.precision = resolve_precision(precision, self.device)
         self.model, self.task = self._load(path_or_name)
 
     @classmethod
@@ -165,11 +162,9 @@ class Restorer(ImageRestorer):
         unknown = not self.task and max(height, width) > windows.LARGEST  # it may change the light
         return "windows" if windows.several(height, width) and not unknown else "whole"
 
-    def precision_for(self, dtype: DTypeLike) -> str:
-        """Return the precision for images of this type: "fp32" or "bf16"."""
-        if self.precision == "auto":
-            return "bf16" if np.dtype(dtype) == np.uint8 else "fp32"
-        return self.precision
+    @property
+    def files(self) -> list[tuple[Path, float]]:
+        return [(choice.resolve(self.path_or_name), 1.0)]
 
     def features_for(self, dtype: DTypeLike) -> torch.dtype:
         """Return the type of feature maps for images of this type."""
@@ -291,6 +286,15 @@ class Restorer(ImageRestorer):
         """Return the bytes of results and copies; an ensemble also holds float32 means and results."""
         besides = 3 * sum(image.size * 4 for image in images) if len(self.poses) > 1 else 0
         return 3 * sum(image.nbytes for image in images) + besides
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Return "fp32" or "bf16", or "auto" where it depends on the image. Warns where bf16 is emulated."""
+    if precision == "auto" and not arithmetic.bf16_is_faster(device):
+        return "fp32"
+    if precision == "bf16" and arithmetic.bf16_is_emulated(device):
+        log.warning("maximir: %s", arithmetic.EMULATED)
+    return precision
 
 
 def choose_device(name: str) -> torch.device:

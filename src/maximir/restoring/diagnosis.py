@@ -1,19 +1,25 @@
 """What a photograph needs: a small network of our own looks at parts of it and at a view of the whole.
 
-It gives a probability for each damage that a task of ours mends, and none where it is not sure: a photograph
+It gives a probability for each damage that a task of ours mends. Not sure means doing less, and a photograph
 that needs nothing is left alone. Trained by scripts/train_diagnosis.py; docs/auto.md has its table of errors.
 """
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from maximir.pixels import UINT8, from_unit, to_unit
+
+WEIGHTS = Path(__file__).parents[1] / "models" / "box" / "diagnosis.safetensors"
 TASKS = {  # by damage, in the order in which they are mended
     "compression": "dejpeg",
     "noise": "denoise",
@@ -23,10 +29,17 @@ TASKS = {  # by damage, in the order in which they are mended
     "darkness": "enhance",
 }
 DAMAGES = tuple(TASKS)
+NAMES = {damage: damage for damage in DAMAGES} | {
+    "compression": "compression artefacts",
+    "blur": "motion blur",
+    "darkness": "low light",
+}
+SURE = dict.fromkeys(DAMAGES, 0.9)  # less probable damage is left alone
 CROP = 96  # pixels: side of a part at full size
 CROPS = 3  # parts along each axis
 VIEW = 128  # pixels: side of the view of the whole, whatever its shape
 BLOCK = 8  # parts begin on a JPEG's grid
+BAND = 64  # rows at a time
 
 
 class Views(NamedTuple):
@@ -57,10 +70,10 @@ class Diagnosis(nn.Module):
         super().__init__()
         self.detail = nn.ModuleList(
             [
-                nn.Conv2d(6, 24, 5, padding=2),
-                nn.Conv2d(24, 32, 3, stride=2, padding=1),
+                nn.Conv2d(6, 32, 5, stride=2, padding=2),
                 nn.Conv2d(32, 48, 3, stride=2, padding=1),
                 nn.Conv2d(48, 64, 3, stride=2, padding=1),
+                nn.Conv2d(64, 64, 3, padding=1),
             ]
         )
         self.whole = nn.ModuleList(
@@ -71,7 +84,7 @@ class Diagnosis(nn.Module):
 
     def forward(self, views: Views) -> Tensor:
         n, k = views.crops.shape[:2]
-        crops = views.crops.flatten(0, 1).permute(0, 3, 1, 2).float() / 255
+        crops = views.crops.flatten(0, 1).permute(0, 3, 1, 2).contiguous().float() / 255
         fine = crops - F.avg_pool2d(crops, 3, stride=1, padding=1, count_include_pad=False)
         x = torch.cat([crops - 0.5, 10 * fine], dim=1)
         for layer in self.detail:
@@ -90,3 +103,39 @@ class Diagnosis(nn.Module):
 def probabilities(model: Diagnosis, views: Views) -> Tensor:
     """Return the probability of each damage, `[N, 6]`."""
     return torch.sigmoid(model(views))
+
+
+class Finding(NamedTuple):
+    """A damage that a photograph has, and how strongly to mend it: 0.5 if it is barely sure … 1."""
+
+    damage: str
+    strength: float
+
+
+def diagnose(image: np.ndarray) -> list[Finding]:
+    """Return the damage of an image `[H, W, 3]` of any type, the surest first; none if it needs nothing."""
+    crops, view = views_of(in_8_bits(image))
+    found = probabilities(network(), Views(torch.from_numpy(crops)[None], torch.from_numpy(view)[None]))[0]
+    sure = [(p, damage) for p, damage in zip(found.tolist(), DAMAGES, strict=True) if p > SURE[damage]]
+    return [
+        Finding(damage, round(0.5 + 0.5 * (p - SURE[damage]) / (1 - SURE[damage]), 1))
+        for p, damage in sorted(sure, reverse=True)
+    ]
+
+
+@functools.cache
+def network() -> Diagnosis:
+    with torch.device("meta"):
+        model = Diagnosis().eval()
+    state = {name: value.float() for name, value in load_file(WEIGHTS).items()}
+    model.load_state_dict(state, assign=True)
+    return model
+
+
+def in_8_bits(image: np.ndarray) -> np.ndarray:
+    if image.dtype == np.uint8:
+        return image
+    result = np.empty(image.shape, np.uint8)
+    for row in range(0, len(image), BAND):
+        result[row : row + BAND] = from_unit(to_unit(image[row : row + BAND]), UINT8)
+    return result
