@@ -204,7 +204,7 @@ def kept(image: pyvips.Image, data: bytes, kind: str | None) -> tuple[Metadata, 
         case "png":
             metadata |= png.colours(data, icc)
         case "avif":
-            metadata |= profiles.chosen(heif.numbers(data), icc, grey=False)
+            metadata |= heif.light(data) | profiles.chosen(heif.numbers(data), icc, grey=False)
         case "tiff" if icc is None:
             metadata |= tiff.colours(data)
         case _ if icc is not None:
