@@ -116,6 +116,8 @@ def decode(data: bytes, kind: str | None, check_size: CheckSize) -> Decoded:
     bits = get(image, "bits-per-sample", 16)
     if kind == "avif" and pixels.dtype == np.uint16 and bits < 16:
         pixels, metadata["bits-per-sample"] = unpacked(pixels, bits), bits
+    if kind == "tiff" and metadata.get("extra-sample") == tiff.ASSOCIATED:
+        pixels = tiff.divided(pixels)
     notes = [f"first of {frames} {pictures}"] if frames > 1 else []
     if kind == "jpeg":
         notes += jpeg.notes(data)
