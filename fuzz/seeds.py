@@ -48,7 +48,9 @@ def told(order: str) -> list[bytes]:
 def records() -> list[bytes]:
     entry = line_of(asdict(Entry("a.png", "5", "s", "7", 4, 6)))
     score = line_of(Score("a", "", 30.0, None, float("inf"), 0.5, 4, 6, 0.1, "d").values())
-    recipes = [b"r" + (recipe.RECIPES / f"{name}.toml").read_bytes() for name in ("denoise-small", "official")]
+    recipes = [
+        b"r" + (recipe.RECIPES / f"{name}.toml").read_bytes() for name in ("denoise-small", "official")
+    ]
     run = json.dumps({"settings": {"a": 1}}).encode()
     return [b"j" + 2 * entry, b"o" + 2 * entry, b"s" + run + b"\n\n" + score, *recipes]
 

@@ -153,7 +153,7 @@ def test_pt2_for_any_size(captured, gentle_weights, tmp_path, capsys, monkeypatc
 
 @pytest.mark.slow
 def test_the_process_stays_the_callers(gentle_weights):
-    """Exported with float64 and a device set for the process, the file gives the same bits; nothing is set."""
+    """With float64 and a device set for the process, the file gives the same bits; nothing is set."""
     model, image = load_model(gentle_weights), torch.rand(1, 3, 64, 64)
     usual = hosts.run_pt2(hosts.proved(model, ".pt2", 64, {})[0])(image)  # imports set filters of their own
     before = list(warnings.filters), levels()

@@ -89,9 +89,7 @@ class Drawing(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         chosen = {"dtype": torch.float32, "generator": self.generator}
-        return function(
-            *args, **{k: chosen.get(k) if v is None else v for k, v in (kwargs or {}).items()}
-        )
+        return function(*args, **{k: chosen.get(k) if v is None else v for k, v in (kwargs or {}).items()})
 
 
 @contextlib.contextmanager

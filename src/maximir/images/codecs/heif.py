@@ -1,4 +1,4 @@
-"""Boxes of AVIF and HEIC files: colours by numbers, the light of HDR, and EXIF, which libvips would rewrite."""
+"""Boxes of AVIF and HEIC files: colours by numbers, the light of HDR, and EXIF that libvips would rewrite."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def _extra_sample(reader: ifd.Reader, fields: list[ifd.Field]) -> Metadata:
 
 
 def divided(pixels: np.ndarray) -> np.ndarray:
-    """Round the colours of [H, W, C] that libvips has divided by alpha and cut off: the inverse of `multiplied`.
+    """Round the colours of [H, W, C] that libvips divided by alpha and cut off: the inverse of `multiplied`.
 
     Otherwise each reading and writing would darken them.
     """
