@@ -155,7 +155,7 @@ class Address:
 
     def read(self, begin: int = 0, end: int | None = None, *, limit: int | None = None) -> bytes:
         """Read the bytes from `begin` to `end`. See `Storage.read`."""
-        if self.item is not None:  # its size is known without a request
+        if self.item is not None and self.item.size:  # known without a request
             check_file_size(self.item.size, limit)
             limit = None
         return self.storage.read(self.path, begin, end, limit)
@@ -487,22 +487,27 @@ class Remote(Storage):
 
         if limit is not None and (item := self.item(path)) is not None:
             check_file_size(item.size, limit)
+            if self.is_web and not item.size:  # the server does not say
+                data = self._try("read", path, lambda: self._read_web(path, limit + 1))
+                check_file_size(len(data), limit)
+                return data[begin:end]
         return self._try("read", path, ask)
 
     def read_start(self, path: str, count: int, limit: int | None = None) -> bytes:
         full = self._full(path)
-
-        def ask_web() -> bytes:  # a server may ignore the range: take no more than the first bytes
-            headers = {"Range": f"bytes=0-{count - 1}"}
-            found = b""
-            with self.fs.open(full, block_size=0, size=count, headers=headers) as file:
-                while len(found) < count and (more := file.read(count - len(found))):
-                    found += more
-            return found
-
         if self.is_web:
-            return self._try("read", path, ask_web)
+            return self._try("read", path, lambda: self._read_web(path, count))
         return self._try("read", path, lambda: bytes(self.fs.cat_file(full, start=0, end=count)))
+
+    def _read_web(self, path: str, count: int) -> bytes:
+        """Read no more than the first bytes: a server may ignore the range."""
+        headers = {"Range": f"bytes=0-{count - 1}"}
+        parts, left = [], count
+        with self.fs.open(self._full(path), block_size=0, size=count, headers=headers) as file:
+            while left and (more := file.read(left)):
+                parts.append(more)
+                left -= len(more)
+        return b"".join(parts)
 
     def open(self, path: str, mode: str = "rb") -> BinaryIO:
         return cast(BinaryIO, self._try("read", path, lambda: self.fs.open(self._full(path), mode)))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.weights import POINTER
 from maximir import MaximirError, cli, load_model
 from maximir.models.checkpoint import read_tensors
 from maximir.training import train
@@ -131,6 +132,14 @@ def test_damaged_newest_state_is_passed_over(clean, done):
     assert any("damaged" in line and newest.stem in line for line in reports)
     assert newest.exists()  # written again
     assert any("resumed from" in line and "00000002" in line for line in reports)
+
+
+def test_a_state_that_git_lfs_keeps_elsewhere_is_named_and_left_alone(clean, done):
+    newest = sorted((done / "states").glob("*.safetensors"))[-1]
+    newest.write_bytes(POINTER)
+    with pytest.raises(MaximirError, match=f"{newest.name}: is a Git LFS pointer"):
+        train.train(recipe(), [clean], done, execution=CPU)
+    assert newest.read_bytes() == POINTER
 
 
 def test_training_learns_and_writes_what_it_says(clean, tmp_path):

@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import json
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -146,8 +147,8 @@ class FileJournal(Journal):
 
     def look_up(self, target: Address) -> Entry | None:
         with contextlib.suppress(OSError, MaximirError):
-            if target.path in self.known:
-                return self.entries.get((target.path, target.storage.digest(target.path)))
+            if (name := composed(target.path)) in self.known:
+                return self.entries.get((name, target.storage.digest(target.path)))
         return None
 
     def add(self, entry: Entry, replaced: Entry | None = None) -> None:
@@ -183,8 +184,8 @@ class FileJournal(Journal):
         return self.path.exists() and os.path.samestat(os.fstat(self.lines.file.fileno()), self.path.stat())
 
     def _read(self) -> dict[tuple[str, str], Entry]:
-        """Return the newest entry of each target and result."""
-        return {(entry.target, entry.result): entry for entry in parse_entries(self.lines.read())}
+        """Return the newest entry of each target, by its composed name, and result."""
+        return {(composed(entry.target), entry.result): entry for entry in parse_entries(self.lines.read())}
 
     def _tidy(self) -> None:
         """Rewrite the file with one line per result, sorted by name, as an undisturbed run leaves it.
@@ -199,8 +200,8 @@ class FileJournal(Journal):
         of_target = Counter(name for name, _ in entries)
         lines = b""
         for (name, result), entry in sorted(entries.items()):
-            path = self.folder / name
-            if path.exists() and (of_target[name] == 1 or file_digest(path) == result):
+            there = (path for each in forms(entry.target) if (path := self.folder / each).exists())
+            if any(of_target[name] == 1 or file_digest(path) == result for path in there):
                 lines += line_of(values_of(entry))
         write_atomically(self.path, lines)
 
@@ -228,18 +229,26 @@ class ObjectJournal(Journal):
         return self.found.pop(target.path)
 
     def look_up(self, target: Address) -> Entry | None:
-        try:
-            lines = self.storage.read(record_path(target.path)).splitlines()
-        except Missing:
-            return None
-        for entry in parse_entries(map(parse_line, lines)):
-            if target.has_content(entry.result, entry.result_md5):
-                return entry
+        for name in forms(target.path):
+            with contextlib.suppress(Missing):
+                lines = self.storage.read(record_path(name)).splitlines()
+                for entry in parse_entries(map(parse_line, lines)):
+                    if target.has_content(entry.result, entry.result_md5):
+                        return entry
         return None
 
     def add(self, entry: Entry, replaced: Entry | None = None) -> None:
         entries = [entry] if replaced is None or replaced.result == entry.result else [replaced, entry]
         self.storage.write(record_path(entry.target), b"".join(line_of(asdict(each)) for each in entries))
+
+
+def composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def forms(name: str) -> list[str]:
+    """Return a name, then its other spellings: Macs write "é" as two characters where others write one."""
+    return list(dict.fromkeys((name, composed(name), unicodedata.normalize("NFD", name))))
 
 
 def record_path(target: str) -> str:

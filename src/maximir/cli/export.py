@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -50,7 +54,8 @@ def export(
     name = choice.choose(model).name
     network, task = checkpoint.load(model, stages)
     clock = time.monotonic()
-    difference = hosts.export(network, output, size, {"model": name, "task": task})
+    with quiet():
+        difference = hosts.export(network, output, size, {"model": name, "task": task})
     print(
         f"{output}: {output.stat().st_size / 1e6:.1f} MB, "
         f"differs from maximir by {difference:.1e} at most, {time.monotonic() - clock:.0f} s"
@@ -74,8 +79,22 @@ def for_darktable(
     darktable.check_request(output, size)
     network, task = checkpoint.load(model, stages)
     card = darktable.card_of(chosen)
-    difference = darktable.package(network, task, output, name=name, card=card, size=size)
+    with quiet():
+        difference = darktable.package(network, task, output, name=name, card=card, size=size)
     print(
         f"{output}: {output.stat().st_size / 1e6:.1f} MB, for tiles of {size} x {size}, "
         f"differs from maximir by {difference:.1e} at most"
     )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the exporters' remarks about packages, folding and their own old code.
+
+    Loggers and warnings belong to the process: the command's, which may set them.
+    """
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

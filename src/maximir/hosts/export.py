@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import io
-import logging
 import operator
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +19,7 @@ from maximir.errors import MaximirError, UsageError
 from maximir.files import reason, write_atomically
 from maximir.network.config import SIZE_MULTIPLE
 from maximir.network.model import Maxim
+from maximir.restoring.restorer import unaffected
 
 KINDS = (".onnx", ".pt2")
 OPSET = 20  # the oldest that has GELU
@@ -65,6 +63,7 @@ def export(
     return difference
 
 
+@unaffected(gradients=True)
 def proved(
     model: Maxim, kind: str, size: int | None, facts: Mapping[str, str], names: tuple[str, str] = NAMES
 ) -> tuple[bytes, float]:
@@ -73,10 +72,9 @@ def proved(
     Raises:
         MaximirError: the difference is larger than `TOLERANCE`.
     """
-    with quiet():
-        data = to_pt2(model, size) if kind == ".pt2" else to_onnx(model, size, facts, names)
-        run = run_pt2(data) if kind == ".pt2" else run_onnx(data)
-        difference = compare(model, run, SIZES if size is None else [(1, size, size)])
+    data = to_pt2(model, size) if kind == ".pt2" else to_onnx(model, size, facts, names)
+    run = run_pt2(data) if kind == ".pt2" else run_onnx(data)
+    difference = compare(model, run, SIZES if size is None else [(1, size, size)])
     if not difference <= TOLERANCE:
         raise MaximirError(
             f"nothing was written: its results differ from maximir's by {difference:.1e} "
@@ -150,13 +148,17 @@ def capture(model: Maxim, size: int | None) -> ExportedProgram:
     model.requires_grad_(False)
     with torch.no_grad():
         if size is not None:
-            return torch.export.export(Restoring(model), (torch.zeros(1, 3, size, size),), strict=False)
+            return torch.export.export(Restoring(model), (blank(1, 3, size, size),), strict=False)
         symbols = {0: Dim("N", min=1), 2: Dim("h", min=1), 4: Dim("w", min=1)}
-        cells = torch.zeros(n, 3, h, side, w, side)
+        cells = blank(n, 3, h, side, w, side)
         program = torch.export.export(
             RestoringCells(model), (cells,), dynamic_shapes=(symbols,), strict=False
         )
-    return without_cells(program, torch.zeros(n, 3, h * side, w * side))
+    return without_cells(program, blank(n, 3, h * side, w * side))
+
+
+def blank(*shape: int) -> Tensor:
+    return torch.zeros(*shape, dtype=torch.float32)
 
 
 def without_cells(program: ExportedProgram, example: Tensor) -> ExportedProgram:
@@ -219,22 +221,6 @@ def to_onnx(
         proto.metadata_props.add(key=key, value=fact)
     data: bytes = proto.SerializeToString()
     return data
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the exporters' remarks about packages, folding and their own old code."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def run_onnx(data: bytes) -> Run:

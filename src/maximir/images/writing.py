@@ -144,6 +144,8 @@ def _fitted(photo: Photo, kind: str) -> tuple[np.ndarray, Metadata, tuple[str, .
         notes.append(
             f"values in the narrow range of video, which {kind.upper()} cannot state: write PNG instead"
         )
+    if kind != "png" and "png-light" in metadata:
+        notes.append(f"the brightness of HDR left out, which {kind.upper()} cannot state here")
     if kind != "png" and "png-texts" in metadata:
         notes.append("the PNG's texts left out")
     return pixels, metadata, tuple(notes)

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from maximir import sizes
 from maximir.errors import MaximirError, UsageError
-from maximir.files import PART, write_atomically
+from maximir.files import GIT_LFS, PART, refuse_pointer, write_atomically
 from maximir.models import checkpoint
 from maximir.network.model import Maxim
 from maximir.training.distributed import Processes, accumulating, as_parts, spread, whole
@@ -283,6 +283,7 @@ class Run:
     def _newest_whole_state(self, report: Callable[[str], None]) -> int:
         """Return the step of the newest whole state, or -1 if there is no state."""
         for path in reversed(self.states()):
+            check_content(path)
             try:
                 metadata, _ = checkpoint.read_tensors(path)
                 step = int(metadata["step"])
@@ -331,6 +332,16 @@ class Run:
                     as_parts(value, parameter) if value.shape == parameter.shape else value.to(self.device)
                 )
                 owners[parameter].state[parameter][key] = moment
+
+
+def check_content(state: Path) -> None:
+    """Raise MaximirError for a Git LFS pointer: the state is not damaged, but elsewhere."""
+    with state.open("rb") as file:
+        start = file.read(len(GIT_LFS))
+    try:
+        refuse_pointer(start)
+    except MaximirError as error:
+        raise MaximirError(f"{state}: {error}") from error
 
 
 def check_parts(recipe: Recipe, processes: Processes, execution: Execution) -> None:

@@ -158,8 +158,22 @@ def _extra_sample(reader: ifd.Reader, fields: list[ifd.Field]) -> Metadata:
     return {} if kind == UNASSOCIATED else {"extra-sample": min(kind, ASSOCIATED)}
 
 
+def divided(pixels: np.ndarray) -> np.ndarray:
+    """Round the colours of [H, W, C] that libvips divided by alpha and cut off: the inverse of `multiplied`.
+
+    Otherwise each reading and writing would darken them.
+    """
+    full = np.iinfo(pixels.dtype).max
+    alpha = pixels[..., -1:].astype(np.int64)
+    stored = (pixels * alpha + full - 1) // full  # the only value that was cut off to this one
+    result = np.minimum((stored * full + alpha // 2) // np.maximum(alpha, 1), full)
+    result = np.where(alpha > 0, result, pixels).astype(pixels.dtype)
+    result[..., -1:] = pixels[..., -1:]
+    return result
+
+
 def multiplied(pixels: np.ndarray) -> np.ndarray:
-    """Multiply the colours of [H, W, C] by alpha, rounded: libvips divides by it on reading."""
+    """Multiply the colours of [H, W, C] by alpha, rounded: `divided` is its inverse."""
     full = np.iinfo(pixels.dtype).max
     alpha = pixels[..., -1:].astype(np.uint32)
     result = ((pixels * alpha + full // 2) // full).astype(pixels.dtype)
