@@ -4,10 +4,12 @@
 // The service and the page without a server share it. Each adds a restorer.js, which exports
 //   promise, unshown    sentences: where photographs go; what to do with one that the browser cannot show
 //   formats             kinds of files that it can write
-//   models()            a list of models, as GET /v1/models (docs/service.md)
-//   restore(job, signal, report)   {blob, name, notes, seconds} for a job {file, task, model, format};
-//                       report.tell shows progress, report.announce tells screen readers
-// Errors with a sentence for the user are of the class Problem.
+//   models()            a list of models, as GET /v1/models (docs/service.md); a model's function note()
+//                       may return a sentence, such as what its first use downloads
+//   restore(job, signal, report)   {blob, name, notes, seconds} for a job {file, image, task, model, format,
+//                       size}; report.tell shows progress, report.announce tells screen readers
+// Errors with a sentence for the user are of the class Problem. One with a `size` {width, height} offers to
+// restore the photograph in that size.
 
 import { $, make } from "./elements.js";
 import { kindOf } from "./kinds.js";
@@ -180,13 +182,13 @@ async function fillTasks() {
 function offerModels(models) {
   const options = models.map(({ name, label }) => make("option", { value: name, textContent: label }));
   $("model").replaceChildren(...options);
-  $("model").onchange = () => showLimits(models[$("model").selectedIndex].limits);
+  $("model").onchange = () => showLimits(models[$("model").selectedIndex]);
   $("ways").hidden = models.length < 2;
-  showLimits(models[0].limits);
+  showLimits(models[0]);
 }
 
-function showLimits(limits) {
-  $("limits").textContent = limits && `Limits: ${limits}`;
+function showLimits({ limits, note }) {
+  $("limits").textContent = [note?.(), limits && `Limits: ${limits}`].filter(Boolean).join(" ");
 }
 
 function choice({ task, title, description, models }) {
@@ -203,7 +205,8 @@ function choice({ task, title, description, models }) {
 
 // ---------------------------------------------------------------- restoring
 
-async function restore() {
+/** Restore the photograph, in its own size unless `size` is given. */
+async function restore(size = null) {
   say("form-message", "");
   say("stage-message", "");
   await Promise.all([choosing, offering]); // a large photograph or a busy server may take a moment
@@ -220,7 +223,8 @@ async function restore() {
   $("phase").focus({ preventScroll: true });
   const awake = await stayAwake();
   try {
-    const job = { file: photo.file, task, model: $("model").value, format: $("format").value };
+    const { file, image } = photo;
+    const job = { file, image, task, model: $("model").value, format: $("format").value, size };
     const answer = await restorer.restore(job, signal, { tell, announce });
     const url = URL.createObjectURL(answer.blob);
     result = { ...answer, url, image: await load(url) };
@@ -233,11 +237,18 @@ async function restore() {
     if (signal.aborted) announce("Cancelled.");
     else if (error instanceof Problem) say("form-message", error.message);
     else say("form-message", `Something went wrong in this page: ${error.message}`);
+    if (error.size) offerSize(error.size);
     $("restore").focus({ preventScroll: true });
   } finally {
     running = null;
     awake?.release();
   }
+}
+
+/** Offer to restore the photograph in a smaller size. */
+function offerSize(size) {
+  const textContent = `Restore it at ${size.width} × ${size.height}`;
+  $("form-message").append(" ", make("button", { type: "button", textContent, onclick: () => restore(size) }));
 }
 
 /** Keep a phone's screen on where possible: when it sleeps, the connection is lost. */
