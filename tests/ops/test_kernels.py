@@ -1,5 +1,7 @@
 """Each native library that this processor can run does what torch does, and callers manage without."""
 
+import contextlib
+import functools
 import os
 import platform
 import shutil
@@ -7,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import build_kernels
+import numpy as np
 import pytest
 import torch
 
@@ -22,19 +26,37 @@ from maximir.ops import functional as ops
 from maximir.ops import kernels
 
 NEEDS_KERNELS = pytest.mark.skipif(kernels.library() is None, reason="no native kernels for this processor")
-CASES = [(32, 16, (1, 32, 48)), (64, 16, (2, 16, 32)), (128, 8, (1, 24, 8)), (48, 8, (1, 16, 16))]
+CASES = [(32, 16, (1, 32, 48)), (64, 16, (2, 16, 32)), (128, 8, (1, 24, 8)), (96, 8, (1, 16, 16))]
 
 
-@pytest.fixture(params=kernels.LIBRARIES)
-def library(request, monkeypatch):
-    monkeypatch.setenv(kernels.SWITCH, request.param)
-    kernels.library.cache_clear()
-    if kernels.library() is None:
+@functools.cache
+def build_portable():
+    """Build AMX's tiles in plain C++, with the vectors of this processor's best library."""
+    compiler, library = build_kernels.find_compiler(), kernels.library()
+    if compiler and library is not None:
+        build_kernels.build_portable(compiler, Path(library._name).stem.removeprefix("kernels-"))
+
+
+@contextlib.contextmanager
+def chosen(name):
+    """Use this library; skip the test where there is none."""
+    if name == kernels.PORTABLE:
+        build_portable()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(kernels.SWITCH, name)
         kernels.library.cache_clear()
-        pytest.skip(f"{request.param}: not built, or not for this processor")
-    yield request.param
-    monkeypatch.undo()
-    kernels.library.cache_clear()
+        try:
+            if kernels.library() is None:
+                pytest.skip(f"{name}: not built, or not for this processor")
+            yield
+        finally:
+            kernels.library.cache_clear()
+
+
+@pytest.fixture(params=[*kernels.LIBRARIES, kernels.PORTABLE])
+def library(request):
+    with chosen(request.param):
+        yield request.param
 
 
 @pytest.fixture(params=["float32", "bfloat16"])
@@ -77,6 +99,50 @@ def test_cross_gating(library, half, channels, size, shape):
     exact = exactly(block, x, y)
     for ours, expected in zip(cross_gating(pass_(half), block, Map(x), y, x.numel()), exact, strict=True):
         close(ours, expected, 3e-2 if half else 2e-6)
+
+
+def tile_products(name):
+    """Products of tiles of all kinds: usual numbers, the smallest and the largest, infinities and NaN."""
+    random = np.random.default_rng(0)
+    results = []
+    for low, high in 200 * [(120, 131), (0, 255), (55, 71), (185, 196), (0, 256)]:
+        signs, exponents = random.integers(0, 2, (2, 512)), random.integers(low, high, (2, 512))
+        bits = (signs << 15 | exponents << 7 | random.integers(0, 128, (2, 512))).astype(np.uint16)
+        bits[0, random.random(512) < random.choice([0, 0.9])] = 0  # sums of few terms, where roundings show
+        sums = (random.integers(0, high << 23, 256) | random.integers(0, 2, 256) << 31).astype(np.uint32)
+        left, right, total = (torch.from_numpy(x) for x in (*bits, sums.view(np.float32)))
+        before = total.clone()
+        kernels.call("tile_product", *kernels.pointers(left, right, total))
+        results.append((left.view(torch.bfloat16), right.view(torch.bfloat16), before, total))
+    return results
+
+
+def test_portable_tiles_are_products():
+    with chosen(kernels.PORTABLE):
+        for left, right, before, total in tile_products(kernels.PORTABLE)[::5]:
+            right = right.view(16, 16, 2).transpose(1, 2).reshape(32, 16)
+            exact = before.double().view(16, 16) + left.view(16, 32).double() @ right.double()
+            size = (
+                before.double().abs().view(16, 16) + left.view(16, 32).double().abs() @ right.double().abs()
+            )
+            assert ((total.view(16, 16) - exact).abs() <= 1e-6 * size + 1e-37).all()  # subnormals are 0
+
+
+def test_tiles_are_the_portable_ones_bit_by_bit():
+    """The only test of what AMX computes: all others compare with a tolerance."""
+    blocks = [randomise(MultiAxisGatedMlp(64, 16, 0.0)), randomise(CrossGating(64, 64, 16, 0.0))]
+    x = torch.randn(3, 1, 32, 32, 64)
+    results = []
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        for name in ("amx", kernels.PORTABLE):
+            with chosen(name):
+                tiles = torch.stack([total for *_, total in tile_products(name)])
+                mixed = multi_axis(pass_(True), blocks[0], x[0])
+                gated = cross_gating(pass_(True), blocks[1], Map(x[1]), x[2], x[1].numel())
+                results.append([tiles, mixed, *gated])
+    for ours, portable in zip(*results, strict=True):
+        same = (ours == portable) & (ours.signbit() == portable.signbit()) | ours.isnan() & portable.isnan()
+        assert same.all()
 
 
 @pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])

@@ -1,7 +1,7 @@
 """Whole blocks by the native kernels: sweeps over windows in registers and caches instead of maps.
 
 A block hands over its parameters as a `Table`: weight and bias of one layer after the other, in the order of
-the structures in kernels.cpp.
+the structures in ops/native/windows.h.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WINDOW_STRIPS = 4  # windows at a time, in strips: their inner maps are small, a
 class Sweep(Structure):
     _fields_ = [
         *((name, c_int64) for name in ("images", "height", "width", "channels", "side", "first", "last")),
-        *((name, c_int32) for name in ("axis", "precision", "threads", "features_bf16")),
+        *((name, c_int32) for name in ("axis", "half", "threads")),
     ]
 
 
@@ -55,7 +55,7 @@ def fits(run: Pass, module: nn.Module, *maps: Tensor, dtype: torch.dtype | None 
         and all(
             x.device.type == "cpu"
             and x.dtype == (dtype or streaming.features)
-            and x.shape[-1] % kernels.CHANNELS == 0
+            and x.shape[-1] % kernels.BLOCK_CHANNELS == 0
             and x.is_contiguous()
             for x in maps
         )
@@ -110,8 +110,7 @@ def sweep(
     for first in run.streaming.strips(range(0, count, step)):
         job = Sweep(
             n, h, w, c, side, first, min(first + step, count),
-            axis == "grid", torch.is_autocast_enabled("cpu"), torch.get_num_threads(),
-            run.streaming.features == torch.bfloat16,
+            axis == "grid", run.streaming.features == torch.bfloat16, torch.get_num_threads(),
         )  # fmt: skip
         kernels.call(name, ctypes.byref(job), ctypes.byref(weights), *kernels.pointers(*maps))
 
