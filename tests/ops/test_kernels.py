@@ -17,10 +17,10 @@ import torch
 from helpers.weights import randomise
 from maximir import MaximConfig
 from maximir.engine import native
-from maximir.engine.blocks import cross_gating, multi_axis
+from maximir.engine.blocks import channel_attention, cross_gating, multi_axis
 from maximir.engine.merging import Map
 from maximir.engine.sweeps import Pass, Streaming
-from maximir.network.blocks import CrossGating, MultiAxisGatedMlp
+from maximir.network.blocks import ConvChannelAttention, CrossGating, MultiAxisGatedMlp
 from maximir.network.layers import Conv, ImageConv, LayerNorm
 from maximir.ops import functional as ops
 from maximir.ops import kernels
@@ -101,6 +101,25 @@ def test_cross_gating(library, half, channels, size, shape):
         close(ours, expected, 3e-2 if half else 2e-6)
 
 
+@pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
+@pytest.mark.parametrize(("channels", "shape"), [(32, (1, 37, 48)), (64, (2, 18, 16)), (128, (1, 1, 32))])
+def test_channel_attention(library, half, channels, shape, padding_mode):
+    """Heights that fill no band, one row; with a long shortcut, and over x."""
+    block = randomise(ConvChannelAttention(channels, 4))
+    block.conv1.padding_mode = block.conv2.padding_mode = padding_mode
+    x, shortcut, run = 3 * torch.randn(*shape, channels) + 1, torch.randn(*shape, channels), pass_(half)
+    shortcut = shortcut.to(run.streaming.features)
+    exact = exactly(block, x)
+    tolerance = 2e-2 if half else 2e-6
+    kept = x.clone()
+    close(channel_attention(run, block, x), exact, tolerance)
+    joined = channel_attention(run, block, x, shortcut=shortcut)
+    assert joined.dtype == shortcut.dtype and torch.equal(x, kept)
+    close(joined, exact + shortcut, tolerance)
+    assert channel_attention(run, block, x, into=x).data_ptr() == x.data_ptr()
+    close(x, exact, tolerance)
+
+
 def tile_products(name):
     """Products of tiles of all kinds: usual numbers, the smallest and the largest, infinities and NaN."""
     random = np.random.default_rng(0)
@@ -130,7 +149,8 @@ def test_portable_tiles_are_products():
 
 def test_tiles_are_the_portable_ones_bit_by_bit():
     """The only test of what AMX computes: all others compare with a tolerance."""
-    blocks = [randomise(MultiAxisGatedMlp(64, 16, 0.0)), randomise(CrossGating(64, 64, 16, 0.0))]
+    kinds = MultiAxisGatedMlp(64, 16, 0.0), CrossGating(64, 64, 16, 0.0), ConvChannelAttention(64, 4)
+    blocks = [randomise(block) for block in kinds]
     x = torch.randn(3, 1, 32, 32, 64)
     results = []
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
@@ -139,7 +159,8 @@ def test_tiles_are_the_portable_ones_bit_by_bit():
                 tiles = torch.stack([total for *_, total in tile_products(name)])
                 mixed = multi_axis(pass_(True), blocks[0], x[0])
                 gated = cross_gating(pass_(True), blocks[1], Map(x[1]), x[2], x[1].numel())
-                results.append([tiles, mixed, *gated])
+                attended = channel_attention(pass_(True), blocks[2], x[0])
+                results.append([tiles, mixed, *gated, attended])
     for ours, portable in zip(*results, strict=True):
         same = (ours == portable) & (ours.signbit() == portable.signbit()) | ours.isnan() & portable.isnan()
         assert same.all()
@@ -317,12 +338,15 @@ def test_kernels_were_built():
 
 
 @NEEDS_KERNELS
+@torch.inference_mode()
 def test_a_team_computes_what_one_thread_does(monkeypatch):
     x, weight, bias = torch.randn(1, 64, 64, 32), torch.randn(32, 32, 3, 3), torch.randn(32)
+    block = randomise(ConvChannelAttention(32, 4))
     results = []
     for threads in (1, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        results.append((kernels.gelu(x), kernels.convolve(x, weight, bias, True, True, False)))
+        convolved = kernels.convolve(x, weight, bias, True, True, False)
+        results.append((kernels.gelu(x), convolved, channel_attention(pass_(), block, x)))
     assert all(torch.equal(*both) for both in zip(*results, strict=True))
 
 

@@ -97,6 +97,33 @@ def channel_attention(
     Args:
         shortcut: a long shortcut that ends with this block, to be added; the result is a feature map then.
     """
+    fits = native.fits(run, block, x, dtype=torch.float32) and x.shape[2] % native.ROW_WIDTH == 0
+    if fits and isinstance(block, ConvChannelAttention):
+        table = parameters_of(block.norm, block.conv1, block.conv2)
+        y, sums = native.channel_attention(run, x, table, block.conv1.padding_mode == "replicate")
+        total = sums.sum(dim=1)
+    else:
+        y, total = transform(run, block, x)
+    mean = total / (x.shape[1] * x.shape[2])
+    weight = block.attention(mean.to(block.attention.squeeze.weight.dtype))
+    if fits:
+        return native.attend(run, x, y, weight, shortcut, into)
+
+    def add(rows: Rows) -> Tensor:
+        part = rows.of(x)
+        out = rows.out(part.shape, part.device)
+        weighted = (part, rows.of(y), weight[:, None, None])
+        if shortcut is None:
+            return torch.addcmul(*weighted, out=out)
+        return torch.add(rows.of(shortcut), torch.addcmul(*weighted), out=out)
+
+    if into is None or (shortcut is not None and into.dtype != y.dtype):
+        into = y
+    return run.rows(add, x.numel(), into, feature=shortcut is not None)
+
+
+def transform(run: Pass, block: ResidualChannelAttention, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return y, before the channels are weighted, and its sum over the image [N, C]."""
     totals: list[Tensor] = []
 
     def transform(rows: Rows) -> Tensor:
@@ -105,19 +132,7 @@ def channel_attention(
         return y
 
     y = run.rows(transform, x.numel(), feature=True)
-    mean = torch.stack(totals).sum(dim=0) / (x.shape[1] * x.shape[2])
-    weight = block.attention(mean.to(block.attention.squeeze.weight.dtype))[:, None, None]
-
-    def add(rows: Rows) -> Tensor:
-        part = rows.of(x)
-        out = rows.out(part.shape, part.device)
-        if shortcut is None:
-            return torch.addcmul(part, rows.of(y), weight, out=out)
-        return torch.add(rows.of(shortcut), torch.addcmul(part, rows.of(y), weight), out=out)
-
-    if into is None or (shortcut is not None and into.dtype != y.dtype):
-        into = y
-    return run.rows(add, x.numel(), into, feature=shortcut is not None)
+    return y, torch.stack(totals).sum(dim=0)
 
 
 def transform_rows(block: ResidualChannelAttention, x: Tensor, rows: Rows) -> Tensor:
@@ -286,7 +301,7 @@ def convolved(conv: Conv, image: Tensor) -> Source:
     return Convolved(conv, image) if knows(conv) else Map(conv(image))
 
 
-def parameters_of(*layers: nn.Linear | nn.LayerNorm) -> Sequence[Tensor]:
+def parameters_of(*layers: nn.Linear | nn.LayerNorm | nn.Conv2d) -> Sequence[Tensor | None]:
     """Return each layer's weight and bias."""
     return [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
 

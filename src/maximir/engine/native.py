@@ -7,8 +7,8 @@ the structures in ops/native/windows.h.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
-from ctypes import Structure, c_int32, c_int64, c_void_p
+from collections.abc import Iterator, Mapping, Sequence
+from ctypes import Structure, c_float, c_int32, c_int64, c_void_p
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,8 @@ from maximir.ops import kernels
 Table = Sequence[Tensor | None]  # a block's parameters for one axis
 
 FEATURES = (torch.float32, torch.bfloat16)
-WINDOW_STRIPS = 4  # windows at a time, in strips: their inner maps are small, and the threads start anew
+STRIPS_AT_ONCE = 4  # strips in one call: what lies between is small, and the threads start anew
+ROW_WIDTH = 16  # kernels that work on rows take widths that are multiples of this
 
 
 class Sweep(Structure):
@@ -40,6 +41,25 @@ class GateWeights(Structure):
 
 class CrossWeights(Structure):
     _fields_ = [("x", GateWeights), ("y", GateWeights), *((f"weight{i}", c_void_p) for i in range(4))]
+
+
+class Rcab(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("images", "height", "width", "channels", "first", "last")),
+        *((name, c_int32) for name in ("half", "replicate", "threads")),
+        ("negative_slope", c_float),
+    ]
+
+
+class RcabWeights(Structure):
+    _fields_ = [(f"weight{i}", c_void_p) for i in range(6)]
+
+
+class Attend(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("images", "height", "width", "channels", "first", "last")),
+        *((name, c_int32) for name in ("half", "threads")),
+    ]
 
 
 def fits(run: Pass, module: nn.Module, *maps: Tensor, dtype: torch.dtype | None = None) -> bool:
@@ -94,6 +114,56 @@ def cross_gate(
     sweep("cross_gate_sweep", run, both, x, size, "block", x, y, *shares)
 
 
+def channel_attention(run: Pass, x: Tensor, table: Table, replicate: bool) -> tuple[Tensor, Tensor]:
+    """Run the convolutions of a channel attention block of a float32 map.
+
+    Args:
+        table: LayerNorm and both convolutions.
+        replicate: these are padded with the outermost pixels.
+
+    Returns:
+        y, a feature map, and the sums of its rows [N, H, C].
+    """
+    n, h, w, c = x.shape
+    y, sums = run.new(x.shape, x.device, feature=True), x.new_empty(n, h, c)
+    weights = RcabWeights(*addresses(table))
+    for first, last in row_strips(run, x):
+        job = Rcab(n, h, w, c, first, last, is_half(run), replicate, torch.get_num_threads(), 0.2)
+        kernels.call("rcab_sweep", ctypes.byref(job), ctypes.byref(weights), *kernels.pointers(x, y, sums))
+    return y, sums
+
+
+def attend(
+    run: Pass, x: Tensor, y: Tensor, weight: Tensor, shortcut: Tensor | None, into: Tensor | None
+) -> Tensor:
+    """Return x + y * weight; with a long shortcut, which is added, as a feature map.
+
+    Args:
+        weight: [N, C].
+        into: a map to overwrite, if it has the result's type.
+    """
+    n, h, w, c = x.shape
+    dtype, weight = run.dtype(shortcut is not None), weight.float().contiguous()
+    out = next((z for z in (into, y) if z is not None and z.dtype == dtype), None)
+    if out is None:
+        out = run.new(x.shape, x.device, feature=shortcut is not None)
+    for first, last in row_strips(run, x):
+        job = Attend(n, h, w, c, first, last, is_half(run), torch.get_num_threads())
+        kernels.call("attend_sweep", ctypes.byref(job), *kernels.pointers(x, y, weight, shortcut, out))
+    return out
+
+
+def row_strips(run: Pass, x: Tensor) -> Iterator[tuple[int, int]]:
+    """Yield the rows of some strips at a time; between them progress is reported and scratch pages released."""
+    step = max(ROW_WIDTH, STRIPS_AT_ONCE * run.streaming.strip_bytes * x.shape[1] // (4 * x.numel()))
+    for first in run.streaming.strips(range(0, x.shape[1], step)):
+        yield first, min(first + step, x.shape[1])
+
+
+def is_half(run: Pass) -> bool:
+    return run.streaming.features == torch.bfloat16
+
+
 def sweep(
     name: str,
     run: Pass,
@@ -106,11 +176,11 @@ def sweep(
     """Run one sweep, some windows at a time: between them progress is reported and scratch pages released."""
     n, h, w, c = shape_of.shape
     count = n * (h // side) * (w // side)
-    step = max(1, WINDOW_STRIPS * run.streaming.strip_bytes // (side * side * c * 4))
+    step = max(1, STRIPS_AT_ONCE * run.streaming.strip_bytes // (side * side * c * 4))
     for first in run.streaming.strips(range(0, count, step)):
         job = Sweep(
             n, h, w, c, side, first, min(first + step, count),
-            axis == "grid", run.streaming.features == torch.bfloat16, torch.get_num_threads(),
+            axis == "grid", is_half(run), torch.get_num_threads(),
         )  # fmt: skip
         kernels.call(name, ctypes.byref(job), ctypes.byref(weights), *kernels.pointers(*maps))
 

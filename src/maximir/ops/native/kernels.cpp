@@ -109,7 +109,20 @@ EXPORT int tile_product(const Bf16* left, const Bf16* right, float* sum) {
 #endif
 
 EXPORT int convolution(const Convolution* s, const float* in, const float* weights, const float* bias, float* out) {
-    return guarded(fits(*s), [&] { convolve(*s, in, weights, bias, out); });
+    return guarded(valid(*s), [&] { convolve(*s, in, weights, bias, out); });
+}
+
+EXPORT int rcab_sweep(const Rcab* s, const RcabWeights* weights, const float* x, void* y, float* totals) {
+    return guarded(valid_rows(*s),
+                   [&] { (s->half ? rcab<Half, Bf16> : rcab<Full, float>)(*s, *weights, x, y, totals); });
+}
+
+EXPORT int attend_sweep(const Attend* s, const float* x, const void* y, const float* weight, const void* shortcut,
+                        void* out) {
+    return guarded(valid_rows(*s), [&] {
+        auto* call = !s->half ? attend<float, float> : shortcut ? attend<Bf16, Bf16> : attend<Bf16, float>;
+        call(*s, x, y, weight, shortcut, out);
+    });
 }
 
 EXPORT int layer_norm(const float* x, const float* gamma, const float* beta, float* out, int64_t count,

@@ -65,6 +65,12 @@ struct Half {
 using Half = Full;
 #endif
 
+// Where a right operand has the weight from k to a column.
+template <class P>
+INLINE int64_t right_index(int64_t column, int64_t k, int64_t depth) {
+    return column / NR * NR * depth + k / P::PACK * NR * P::PACK + column % NR * P::PACK + k % P::PACK;
+}
+
 // Some rows into a buffer or a map.
 template <int M, class T>
 INLINE void put(T* to, int64_t stride, const Rows<M>& v) {
@@ -78,14 +84,14 @@ struct Left {
     int64_t stride, depth;
 };
 
-// In vectors; rows: a multiple of MR.
-template <class P, int PARTS, class Finish>
+// In vectors, M rows at a time; rows: a multiple of M.
+template <class P, int M, int PARTS, class Finish>
 INLINE void multiply_vectors(int64_t rows, const Left<P> (&left)[PARTS], const typename P::Operand* right,
                              const float* bias, int64_t columns, const Finish& finish) {
     for (int64_t c = 0; c < columns; c += NR) {
         const auto* block = right;
-        for (int64_t row = 0; row < rows; row += MR) {
-            Rows<MR> sum;
+        for (int64_t row = 0; row < rows; row += M) {
+            Rows<M> sum;
             EACH(sum) sum[r][i] = bias ? load(bias + c + i * W) : Vec{};
             right = block;
             for (const Left<P>& part : left) {
@@ -172,7 +178,7 @@ INLINE void multiply(int64_t rows, const Left<P> (&left)[PARTS], const typename 
 #ifdef HAVE_TILES
     if constexpr (P::TILED) return multiply_tiles(rows, left, right, bias, columns, finish);
 #endif
-    if constexpr (!P::TILED) multiply_vectors(rows, left, right, bias, columns, finish);
+    if constexpr (!P::TILED) multiply_vectors<P, MR>(rows, left, right, bias, columns, finish);
 }
 
 // ---- Weights ----------------------------------------------------------------------------------------------
@@ -190,11 +196,10 @@ struct Dense {
         : inputs(inputs), outputs(outputs), right(arena.take<typename P::Operand>(outputs * inputs)),
           bias(arena.take<float>(outputs)) {
         for (int64_t o = 0; o < outputs; ++o) {
-            auto* column = right + o / NR * NR * inputs + o % NR * P::PACK;
             double sum = b ? b[o] : 0;
             for (int64_t k = 0; k < inputs; ++k) {
                 const float weight = w[o * stride + k];
-                column[k / P::PACK * NR * P::PACK + k % P::PACK] = P::operand(gamma ? weight * gamma[k] : weight);
+                right[right_index<P>(o, k, inputs)] = P::operand(gamma ? weight * gamma[k] : weight);
                 sum += beta ? double(weight) * beta[k] : 0;
             }
             bias[o] = float(sum);
