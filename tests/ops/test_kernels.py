@@ -13,15 +13,17 @@ import build_kernels
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from helpers.weights import randomise
 from maximir import MaximConfig
 from maximir.engine import native
 from maximir.engine.blocks import channel_attention, cross_gating, multi_axis
-from maximir.engine.merging import Map
+from maximir.engine.merging import Convolved, Fused, Map, Upsampled, project
 from maximir.engine.sweeps import Pass, Streaming
 from maximir.network.blocks import ConvChannelAttention, CrossGating, MultiAxisGatedMlp
-from maximir.network.layers import Conv, ImageConv, LayerNorm
+from maximir.network.layers import Conv, ConvTranspose, ImageConv, LayerNorm
+from maximir.network.model import MultiScaleFusion
 from maximir.ops import functional as ops
 from maximir.ops import kernels
 
@@ -118,6 +120,34 @@ def test_channel_attention(library, half, channels, shape, padding_mode):
     close(joined, exact + shortcut, tolerance)
     assert channel_attention(run, block, x, into=x).data_ptr() == x.data_ptr()
     close(x, exact, tolerance)
+
+
+@pytest.mark.parametrize(("images", "strip_bytes"), [(1, 1), (2, 1 << 14), (1, 1 << 30)])
+def test_projections(library, half, images, strip_bytes):
+    """A fusion of three sizes beside a map from below, and a convolved image: rows of every strip."""
+    config, (h, w) = MaximConfig(32, 1), (16, 32)
+    fused, up = randomise(MultiScaleFusion(config, 1, (2, 0, 1))), randomise(ConvTranspose(128, 64))
+    conv, linear = randomise(ImageConv(3, 64)), randomise(nn.Linear(3 * 64 + 2 * 64, 64))
+    run = Pass(Streaming(strip_bytes, features=torch.bfloat16 if half else torch.float32), 4)
+    sizes = [(2 * h, 2 * w, 32), (h, w, 64), (h // 2, w // 2, 128)]
+    by_level = [torch.randn(images, *size).to(run.streaming.features) for size in sizes]
+    image = torch.rand(images, h, w, 3)
+    with torch.autocast("cpu", enabled=False):
+        for layer in (fused, up, conv, linear):
+            layer.double()
+        double = [x.double() for x in by_level]
+        exact = linear(torch.cat([fused(double), up(double[2]), conv(image.double())], dim=-1))
+        for layer in (fused, up, conv, linear):
+            layer.float()
+    sources = Fused(fused, by_level), Upsampled(up, by_level[2]), Convolved(conv, image)
+    called = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "project", lambda *args, f=native.project: (called.append(1), f(*args))[1])
+        for feature in (False, True):
+            result, kept = project(run, linear, *sources, size=exact.numel(), feature=feature, keep=True)
+            assert called and result.dtype == run.dtype(feature) and kept.dtype == run.dtype(True)
+            assert torch.equal(kept, result.to(kept.dtype))
+            close(result, exact, 1e-2 if half else 2e-6)
 
 
 def tile_products(name):

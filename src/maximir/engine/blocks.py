@@ -159,8 +159,8 @@ def cross_gating(run: Pass, gate: CrossGating, from_x: Source, y: Tensor, size: 
         gated_x, gated_y = gate(from_x.whole(), y)
         return gated_x, gated_y
     from_y = Map(y) if gate.upsample_y is None else Upsampled(gate.upsample_y, y)
-    y = run.rows(project(gate.input_y, from_y), size, feature=True)
-    x = run.rows(project(gate.input_x, from_x), size, feature=True)
+    y, _ = project(run, gate.input_y, from_y, size=size, feature=True)
+    x, _ = project(run, gate.input_x, from_x, size=size, feature=True)
     if native.fits(run, gate, x, y):
         tables = {axis: (gate_table(gate, "x", axis), gate_table(gate, "y", axis)) for axis in AXES}
         joins = parameters_of(gate.project_out_y, gate.project_out_x)
@@ -252,8 +252,7 @@ def shortcut_block(run: Pass, block: ShortcutBlock, size: int, *sources: Source)
     if not knows(block, block.project, block.groups):
         maps = [source.whole() for source in sources]
         return run.keep(block(torch.cat(maps, dim=-1)))
-    x = run.rows(project(block.project, *sources), size)
-    shortcut = run.keep(x)
+    x, shortcut = project(run, block.project, *sources, size=size, keep=True)
     run.rest(shortcut)
     layers: list[nn.Module] = []
     for group in block.groups:

@@ -7,8 +7,10 @@ the structures in ops/native/windows.h.
 from __future__ import annotations
 
 import ctypes
+import enum
 from collections.abc import Iterator, Mapping, Sequence
 from ctypes import Structure, c_float, c_int32, c_int64, c_void_p
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +62,62 @@ class Attend(Structure):
         *((name, c_int64) for name in ("images", "height", "width", "channels", "first", "last")),
         *((name, c_int32) for name in ("half", "threads")),
     ]
+
+
+class TermStructure(Structure):
+    _fields_ = [
+        ("at", c_void_p),
+        ("weight", c_void_p),
+        *((name, c_int64) for name in ("image", "channels", "rows", "above")),
+        *((name, c_int32) for name in ("kind", "factor", "half")),
+    ]
+
+
+class Projection(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("images", "rows", "width", "outputs", "image")),
+        *((name, c_int32) for name in ("half", "out_half", "terms", "threads")),
+    ]
+
+
+class Shrink(Structure):
+    _fields_ = [
+        *(
+            (name, c_int64)
+            for name in ("images", "rows", "width", "channels", "in_rows", "in_image", "above")
+        ),
+        *((name, c_int32) for name in ("factor", "half", "threads")),
+    ]
+
+
+class Kind(enum.IntEnum):
+    """What becomes of a term's rows [N, H, W, C] before they are added, see ops/native/projection.h."""
+
+    PRODUCT = 0  # weight [outputs, C]
+    TRANSPOSED = 1  # 2 x 2 with stride 2, from rows of half the size: weight [2, 2, outputs, C]
+    ENLARGED = 2  # bilinearly by `factor`
+
+
+@dataclass(frozen=True)
+class Term:
+    """Some rows in a sum of projections.
+
+    Attributes:
+        above: rows of `x` that come before those of the result.
+    """
+
+    kind: Kind
+    x: Tensor
+    weight: Tensor | None = None
+    factor: int = 1
+    above: int = 0
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """N, H, W of the result; not for what is enlarged, which has more rows."""
+        scale = 2 if self.kind == Kind.TRANSPOSED else 1
+        n, h, w, _ = self.x.shape
+        return n, scale * h, scale * w
 
 
 def fits(run: Pass, module: nn.Module, *maps: Tensor, dtype: torch.dtype | None = None) -> bool:
@@ -153,8 +211,61 @@ def attend(
     return out
 
 
+def projects(bias: Tensor, maps: Sequence[Tensor]) -> bool:
+    """Return True if the kernels can project these maps, whose widths differ by powers of two."""
+    return (
+        kernels.allowed()
+        and bias.device.type == "cpu"
+        and len(bias) % kernels.BLOCK_CHANNELS == 0
+        and all(
+            x.device.type == "cpu"
+            and x.dtype in FEATURES
+            and x.shape[-1] % kernels.BLOCK_CHANNELS == 0
+            and x.shape[2] % ROW_WIDTH == 0
+            and x.is_contiguous()
+            for x in maps
+        )
+    )
+
+
+def project(terms: Sequence[Term], bias: Tensor, out: Tensor, copy: Tensor | None = None) -> Tensor:
+    """Write bias + the sum of all terms to rows of a map, and the same to those of a bfloat16 map.
+
+    Products are in bfloat16 under autocast.
+    """
+    n, rows, w, outputs = out.shape
+    structures = (TermStructure * len(terms))(*map(term_structure, terms))
+    half, out_half = torch.is_autocast_enabled("cpu"), out.dtype == torch.bfloat16
+    job = Projection(n, rows, w, outputs, out.stride(0), half, out_half, len(terms), torch.get_num_threads())
+    kernels.call("project_rows", ctypes.byref(job), structures, *kernels.pointers(bias, out, copy))
+    return out
+
+
+def term_structure(term: Term) -> TermStructure:
+    _, rows, _, channels = term.x.shape
+    where = addresses([term.x, term.weight])
+    half = term.x.dtype == torch.bfloat16
+    return TermStructure(*where, term.x.stride(0), channels, rows, term.above, term.kind, term.factor, half)
+
+
+def shrink(x: Tensor, rows: int, factor: int, above: int) -> Tensor:
+    """Return `ops.functional.shrink` of rows of a map.
+
+    Args:
+        rows: of the result.
+        above: rows of `x` that come before the first that these stand for.
+    """
+    n, in_rows, width, c = x.shape
+    y = x.new_empty(n, rows, width // factor, c)
+    half = x.dtype == torch.bfloat16
+    sizes = (n, rows, width // factor, c, in_rows, x.stride(0), above)
+    job = Shrink(*sizes, factor, half, torch.get_num_threads())
+    kernels.call("shrink_rows", ctypes.byref(job), *kernels.pointers(x, y))
+    return y
+
+
 def row_strips(run: Pass, x: Tensor) -> Iterator[tuple[int, int]]:
-    """Yield the rows of some strips at a time; between them progress is reported and scratch pages released."""
+    """Yield rows, some strips at a time; between them progress is reported and scratch pages released."""
     step = max(ROW_WIDTH, STRIPS_AT_ONCE * run.streaming.strip_bytes * x.shape[1] // (4 * x.numel()))
     for first in run.streaming.strips(range(0, x.shape[1], step)):
         yield first, min(first + step, x.shape[1])

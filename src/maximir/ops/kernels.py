@@ -101,6 +101,11 @@ def allow(on: bool) -> Iterator[None]:
         _allowed.reset(token)
 
 
+def allowed() -> bool:
+    """Return True if there are kernels and this context uses them."""
+    return _allowed.get() and library() is not None
+
+
 def take(*tensors: Tensor | None) -> bool:
     """Return True if kernels can compute with these tensors: contiguous float32, on the processor, real."""
     return (

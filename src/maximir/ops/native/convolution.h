@@ -117,9 +117,9 @@ class Filter<Full> {
                 const float *a = d + product * some * C, *w = packed + product * C * O;
                 float* to = m + product * some * O;
                 auto keep = [&](int64_t tile, int64_t o, auto& v) ALWAYS_INLINE { put(to + tile * O + o, O, v); };
-                multiply_vectors<Full, TILES>(whole, {{a, C, C}}, w, nullptr, O, keep);
+                multiply_vectors<Full, TILES>(whole, Left<Full>{a, C, C}, w, nullptr, O, keep);
                 to += whole * O;
-                multiply_vectors<Full, 1>(tiles - whole, {{a + whole * C, C, C}}, w, nullptr, O, keep);
+                multiply_vectors<Full, 1>(tiles - whole, Left<Full>{a + whole * C, C, C}, w, nullptr, O, keep);
             }
             for (int64_t tile = 0; tile < tiles; ++tile)
                 for (int64_t o = 0; o < O; o += NR) {
@@ -173,7 +173,7 @@ class Filter<Half> {
     template <class At, class Finish>
     INLINE void make(int64_t width, const At& at, float*, const Finish& finish) const {
         const Left<Half> rows[3] = {{at(0, -1), C, 3 * C}, {at(1, -1), C, 3 * C}, {at(2, -1), C, 3 * C}};
-        multiply<Half>(width, rows, right, bias, O,
+        multiply<Half>(width, {rows, 3}, right, bias, O,
                        [&](int64_t column, int64_t o, auto& v) ALWAYS_INLINE { finish(0, column, o, v); });
     }
 

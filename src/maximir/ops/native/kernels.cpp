@@ -2,6 +2,7 @@
 
 #include "convolution.h"
 #include "pointwise.h"
+#include "projection.h"
 #include "windows.h"
 
 #ifdef __AVX__
@@ -123,6 +124,19 @@ EXPORT int attend_sweep(const Attend* s, const float* x, const void* y, const fl
         auto* call = !s->half ? attend<float, float> : shortcut ? attend<Bf16, Bf16> : attend<Bf16, float>;
         call(*s, x, y, weight, shortcut, out);
     });
+}
+
+// out = bias + the sum of all terms, and the same in `copy`, unless that is NULL.
+EXPORT int project_rows(const Projection* s, const Term* terms, const float* bias, void* out, Bf16* copy) {
+    return guarded(valid(*s, terms), [&] {
+        auto* call = project_all<Full, float>;
+        if (s->half) call = s->out_half ? project_all<Half, Bf16> : project_all<Half, float>;
+        call(*s, terms, bias, out, copy);
+    });
+}
+
+EXPORT int shrink_rows(const Shrink* s, const void* in, void* out) {
+    return guarded(valid(*s), [&] { (s->half ? shrink<Bf16> : shrink<float>)(*s, in, out); });
 }
 
 EXPORT int layer_norm(const float* x, const float* gamma, const float* beta, float* out, int64_t count,

@@ -84,10 +84,22 @@ struct Left {
     int64_t stride, depth;
 };
 
+// All of a left operand's depth.
+template <class P>
+struct Parts {
+    const Left<P>* first;
+    int count;
+
+    Parts(const Left<P>* first, int count) : first(first), count(count) {}
+    Parts(const Left<P>& one) : first(&one), count(1) {}
+    const Left<P>* begin() const { return first; }
+    const Left<P>* end() const { return first + count; }
+};
+
 // In vectors, M rows at a time; rows: a multiple of M.
-template <class P, int M, int PARTS, class Finish>
-INLINE void multiply_vectors(int64_t rows, const Left<P> (&left)[PARTS], const typename P::Operand* right,
-                             const float* bias, int64_t columns, const Finish& finish) {
+template <class P, int M, class Finish>
+INLINE void multiply_vectors(int64_t rows, Parts<P> left, const typename P::Operand* right, const float* bias,
+                             int64_t columns, const Finish& finish) {
     for (int64_t c = 0; c < columns; c += NR) {
         const auto* block = right;
         for (int64_t row = 0; row < rows; row += M) {
@@ -115,9 +127,9 @@ INLINE void multiply_vectors(int64_t rows, const Left<P> (&left)[PARTS], const t
 // goes through a buffer to the vectors that finish it. There are two, because rows of the sum before are finished
 // *between* the products: a processor overlaps one product (16 cycles) with the vectors that follow it, but products
 // that stand together fill its queue, and the vectors behind them wait.
-template <class P, int PARTS, class Finish>
-INLINE void multiply_tiles(int64_t rows, const Left<P> (&left)[PARTS], const Bf16* right, const float* bias,
-                           int64_t columns, const Finish& finish) {
+template <class P, class Finish>
+INLINE void multiply_tiles(int64_t rows, Parts<P> left, const Bf16* right, const float* bias, int64_t columns,
+                           const Finish& finish) {
     constexpr int SIDE = 2 * TILE_ROWS, AT_ONCE = 2;
     constexpr int64_t FEW_STEPS = 2;  // up to so many, rows are better finished after the products
     static_assert(SIDE == NR && TILE_COLUMNS == W);
@@ -172,9 +184,9 @@ INLINE void multiply_tiles(int64_t rows, const Left<P> (&left)[PARTS], const Bf1
 }
 #endif
 
-template <class P, int PARTS, class Finish>
-INLINE void multiply(int64_t rows, const Left<P> (&left)[PARTS], const typename P::Operand* right, const float* bias,
-                     int64_t columns, const Finish& finish) {
+template <class P, class Finish>
+INLINE void multiply(int64_t rows, Parts<P> left, const typename P::Operand* right, const float* bias, int64_t columns,
+                     const Finish& finish) {
 #ifdef HAVE_TILES
     if constexpr (P::TILED) return multiply_tiles(rows, left, right, bias, columns, finish);
 #endif
@@ -209,7 +221,7 @@ struct Dense {
     // Of tokens [rows, inputs].
     template <class Finish>
     INLINE void multiply(int64_t rows, const typename P::Operand* tokens, const Finish& finish) const {
-        ::multiply<P>(rows, {{tokens, inputs, inputs}}, right, bias, outputs, finish);
+        ::multiply<P>(rows, Left<P>{tokens, inputs, inputs}, right, bias, outputs, finish);
     }
 };
 
@@ -233,7 +245,7 @@ struct Mix {
     template <class Finish>
     INLINE void multiply(int64_t first, int64_t rows, const typename P::Operand* packed, int64_t channels,
                          const Finish& finish) const {
-        ::multiply<P>(rows, {{matrix + first * tokens, tokens, tokens}}, packed, nullptr, channels,
+        ::multiply<P>(rows, Left<P>{matrix + first * tokens, tokens, tokens}, packed, nullptr, channels,
                       [&](int64_t t, int64_t c, auto& v) ALWAYS_INLINE {
                           EACH(v) v[r][i] += bias[first + t + r];
                           finish(t, c, v);
