@@ -222,19 +222,19 @@ def down_convolution():
 
 def projected(block, source):
     """A source through a projection, beside the projection of the block's result."""
-    linear = randomise(nn.Linear(source.channels, 8))
+    linear = randomise(nn.Linear(source.channels, C))
     both = nn.Sequential(block, linear)
-    return both, lambda run: run.rows(merging.project(linear, source), H * W * C)
+    return both, lambda run: merging.project(run, linear, source, size=H * W * C)[0]
 
 
 def fusion():
-    fused = MultiScaleFusion(MaximConfig(8, 1), 1, (2, 0, 1))
-    by_level = [*maps(1, 8, 2 * H, 2 * W), *maps(1, 16), *maps(1, 32, H // 2, W // 2)]
+    fused = MultiScaleFusion(MaximConfig(C, 1), 1, (2, 0, 1))
+    by_level = [*maps(1, C, 2 * H, 2 * W), *maps(1, 2 * C), *maps(1, 4 * C, H // 2, W // 2)]
     return (both := projected(fused, Fused(fused, by_level)))[0], (by_level,), both[1]
 
 
 def up_convolution():
-    up, (x,) = layers.ConvTranspose(C, 16), maps(1, C, H // 2, W // 2)
+    up, (x,) = layers.ConvTranspose(C, C), maps(1, C, H // 2, W // 2)
     return (both := projected(up, Upsampled(up, x)))[0], (x,), both[1]
 
 
