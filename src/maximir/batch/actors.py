@@ -73,7 +73,7 @@ class Restoring:
     ) -> None:
         import ray
 
-        from maximir.restoring.chain import restorer_of
+        from maximir.restoring.opening import restorer_of
 
         with tempfile.TemporaryDirectory() as folder:  # nodes need not have the weights files
             local: list[Link] = []
@@ -165,7 +165,7 @@ def restore(
         raise UsageError("--ray needs Ray: pip install 'maximir[ray]'")
     import torch
 
-    from maximir.restoring.chain import restorer_of
+    from maximir.restoring.opening import restorer_of
 
     for weights in (link.model.path for link in links):
         if weights.is_dir():

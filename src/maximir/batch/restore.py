@@ -72,7 +72,7 @@ def restore_files(
 
         shares = prepare_mask(mask)
     if isinstance(restorer, str):
-        from maximir.restoring.chain import open_restorer
+        from maximir.restoring.opening import open_restorer
 
         restorer = open_restorer(restorer)
     return restore(planned, restorer, mask=shares, resume=resume or shard is not None, overwrite=overwrite)

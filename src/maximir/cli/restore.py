@@ -99,7 +99,7 @@ def restore(
     shares = None if mask is None else load_mask(mask)
     restorer: ImageRestorer | None = None
     if ray is None:
-        from maximir.restoring.chain import restorer_of
+        from maximir.restoring.opening import restorer_of
 
         restorer = restorer_of(links, options)
         if left:

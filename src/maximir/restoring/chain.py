@@ -89,24 +89,6 @@ class Chain(ImageRestorer):
         return Restored(image, tuple(dict.fromkeys(notes)), tuple(steps))
 
 
-def open_restorer(text: str) -> ImageRestorer:
-    """Return the restorer of what a `Restorer` takes, of a chain ("denoise,enhance"), or of "auto"."""
-    return (
-        Restorer(text) if Path(text).is_file() else restorer_of(parse_links(text, choice.choose), Options())
-    )
-
-
-def restorer_of(links: Sequence[Link], options: Options) -> ImageRestorer:
-    """Return the restorer of one model, or of a chain; of no links, the one that looks for itself."""
-    if not links:
-        from maximir.restoring.auto import AutoRestorer
-
-        return AutoRestorer(**vars(options))
-    if len(links) == 1 and links[0].strength == 1:
-        return load_restorer(links[0].model, options)
-    return Chain(links, **vars(options))
-
-
 def change(before: np.ndarray, after: np.ndarray) -> float:
     """Return the mean absolute difference of two images `[H, W, 3]`, 0 … 1."""
     rows = [
