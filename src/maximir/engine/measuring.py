@@ -74,8 +74,9 @@ def sweeps(half: bool) -> Callable[[], None]:
     out = torch.empty_like(x, dtype=torch.bfloat16 if half else torch.float32)
     sums = torch.empty(1, SIDE, CHANNELS)
     with torch.device("meta"):
-        modules = MultiAxisGatedMlp(CHANNELS, WINDOW, 0.0), ConvChannelAttention(CHANNELS, 4)
-    mab, attention = (module.to_empty(device="cpu").float() for module in modules)
+        mab = MultiAxisGatedMlp(CHANNELS, WINDOW, 0.0).float()
+        attention = ConvChannelAttention(CHANNELS, 4).float()
+    mab.to_empty(device="cpu"), attention.to_empty(device="cpu")
     for parameter in (*mab.parameters(), *attention.parameters()):
         parameter.data = pattern(*parameter.shape) / CHANNELS
     table = blocks.multi_axis_table(mab, "block")
