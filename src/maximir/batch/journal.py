@@ -20,7 +20,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,9 @@ class Entry:
     width: int
     source_md5: str = ""
     result_md5: str = ""
+
+
+EXAMPLE = astuple(Entry("", "", "", "", 0, 0))
 
 
 class Journal:
@@ -262,13 +265,17 @@ def parse_entries(values: Iterator[Any]) -> Iterator[Entry]:
     """Yield the entries among decoded lines of JSON; skip all else."""
     for each in values:
         with contextlib.suppress(TypeError):
-            yield Entry(**each)
+            entry = Entry(**each)
+            if all(
+                type(value) is type(example) for value, example in zip(astuple(entry), EXAMPLE, strict=True)
+            ):
+                yield entry
 
 
 def parse_line(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
