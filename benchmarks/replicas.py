@@ -95,8 +95,10 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         name = stack.enter_context(tempfile.TemporaryDirectory())
         disk = stack.enter_context(small_disk(Path(name) / "disk")) if args.minutes else None
-        replicas = [start(port) for port in ports[:-1]] + [start(ports[-1], disk)]
+        replicas: list[subprocess.Popen[str]] = []
         try:
+            for port in ports:
+                replicas.append(start(port, disk if port == ports[-1] else None))
             for port in ports:
                 post(port, uploads[0], args.task)  # loads the model
             with Nginx(Path(name), ports, plain=args.plain) as nginx:
