@@ -31,7 +31,9 @@ from maximir.files import PART, JsonLines, file_digest, line_of, reason, sync_fo
 from maximir.storage import Address, Missing, Storage
 
 if TYPE_CHECKING:
-    from maximir.restoring.restorer import Restorer
+    import numpy as np
+
+    from maximir.restoring.base import ImageRestorer
 
 try:
     import fcntl
@@ -284,19 +286,26 @@ def values_of(entry: Entry) -> dict[str, Any]:
     return {name: value for name, value in asdict(entry).items() if not name.endswith("_md5")}
 
 
-def settings_of(restorer: Restorer) -> str:
-    """Return one digest of all settings that affect the pixels of a restorer's results."""
-    from maximir.models import choice
+def settings_of(restorer: ImageRestorer, mask: np.ndarray | None = None) -> str:
+    """Return one digest of all settings that affect the pixels of a restorer's results.
 
+    Settings that are as they were before they existed are left out, so that earlier runs continue.
+    """
     options = restorer.options
-    stages = {} if options.stages is None else {"stages": options.stages}
+    weights: object = [[file_digest(path), strength] for path, strength in restorer.files]
+    others = {
+        "stages": options.stages,
+        "strength": None if options.strength == 1 else options.strength,
+        "detail": options.detail or None,
+        "mask": None if mask is None else hashlib.sha256(mask.tobytes()).hexdigest(),
+    }
     return settings_digest(
-        weights=file_digest(choice.resolve(restorer.path_or_name)),
+        weights=weights,
         precision=restorer.precision,  # "auto" is resolved for this machine
         ensemble=options.ensemble,
         view=options.view,
         version=__version__,
-        **stages,
+        **{name: value for name, value in others.items() if value is not None},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,20 +12,20 @@ from maximir.cli.options import (
     Device,
     Ensemble,
     MaxMemory,
-    Model,
+    Models,
     Precision,
     Scratch,
     Stages,
-    Task,
+    Tasks,
     View,
     Weights,
-    model_of,
+    links_of,
 )
 from maximir.errors import UsageError
 from maximir.restoring.options import Options
 
 if TYPE_CHECKING:
-    from maximir.models.cards import ModelCard
+    from maximir.restoring.links import Link
 
 
 def info(
@@ -32,8 +33,8 @@ def info(
         str | None,
         typer.Option(metavar="WIDTHxHEIGHT", help="Estimate memory and time for images of this size."),
     ] = None,
-    task: Task = None,
-    model: Model = None,
+    task: Tasks = None,
+    model: Models = None,
     weights: Weights = None,
     device: Device = Options.device,
     precision: Precision = Options.precision,
@@ -46,7 +47,7 @@ def info(
     """List models and variants; with --size, estimate memory and time for an image on this machine."""
     if size is not None:
         options = Options(device, precision, max_memory, scratch, ensemble, view, stages)
-        print_estimate(model_of(task, model, weights), size, options)
+        print_estimate(links_of(task, model, weights), size, options)
     elif task or model or weights or max_memory or scratch or stages or ensemble:
         raise UsageError("give --size WIDTHxHEIGHT to estimate memory and time")
     else:
@@ -89,7 +90,7 @@ def list_models() -> None:
     console.print(f"precision auto, on {device}: {auto}")
 
 
-def print_estimate(chosen: ModelCard, size: str, options: Options) -> None:
+def print_estimate(links: Sequence[Link], size: str, options: Options) -> None:
     """Print an estimate of what `maximir restore` takes for an image of this size."""
     from maximir import (
         images,  # noqa: F401  as `restore` does: part of the process's memory
@@ -97,13 +98,14 @@ def print_estimate(chosen: ModelCard, size: str, options: Options) -> None:
     )
     from maximir.progress import in_words
     from maximir.restoring import estimate
-    from maximir.restoring.restorer import Restorer
+    from maximir.restoring.chain import restorer_of
+    from maximir.restoring.links import in_text
 
     height, width = sizes.parse_pixels(size)
-    restorer = Restorer.with_options(chosen.path, options)
+    restorer = restorer_of(links, options)
     needs = estimate.estimate(restorer, height, width)
     precision = restorer.precision_for("uint8")  # as for the estimate
-    print(f"{chosen.name}, {width} x {height} pixels, {precision}, {restorer.device}")
+    print(f"{in_text(links)}, {width} x {height} pixels, {precision}, {restorer.device}")
     print(f"memory  {sizes.in_words(needs.peak)}", end="")
     if needs.scratch:
         print(f", and up to {sizes.in_words(needs.scratch)} in scratch files", end="")

@@ -202,7 +202,7 @@ class Run:
                 with accumulating(self.network, last=number == parts):
                     with torch.autocast(self.device.type, torch.bfloat16, self.features == torch.bfloat16):
                         outputs = self.network(part)
-                    loss = restoration_loss(outputs, target) / parts
+                    loss = restoration_loss(outputs, target, recipe.colour) / parts
                     loss.backward()  # type: ignore[no-untyped-call]
                 losses.append(loss.detach())
         loss = self.processes.mean(torch.stack(losses).sum())

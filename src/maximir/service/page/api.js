@@ -1,5 +1,7 @@
 // The service's API. Addresses are relative to the page, so that it works below any path of a proxy.
 
+import { Problem } from "./words.js";
+
 const TOKEN = "maximir-token";
 let token = null;
 try {
@@ -8,8 +10,8 @@ try {
   // Storage is forbidden: keep the token until the page closes.
 }
 
-/** An error whose message is a sentence for the user. */
-export class ApiError extends Error {
+/** A failed request. */
+export class ApiError extends Problem {
   /**
    * @param sentence text for the page
    * @param status the reply's status; 0: there was no reply
