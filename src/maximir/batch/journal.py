@@ -201,12 +201,12 @@ class FileJournal(Journal):
             return
         entries = self._read()
         of_target = Counter(name for name, _ in entries)
-        lines = b""
+        lines = []  # adding up bytes would take time that grows with their square
         for (name, result), entry in sorted(entries.items()):
             there = (path for each in forms(entry.target) if (path := self.folder / each).exists())
             if any(of_target[name] == 1 or file_digest(path) == result for path in there):
-                lines += line_of(values_of(entry))
-        write_atomically(self.path, lines)
+                lines.append(line_of(values_of(entry)))
+        write_atomically(self.path, b"".join(lines))
 
 
 class ObjectJournal(Journal):
