@@ -95,8 +95,10 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         name = stack.enter_context(tempfile.TemporaryDirectory())
         disk = stack.enter_context(small_disk(Path(name) / "disk")) if args.minutes else None
-        replicas = [start(port) for port in ports[:-1]] + [start(ports[-1], disk)]
+        replicas: list[subprocess.Popen[str]] = []
         try:
+            for port in ports:
+                replicas.append(start(port, disk if port == ports[-1] else None))
             for port in ports:
                 post(port, uploads[0], args.task)  # loads the model
             with Nginx(Path(name), ports, plain=args.plain) as nginx:
@@ -112,9 +114,13 @@ def main() -> None:
 
 @contextlib.contextmanager
 def small_disk(place: Path) -> Iterator[Path]:
-    """Mount a disk of 64 MB."""
+    """Mount a disk of 64 MB, from a file: the service refuses disks in memory."""
     place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", place], check=True)
+    image = place.with_suffix(".image")
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, place], check=True)
     try:
         yield place
     finally:

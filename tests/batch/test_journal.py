@@ -156,7 +156,26 @@ def test_a_journal_that_was_cut_off(folders):
     assert set(go(folders)[0].values()) == {"known"}
 
 
-@pytest.mark.parametrize("rubbish", [b"\xff\xfe\n", b"[]\n", b'{"target": "x"}\n', b"1" * 100_000])
+def entry_line(**changes):
+    values = {"target": "x", "source": "s", "settings": "a", "result": "r", "height": 1, "width": 1}
+    return json.dumps(values | changes).encode()
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"\xff\xfe\n",
+        b"[]\n",
+        b'{"target": "x"}\n',
+        b"1" * 100_000,
+        b"[" * 100_000,
+        entry_line(target=5),
+        entry_line(result=["r"]),
+        entry_line(target="\ud800"),
+        entry_line(target="\0"),
+    ],
+    ids=range(9),
+)
 def test_rubbish_in_a_journal(folders, rubbish):
     go(folders)
     path = folders[1] / FILE

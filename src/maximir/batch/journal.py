@@ -20,7 +20,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -67,6 +67,9 @@ class Entry:
     width: int
     source_md5: str = ""
     result_md5: str = ""
+
+
+EXAMPLE = astuple(Entry("", "", "", "", 0, 0))
 
 
 class Journal:
@@ -198,12 +201,12 @@ class FileJournal(Journal):
             return
         entries = self._read()
         of_target = Counter(name for name, _ in entries)
-        lines = b""
+        lines = []  # adding up bytes would take time that grows with their square
         for (name, result), entry in sorted(entries.items()):
             there = (path for each in forms(entry.target) if (path := self.folder / each).exists())
             if any(of_target[name] == 1 or file_digest(path) == result for path in there):
-                lines += line_of(values_of(entry))
-        write_atomically(self.path, lines)
+                lines.append(line_of(values_of(entry)))
+        write_atomically(self.path, b"".join(lines))
 
 
 class ObjectJournal(Journal):
@@ -264,13 +267,17 @@ def parse_entries(values: Iterator[Any]) -> Iterator[Entry]:
     """Yield the entries among decoded lines of JSON; skip all else."""
     for each in values:
         with contextlib.suppress(TypeError):
-            yield Entry(**each)
+            entry = Entry(**each)
+            if all(
+                type(value) is type(example) for value, example in zip(astuple(entry), EXAMPLE, strict=True)
+            ):
+                yield entry
 
 
 def parse_line(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

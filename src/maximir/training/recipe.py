@@ -305,7 +305,7 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
         )
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{name_or_path}: not valid TOML ({error})") from error
     if chosen:
         values |= values.pop("sets")[chosen]
