@@ -35,6 +35,7 @@ function readJpeg(bytes) {
     const marker = bytes[at + 1];
     if (marker === 0xda || marker === 0xd9) break; // the picture begins
     const end = at + 2 + 256 * bytes[at + 2] + bytes[at + 3];
+    if (end > bytes.length) break; // truncated
     const data = bytes.slice(at + 4, end);
     const name = latin(data, 0, 12);
     if (marker === 0xe1 && name.startsWith(EXIF)) found.exif = upright(data.slice(EXIF.length));
@@ -51,6 +52,7 @@ function readPng(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   for (let at = 8; at + 12 <= bytes.length; ) {
     const end = at + 12 + view.getUint32(at);
+    if (end > bytes.length) break; // truncated
     const name = latin(bytes, at + 4, at + 8);
     const data = bytes.slice(at + 8, end - 4);
     if (name === "eXIf") found.exif = upright(data);

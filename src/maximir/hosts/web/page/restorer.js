@@ -6,7 +6,7 @@ export const promise = "Restored in this browser. The photograph never leaves yo
 export const unshown = "Save it as JPEG or PNG in another program first.";
 export const formats = ["png", "jpeg", "webp"].filter(writes);
 
-const MEMORY = 1_500_000_000; // bytes that the network takes
+const MEMORY = 1_500_000_000; // bytes that the network may take
 const MOST = 6_000_000; // pixels per gigabyte of memory, as far as browsers tell: a photograph takes 20 bytes each
 const TYPICAL = 4; // gigabytes, where they do not tell
 const PAGE = 65_536; // bytes of WebAssembly's memory
@@ -33,9 +33,15 @@ export async function models() {
   const reply = await fetch(reach("models.json")).catch(() => null);
   if (!reply?.ok) throw new Problem("The list of models cannot be loaded. Is this folder complete?");
   site = await reply.json();
-  gpu = Boolean(await navigator.gpu?.requestAdapter().catch(() => null)) && "gpu" in site.runtime;
+  gpu = await hasGraphicsProcessor();
   await look();
   return site.models.map((model) => ({ ...model, note: () => note(model) }));
+}
+
+/** True for a real graphics processor: imitations by software are slower than WebAssembly. */
+async function hasGraphicsProcessor() {
+  const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
+  return Boolean(adapter) && !(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter);
 }
 
 /** Return why this browser cannot run the networks, or "". */
@@ -45,7 +51,7 @@ export function unfit(webAssembly = globalThis.WebAssembly) {
   try {
     new webAssembly.Memory({ initial: Math.ceil(MEMORY / PAGE), maximum: 65_536 });
   } catch {
-    return `This browser has too little memory: the page needs ${inWords(MEMORY)}. Close other tabs, or use another device.`;
+    return `This browser has too little memory: the page needs 1.5 GB. Close other tabs, or use another device.`;
   }
   return "";
 }
