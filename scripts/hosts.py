@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import importlib.metadata
 import io
 import itertools
@@ -33,6 +34,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from maximir import Restorer
 from maximir.models.catalogue import BOX, MODELS, TASKS
 
 with contextlib.suppress(ImportError):  # ComfyUI's Python has it
@@ -182,16 +184,17 @@ def make_pictures(folder: Path) -> None:
     Image.fromarray(mask).save(folder / "mask.png")
 
 
-def expected(picture: Path, *options: str | Path) -> np.ndarray:
-    """Return the picture as `maximir restore` writes it."""
-    target = picture.with_name(
-        "-".join([picture.stem, *(Path(option).stem for option in options)]) + ".out.png"
-    )
+@functools.cache
+def restorer(task: str) -> Restorer:
+    return Restorer(task, "cpu", "fp32")
+
+
+def expected(picture: Path, task: str = "denoise", **blend: Any) -> Path:
+    """Restore the picture as `maximir restore` does; return the result's path."""
+    target = picture.with_name("-".join([picture.stem, task, *blend]) + ".out.png")
     if not target.exists():
-        command = [sys.executable, "-m", "maximir", "restore", picture, "-o", target, *options]
-        environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-        subprocess.run([*command, "--precision", "fp32"], check=True, capture_output=True, env=environment)
-    return np.asarray(Image.open(target))
+        restorer(task).restore_file(picture, target, **blend)
+    return target
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> int:
@@ -226,11 +229,10 @@ async def cases(comfy: ComfyUI) -> bool:
     def row(name: str, result: dict[str, Any], ok: bool, outcome: str) -> None:
         table.row(name, ok, outcome, result["error"], result.get("seconds", 0.0))
 
-    async def compare(
-        name: str, prompt: dict[str, Any], *pictures: str, options: Any = ("--task", "denoise")
-    ) -> None:
+    async def compare(name: str, prompt: dict[str, Any], *pictures: str, **options: Any) -> None:
         result = await comfy.run(prompt)
-        wanted = [expected(comfy.folder / f"input/{picture}.png", *options) for picture in pictures]
+        paths = [expected(comfy.folder / f"input/{picture}.png", **options) for picture in pictures]
+        wanted = [np.asarray(Image.open(path)) for path in paths]
         differences = [difference(*pair) for pair in zip(result["saved"], wanted, strict=False)]
         worst = max(differences, default=256)
         ok = len(differences) == len(wanted) == len(result["saved"]) and worst <= LEVELS
@@ -243,7 +245,7 @@ async def cases(comfy: ComfyUI) -> bool:
     table.row("the node's list of models", not missing, f"all {len(listed)}", f"without {missing}")
     for task in TASKS:
         prompt = workflow(load("even"), restored=restore("1", task))
-        await compare(f"{task}, 128 × 192", prompt, "even", options=("--task", task))
+        await compare(f"{task}, 128 × 192", prompt, "even", task=task)
     await compare("an odd size, 101 × 67", workflow(load("odd")), "odd")
     await compare("a grey file", workflow(load("grey")), "grey")
     batch = node("ImageBatch", image1=["1", 0], image2=["2", 0])
@@ -252,13 +254,12 @@ async def cases(comfy: ComfyUI) -> bool:
     await compare("stages 3 of a model that has one", prompt, "even")
     await compare("0.8 megapixels", workflow(load("large")), "large")
 
-    blend = ("--task", "denoise", "--strength", "0.6", "--detail", "0.3")
-    prompt = workflow(load("even"), restored=restore("1", strength=0.6, detail=0.3))
-    await compare("strength 0.6, detail 0.3", prompt, "even", options=blend)
+    blend = {"strength": 0.6, "detail": 0.3}
+    prompt = workflow(load("even"), restored=restore("1", **blend))
+    await compare("strength 0.6, detail 0.3", prompt, "even", **blend)
     mask = node("LoadImageMask", image="mask.png", channel="red")
     prompt = workflow(load("even"), mask, restored=restore("1", mask=["2", 0]))
-    masked = ("--task", "denoise", "--mask", comfy.folder / "input/mask.png")
-    await compare("a mask of half the size", prompt, "even", options=masked)
+    await compare("a mask of half the size", prompt, "even", mask=comfy.folder / "input/mask.png")
     result = await comfy.run(workflow(load("even"), restored=restore("1", mask=["1", 1])))
     row("the empty mask of an opaque picture", result, "all black" in result["error"], "refused")
     result = await comfy.run(workflow(load("odd"), mask, restored=restore("1", mask=["2", 0])))
@@ -447,8 +448,7 @@ def try_gimp(command: str) -> bool:
                 table.row(what, ok, "refused" if name == "hidden" else "restored", error)
                 continue
             source = folder / f"{picture}.png"
-            expected(source, "--task", "denoise")
-            before, ours = pixels(source), pixels(folder / f"{picture}---task-denoise.out.png")
+            before, ours = pixels(source), pixels(expected(source))
             theirs = pixels(folder / f"{name}-gimp.png") if status == "success" else before * 0
             seen = np.ones(before.shape[:2], bool) if before.shape[2] < 4 else before[..., 3] > 64
             if name == "selection":
