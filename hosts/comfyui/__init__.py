@@ -199,7 +199,6 @@ class MaximRestore(io.ComfyNode):
             report(0)  # interrupted already?
             if height * width >= LARGE:
                 show.preview = preview_of(picture, restorer)
-            report(0)
             return restorer(picture, strength=strength, detail=detail, mask=mask, progress=report)
 
         for number, picture in enumerate(image):  # one by one, to need the memory of one image only
