@@ -18,10 +18,15 @@ from torch import nn
 from helpers.weights import randomise
 from maximir import MaximConfig
 from maximir.engine import native
-from maximir.engine.blocks import channel_attention, cross_gating, multi_axis
+from maximir.engine.blocks import channel_attention, cross_gating, multi_axis, supervised_attention
 from maximir.engine.merging import Convolved, Fused, Map, Upsampled, project
 from maximir.engine.sweeps import Pass, Streaming
-from maximir.network.blocks import ConvChannelAttention, CrossGating, MultiAxisGatedMlp
+from maximir.network.blocks import (
+    ConvChannelAttention,
+    CrossGating,
+    MultiAxisGatedMlp,
+    SupervisedAttention,
+)
 from maximir.network.layers import Conv, ConvTranspose, ImageConv, LayerNorm
 from maximir.network.model import MultiScaleFusion
 from maximir.ops import functional as ops
@@ -122,6 +127,21 @@ def test_channel_attention(library, half, channels, shape, padding_mode):
     close(x, exact, tolerance)
 
 
+@pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
+@pytest.mark.parametrize(("channels", "shape"), [(32, (1, 40, 48)), (64, (2, 16, 16))])
+def test_supervised_attention(library, half, channels, shape, padding_mode):
+    module = randomise(SupervisedAttention(channels))
+    for layer in module.children():
+        layer.padding_mode = padding_mode
+    run = pass_(half)
+    x, image = torch.randn(*shape, channels).to(run.streaming.features), torch.rand(*shape, 3)
+    with torch.autocast("cpu", enabled=False):
+        exact = module.double()(x.double(), image.double())
+        module.float()
+    for ours, expected in zip(supervised_attention(run, module, x, image), exact, strict=True):
+        close(ours, expected, 1e-2 if half else 2e-6)
+
+
 @pytest.mark.parametrize(("images", "strip_bytes"), [(1, 1), (2, 1 << 14), (1, 1 << 30)])
 def test_projections(library, half, images, strip_bytes):
     """A fusion of three sizes beside a map from below, and a convolved image: rows of every strip."""
@@ -198,7 +218,9 @@ def test_tiles_are_the_portable_ones_bit_by_bit():
 
 @pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
 @pytest.mark.parametrize(("top", "bottom"), [(True, True), (True, False), (False, False), (False, True)])
-@pytest.mark.parametrize(("shape", "inputs", "outputs"), [((1, 8, 58), 32, 64), ((2, 5, 16), 16, 32)])
+@pytest.mark.parametrize(
+    ("shape", "inputs", "outputs"), [((1, 8, 58), 32, 64), ((2, 5, 16), 16, 32), ((2, 4, 24), 3, 64)]
+)
 def test_convolution(library, shape, inputs, outputs, top, bottom, padding_mode):
     """Odd and even heights, widths that fill no tile, ends that are padded or not."""
     conv = randomise(Conv(inputs, outputs, 3))
@@ -219,7 +241,9 @@ def test_convolution(library, shape, inputs, outputs, top, bottom, padding_mode)
 
 
 @pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
-@pytest.mark.parametrize(("shape", "inputs", "outputs"), [((1, 8, 58), 32, 64), ((2, 5, 16), 16, 32)])
+@pytest.mark.parametrize(
+    ("shape", "inputs", "outputs"), [((1, 8, 58), 32, 64), ((2, 5, 16), 16, 32), ((1, 6, 16), 3, 32)]
+)
 def test_gradients_of_a_convolution(library, shape, inputs, outputs, padding_mode):
     torch.manual_seed(0)
     conv = Conv(inputs, outputs, 3)
