@@ -13,11 +13,12 @@ import build_kernels
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from helpers.weights import randomise
-from maximir import MaximConfig
-from maximir.engine import native
+from maximir import Maxim, MaximConfig, load_model
+from maximir.engine import native, network
 from maximir.engine.blocks import channel_attention, cross_gating, multi_axis, supervised_attention
 from maximir.engine.merging import Convolved, Fused, Map, Upsampled, project
 from maximir.engine.sweeps import Pass, Streaming
@@ -33,6 +34,7 @@ from maximir.ops import functional as ops
 from maximir.ops import kernels
 
 NEEDS_KERNELS = pytest.mark.skipif(kernels.library() is None, reason="no native kernels for this processor")
+EXAMPLES = Path(__file__).parents[2] / "examples"
 CASES = [(32, 16, (1, 32, 48)), (64, 16, (2, 16, 32)), (128, 8, (1, 24, 8)), (96, 8, (1, 16, 16))]
 
 
@@ -199,21 +201,27 @@ def test_portable_tiles_are_products():
 
 def test_tiles_are_the_portable_ones_bit_by_bit():
     """The only test of what AMX computes: all others compare with a tolerance."""
-    kinds = MultiAxisGatedMlp(64, 16, 0.0), CrossGating(64, 64, 16, 0.0), ConvChannelAttention(64, 4)
-    blocks = [randomise(block) for block in kinds]
-    x = torch.randn(3, 1, 32, 32, 64)
+    model, image = randomise(Maxim(MaximConfig(32, 2, 1, 1))).eval(), torch.rand(1, 3, 128, 64)
     results = []
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        for name in ("amx", kernels.PORTABLE):
-            with chosen(name):
-                tiles = torch.stack([total for *_, total in tile_products(name)])
-                mixed = multi_axis(pass_(True), blocks[0], x[0])
-                gated = cross_gating(pass_(True), blocks[1], Map(x[1]), x[2], x[1].numel())
-                attended = channel_attention(pass_(True), blocks[2], x[0])
-                results.append([tiles, mixed, *gated, attended])
+    for name in ("amx", kernels.PORTABLE):
+        with chosen(name):
+            tiles = torch.stack([total for *_, total in tile_products(name)])
+            pictures = network.run(model, image, Streaming(1 << 18, features=torch.bfloat16))
+            results.append([tiles, *(scale for stage in pictures for scale in stage)])
     for ours, portable in zip(*results, strict=True):
         same = (ours == portable) & (ours.signbit() == portable.signbit()) | ours.isnan() & portable.isnan()
         assert same.all()
+
+
+@pytest.mark.parametrize("name", ["amx", kernels.PORTABLE])
+def test_tiles_restore_a_photograph_as_fp32_does(name):
+    model = load_model("denoise").eval()
+    photograph = Image.open(EXAMPLES / "coffee.png").convert("RGB").crop((200, 100, 328, 228))
+    image = torch.from_numpy(np.array(photograph)).permute(2, 0, 1)[None] / 255
+    exact = network.run(model, image)[-1][-1]
+    with chosen(name):
+        half = network.run(model, image, Streaming(features=torch.bfloat16))[-1][-1]
+    assert 60 < -10 * (half - exact).square().mean().log10() < 100
 
 
 @pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
