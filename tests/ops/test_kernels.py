@@ -13,21 +13,28 @@ import build_kernels
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from helpers.weights import randomise
-from maximir import MaximConfig
-from maximir.engine import native
-from maximir.engine.blocks import channel_attention, cross_gating, multi_axis
+from maximir import Maxim, MaximConfig, load_model
+from maximir.engine import native, network
+from maximir.engine.blocks import channel_attention, cross_gating, multi_axis, supervised_attention
 from maximir.engine.merging import Convolved, Fused, Map, Upsampled, project
 from maximir.engine.sweeps import Pass, Streaming
-from maximir.network.blocks import ConvChannelAttention, CrossGating, MultiAxisGatedMlp
+from maximir.network.blocks import (
+    ConvChannelAttention,
+    CrossGating,
+    MultiAxisGatedMlp,
+    SupervisedAttention,
+)
 from maximir.network.layers import Conv, ConvTranspose, ImageConv, LayerNorm
 from maximir.network.model import MultiScaleFusion
 from maximir.ops import functional as ops
 from maximir.ops import kernels
 
 NEEDS_KERNELS = pytest.mark.skipif(kernels.library() is None, reason="no native kernels for this processor")
+EXAMPLES = Path(__file__).parents[2] / "examples"
 CASES = [(32, 16, (1, 32, 48)), (64, 16, (2, 16, 32)), (128, 8, (1, 24, 8)), (96, 8, (1, 16, 16))]
 
 
@@ -122,6 +129,21 @@ def test_channel_attention(library, half, channels, shape, padding_mode):
     close(x, exact, tolerance)
 
 
+@pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
+@pytest.mark.parametrize(("channels", "shape"), [(32, (1, 40, 48)), (64, (2, 16, 16))])
+def test_supervised_attention(library, half, channels, shape, padding_mode):
+    module = randomise(SupervisedAttention(channels))
+    for layer in module.children():
+        layer.padding_mode = padding_mode
+    run = pass_(half)
+    x, image = torch.randn(*shape, channels).to(run.streaming.features), torch.rand(*shape, 3)
+    with torch.autocast("cpu", enabled=False):
+        exact = module.double()(x.double(), image.double())
+        module.float()
+    for ours, expected in zip(supervised_attention(run, module, x, image), exact, strict=True):
+        close(ours, expected, 1e-2 if half else 2e-6)
+
+
 @pytest.mark.parametrize(("images", "strip_bytes"), [(1, 1), (2, 1 << 14), (1, 1 << 30)])
 def test_projections(library, half, images, strip_bytes):
     """A fusion of three sizes beside a map from below, and a convolved image: rows of every strip."""
@@ -179,26 +201,34 @@ def test_portable_tiles_are_products():
 
 def test_tiles_are_the_portable_ones_bit_by_bit():
     """The only test of what AMX computes: all others compare with a tolerance."""
-    kinds = MultiAxisGatedMlp(64, 16, 0.0), CrossGating(64, 64, 16, 0.0), ConvChannelAttention(64, 4)
-    blocks = [randomise(block) for block in kinds]
-    x = torch.randn(3, 1, 32, 32, 64)
+    model, image = randomise(Maxim(MaximConfig(32, 2, 1, 1))).eval(), torch.rand(1, 3, 128, 64)
     results = []
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        for name in ("amx", kernels.PORTABLE):
-            with chosen(name):
-                tiles = torch.stack([total for *_, total in tile_products(name)])
-                mixed = multi_axis(pass_(True), blocks[0], x[0])
-                gated = cross_gating(pass_(True), blocks[1], Map(x[1]), x[2], x[1].numel())
-                attended = channel_attention(pass_(True), blocks[2], x[0])
-                results.append([tiles, mixed, *gated, attended])
+    for name in ("amx", kernels.PORTABLE):
+        with chosen(name):
+            tiles = torch.stack([total for *_, total in tile_products(name)])
+            pictures = network.run(model, image, Streaming(1 << 18, features=torch.bfloat16))
+            results.append([tiles, *(scale for stage in pictures for scale in stage)])
     for ours, portable in zip(*results, strict=True):
         same = (ours == portable) & (ours.signbit() == portable.signbit()) | ours.isnan() & portable.isnan()
         assert same.all()
 
 
+@pytest.mark.parametrize("name", ["amx", kernels.PORTABLE])
+def test_tiles_restore_a_photograph_as_fp32_does(name):
+    model = load_model("denoise").eval()
+    photograph = Image.open(EXAMPLES / "coffee.png").convert("RGB").crop((200, 100, 328, 228))
+    image = torch.from_numpy(np.array(photograph)).permute(2, 0, 1)[None] / 255
+    exact = network.run(model, image)[-1][-1]
+    with chosen(name):
+        half = network.run(model, image, Streaming(features=torch.bfloat16))[-1][-1]
+    assert 60 < -10 * (half - exact).square().mean().log10() < 100
+
+
 @pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
 @pytest.mark.parametrize(("top", "bottom"), [(True, True), (True, False), (False, False), (False, True)])
-@pytest.mark.parametrize(("shape", "inputs", "outputs"), [((1, 8, 58), 32, 64), ((2, 5, 16), 16, 32)])
+@pytest.mark.parametrize(
+    ("shape", "inputs", "outputs"), [((1, 8, 58), 32, 64), ((2, 5, 16), 16, 32), ((2, 4, 24), 3, 64)]
+)
 def test_convolution(library, shape, inputs, outputs, top, bottom, padding_mode):
     """Odd and even heights, widths that fill no tile, ends that are padded or not."""
     conv = randomise(Conv(inputs, outputs, 3))
@@ -219,7 +249,9 @@ def test_convolution(library, shape, inputs, outputs, top, bottom, padding_mode)
 
 
 @pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
-@pytest.mark.parametrize(("shape", "inputs", "outputs"), [((1, 8, 58), 32, 64), ((2, 5, 16), 16, 32)])
+@pytest.mark.parametrize(
+    ("shape", "inputs", "outputs"), [((1, 8, 58), 32, 64), ((2, 5, 16), 16, 32), ((1, 6, 16), 3, 32)]
+)
 def test_gradients_of_a_convolution(library, shape, inputs, outputs, padding_mode):
     torch.manual_seed(0)
     conv = Conv(inputs, outputs, 3)

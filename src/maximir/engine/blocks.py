@@ -97,7 +97,7 @@ def channel_attention(
     Args:
         shortcut: a long shortcut that ends with this block, to be added; the result is a feature map then.
     """
-    fits = native.fits(run, block, x, dtype=torch.float32) and x.shape[2] % native.ROW_WIDTH == 0
+    fits = native.fits(run, block, x, dtype=torch.float32, rows=True)
     if fits and isinstance(block, ConvChannelAttention):
         table = parameters_of(block.norm, block.conv1, block.conv2)
         y, sums = native.channel_attention(run, x, table, block.conv1.padding_mode == "replicate")
@@ -225,10 +225,15 @@ def spatial_dense(gate: SpatialGate, axis: Axis) -> nn.Linear:
 def supervised_attention(
     run: Pass, sam: SupervisedAttention, x: Tensor, image: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """SAM in one sweep: attended features (a feature map) and the restored image."""
+    """SAM: attended features (a feature map) and the restored image."""
     if not knows_all(sam):
         attended, restored = sam(x, image)
         return attended, restored
+    if native.fits(run, sam, x, rows=True):
+        restored = run.rows(lambda rows: convolve_rows(sam.to_image, x, rows) + rows.of(image), x.numel())
+        table = parameters_of(sam.features, sam.attention)
+        replicate = sam.features.padding_mode == "replicate"
+        return native.supervise(run, x, restored, table, replicate), restored
 
     def attend(rows: Rows) -> tuple[Tensor, Tensor]:
         restored = convolve_strip(sam.to_image, rows.of(x, halo=2), rows) + rows.of(image, halo=1)

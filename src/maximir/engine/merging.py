@@ -264,7 +264,7 @@ def convolve_strip(
     if not isinstance(conv, ImageConv):
         return ops.convolve(conv, strip, negative_slope=negative_slope, out=out, **ends)
     with exactly(strip):
-        strip = strip.to(conv.weight.dtype)
+        strip = strip.to(conv.weight.dtype).contiguous()
         return ops.convolve(conv, strip, negative_slope=negative_slope, out=out, **ends)
 
 

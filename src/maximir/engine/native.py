@@ -57,6 +57,17 @@ class RcabWeights(Structure):
     _fields_ = [(f"weight{i}", c_void_p) for i in range(6)]
 
 
+class Sam(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("images", "height", "width", "channels", "first", "last")),
+        *((name, c_int32) for name in ("half", "replicate", "threads")),
+    ]
+
+
+class SamWeights(Structure):
+    _fields_ = [(f"weight{i}", c_void_p) for i in range(4)]
+
+
 class Attend(Structure):
     _fields_ = [
         *((name, c_int64) for name in ("images", "height", "width", "channels", "first", "last")),
@@ -120,11 +131,14 @@ class Term:
         return n, scale * h, scale * w
 
 
-def fits(run: Pass, module: nn.Module, *maps: Tensor, dtype: torch.dtype | None = None) -> bool:
+def fits(
+    run: Pass, module: nn.Module, *maps: Tensor, dtype: torch.dtype | None = None, rows: bool = False
+) -> bool:
     """Return True if the kernels can compute this block for these maps.
 
     Args:
         dtype: type of the maps; None: that of feature maps.
+        rows: the kernel works on rows, not on windows.
     """
     streaming = run.streaming
     return (
@@ -134,6 +148,7 @@ def fits(run: Pass, module: nn.Module, *maps: Tensor, dtype: torch.dtype | None 
             x.device.type == "cpu"
             and x.dtype == (dtype or streaming.features)
             and x.shape[-1] % kernels.BLOCK_CHANNELS == 0
+            and (not rows or x.shape[2] % ROW_WIDTH == 0)
             and x.is_contiguous()
             for x in maps
         )
@@ -208,6 +223,23 @@ def attend(
     for first, last in row_strips(run, x):
         job = Attend(n, h, w, c, first, last, is_half(run), torch.get_num_threads())
         kernels.call("attend_sweep", ctypes.byref(job), *kernels.pointers(x, y, weight, shortcut, out))
+    return out
+
+
+def supervise(run: Pass, x: Tensor, image: Tensor, table: Table, replicate: bool) -> Tensor:
+    """Return the features that a supervised attention module attends to by its restored image, a feature map.
+
+    Args:
+        x: a feature map.
+        image: float32 [N, H, W, 3].
+        table: the convolutions of x and of the image.
+        replicate: these are padded with the outermost pixels.
+    """
+    n, h, w, c = x.shape
+    out, weights = run.new(x.shape, x.device, feature=True), SamWeights(*addresses(table))
+    for first, last in row_strips(run, x):
+        job = Sam(n, h, w, c, first, last, is_half(run), replicate, torch.get_num_threads())
+        kernels.call("sam_sweep", ctypes.byref(job), ctypes.byref(weights), *kernels.pointers(x, image, out))
     return out
 
 

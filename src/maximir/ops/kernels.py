@@ -35,7 +35,8 @@ ENTRY_POINTS = (
     if sys.platform == "win32"
     else ("GOMP_parallel",)
 )
-CHANNELS = 16  # LayerNorm and convolutions take multiples of this
+CHANNELS = 16  # LayerNorm and convolutions take multiples of this; convolutions also fewer, as of images,
+IMAGE_WIDTH = 8  # which then have widths that are multiples of this
 BLOCK_CHANNELS = 32  # whole blocks take, and convolutions make, multiples of this
 EPSILON = 1e-6  # of LayerNorm, a constant in native/
 
@@ -165,7 +166,7 @@ def convolve(
     negative_slope: float = 1.0,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Convolve rows `[N, H, W, C]` 3 x 3 by Winograd, then a leaky ReLU; see `functional.convolve`.
+    """Convolve rows `[N, H, W, C]` 3 x 3, then a leaky ReLU; see `functional.convolve`.
 
     Args:
         top, bottom, replicate: where rows are padded, and by the outermost row instead of zeros.

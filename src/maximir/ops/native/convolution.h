@@ -9,7 +9,7 @@
 // A convolution of rows: `in` is [images, rows, width, inputs], `out` [images, rows + top + bottom - 2, width,
 // outputs], both float32 and contiguous; the weights are torch's [outputs, inputs, 3, 3].
 struct Convolution {
-    int64_t images, rows, width, inputs, outputs;  // width: even; inputs: a multiple of 16; outputs: of 32
+    int64_t images, rows, width, inputs, outputs;  // width: even; inputs: a multiple of 16 or few; outputs: of 32
     int32_t top, bottom;                           // whether a row of padding comes before, and behind
     int32_t replicate;                             // what pads: the outermost pixels; otherwise zeros
     int32_t threads;                               // with the caller's
@@ -38,11 +38,25 @@ struct Attend {
     int32_t threads;
 };
 
+// Supervised attention: out = x + convolution(x) * sigmoid(convolution(image)). x and out are feature maps of C
+// channels, the image is float32 and has 3.
+struct Sam {
+    int64_t images, height, width, channels;  // as for Rcab
+    int64_t first, last;
+    int32_t half, replicate, threads;
+};
+
+struct SamWeights {
+    const float *features_w, *features_b, *attention_w, *attention_b;
+};
+
 namespace {
 
+bool by_winograd(const Convolution& s) { return s.inputs % 16 == 0; }
+
 bool valid(const Convolution& s) {
-    return s.images > 0 && s.width > 0 && s.width % 2 == 0 && s.inputs > 0 && s.inputs % 16 == 0 && s.outputs > 0 &&
-           s.outputs % 32 == 0 && s.threads > 0 && s.rows + s.top + s.bottom > 2;
+    return s.images > 0 && s.width > 0 && s.width % (by_winograd(s) ? 2 : MR) == 0 && s.inputs > 0 &&
+           s.outputs > 0 && s.outputs % 32 == 0 && s.threads > 0 && s.rows + s.top + s.bottom > 2;
 }
 
 template <class Job>
@@ -53,11 +67,46 @@ bool valid_rows(const Job& s) {
 
 // Some output rows of a convolution from the rows around them. make(width, at, buffer, finish): at(row, column) is an
 // input pixel, row 0 above the outputs and column -1 to the left; finish(row, column, channel, rows) gets some outputs
-// that follow each other. A Filter of either format has
+// that follow each other. A filter has
 //   ROWS           that it makes at a time
 //   buffer(width)  floats that a thread lends it
 template <class P>
 class Filter;
+
+// Float32 and few channels, as of images, by the plain formula.
+class ImageFilter {
+   public:
+    static constexpr int ROWS = 1;
+    int64_t buffer(int64_t width) const { return 3 * (width + 2) * C; }
+
+    ImageFilter(Arena& arena, const float* weights, const float* bias, int64_t inputs, int64_t outputs)
+        : C(inputs), O(outputs), bias(bias), right(arena.take<float>(9 * inputs * outputs)) {
+        for (int64_t o = 0; o < O; ++o)
+            for (int64_t c = 0; c < C; ++c)
+                for (int tap = 0; tap < 9; ++tap)
+                    right[right_index<Full>(o, tap * C + c, 9 * C)] = weights[(o * C + c) * 9 + tap];
+    }
+
+    template <class At, class Finish>
+    INLINE void make(int64_t width, const At& at, float* padded, const Finish& finish) const {
+        Left<Full> rows[3];
+        for (int row = 0; row < 3; ++row) {
+            float* to = padded + row * (width + 2) * C;
+            rows[row] = {to, C, 3 * C};
+            for (int64_t column = -1; column <= width; ++column, to += C) {
+                const float* from = at(row, column);
+                for (int64_t c = 0; c < C; ++c) to[c] = from[c];
+            }
+        }
+        multiply_vectors<Full, MR>(width, {rows, 3}, right, bias, O, [&](int64_t column, int64_t o, auto& v)
+                                       ALWAYS_INLINE { finish(0, column, o, v); });
+    }
+
+   private:
+    const int64_t C, O;
+    const float* const bias;
+    float* const right;
+};
 
 // Float32, by Winograd, F(2 x 2, 3 x 3): a tile of 2 x 2 outputs is A' [(G g G') . (B' d B)] A of its 4 x 4 inputs d, so
 // 16 products stand for 36. Each of the 16 is a matrix product over channels, [tiles, inputs] x [inputs, outputs].
@@ -66,7 +115,7 @@ template <>
 class Filter<Full> {
    public:
     static constexpr int ROWS = 2;
-    int64_t buffer() const { return PRODUCTS * some * (C + O); }
+    int64_t buffer(int64_t) const { return PRODUCTS * some * (C + O); }
 
     Filter(Arena& arena, const float* weights, const float* bias, int64_t inputs, int64_t outputs)
         : C(inputs), O(outputs), some(C + O > 128 ? 12 : 24), bias(bias),
@@ -160,7 +209,7 @@ template <>
 class Filter<Half> {
    public:
     static constexpr int ROWS = 1;
-    int64_t buffer() const { return 0; }
+    int64_t buffer(int64_t) const { return 1; }
 
     Filter(Arena& arena, const float* weights, const float* bias, int64_t inputs, int64_t outputs)
         : C(inputs), O(outputs), bias(bias), right(arena.take<Bf16>(9 * inputs * outputs)) {
@@ -184,16 +233,18 @@ class Filter<Half> {
 };
 #endif
 
+template <class Filter>
 void convolve(const Convolution& s, const float* in, const float* weights, const float* bias, float* out) {
-    const int64_t C = s.inputs, O = s.outputs, height = s.rows + s.top + s.bottom - 2, pairs = (height + 1) / 2;
+    const int64_t C = s.inputs, O = s.outputs, height = s.rows + s.top + s.bottom - 2;
+    const int64_t jobs = (height + Filter::ROWS - 1) / Filter::ROWS;
     Arena arena;
-    const Filter<Full> filter(arena, weights, bias, C, O);
-    float* buffers = arena.take<float>(s.threads * filter.buffer());
+    const Filter filter(arena, weights, bias, C, O);
+    float* buffers = arena.take<float>(s.threads * filter.buffer(s.width));
     float* zeros = arena.take<float>(C);
     std::fill(zeros, zeros + C, 0.0f);
 
-    parallel(s.threads, 0, s.images * pairs, 2, [&](int thread, int64_t job) {
-        const int64_t image = job / pairs, y = job % pairs * 2;
+    parallel(s.threads, 0, s.images * jobs, 2, [&](int thread, int64_t job) {
+        const int64_t image = job / jobs, y = job % jobs * Filter::ROWS;
         const float* map = in + image * s.rows * s.width * C;
         float* result = out + (image * height + y) * s.width * O;
         auto pixel = [&](int64_t i, int64_t column) {
@@ -203,7 +254,7 @@ void convolve(const Convolution& s, const float* in, const float* weights, const
             row = std::clamp<int64_t>(row, 0, s.rows - 1);
             return map + (row * s.width + std::clamp<int64_t>(column, 0, s.width - 1)) * C;
         };
-        filter.make(s.width, pixel, buffers + thread * filter.buffer(),
+        filter.make(s.width, pixel, buffers + thread * filter.buffer(s.width),
                     [&](int64_t row, int64_t column, int64_t o, auto& v) ALWAYS_INLINE {
                         if (y + row >= height) return;
                         EACH(v) v[r][i] = leaky(v[r][i], s.negative_slope);
@@ -216,34 +267,46 @@ void convolve(const Convolution& s, const float* in, const float* weights, const
 template <class T>
 class Ring {
    public:
-    Ring(Arena& arena, const Rcab& s)
-        : s(s), stride(((s.width + 31) / 32 * 32 + 2) * s.channels), rows(arena.take<T>((COUNT + 1) * stride)) {
+    template <class Job>
+    Ring(Arena& arena, const Job& s)
+        : height(s.height), width(s.width), C(s.channels), stride(((s.width + 31) / 32 * 32 + 2) * s.channels),
+          replicate(s.replicate), rows(arena.take<T>((COUNT + 1) * stride)) {
         std::fill(rows, rows + (COUNT + 1) * stride, T{});
     }
 
-    bool outside(int64_t row) const { return row < 0 || row >= s.height; }
-    INLINE T* operator[](int64_t row) const { return rows + row % COUNT * stride + s.channels; }
+    bool outside(int64_t row) const { return row < 0 || row >= height; }
+    INLINE T* operator[](int64_t row) const { return rows + row % COUNT * stride + C; }
 
     // To be called when a row is made.
     void pad(int64_t row) const {
-        if (!s.replicate) return;
-        T *first = (*this)[row], *last = first + (s.width - 1) * s.channels;
-        std::copy(first, first + s.channels, first - s.channels);
-        std::copy(last, last + s.channels, last + s.channels);
+        if (!replicate) return;
+        T *first = (*this)[row], *last = first + (width - 1) * C;
+        std::copy(first, first + C, first - C);
+        std::copy(last, last + C, last + C);
     }
 
-    // A row as a convolution reads it; rows of padding too.
-    const T* padded(int64_t row) const {
-        if (outside(row) && !s.replicate) return rows + COUNT * stride + s.channels;
-        return (*this)[std::clamp<int64_t>(row, 0, s.height - 1)];
+    // The rows from the one above `row` on, as a filter reads them; those of padding too.
+    auto around(int64_t row) const {
+        std::array<const T*, COUNT> at;
+        for (int i = 0; i < COUNT; ++i)
+            at[size_t(i)] = outside(row - 1 + i) && !replicate
+                                ? rows + COUNT * stride + C
+                                : (*this)[std::clamp<int64_t>(row - 1 + i, 0, height - 1)];
+        return [at, C = C](int64_t i, int64_t column) ALWAYS_INLINE { return at[size_t(i)] + column * C; };
     }
 
    private:
     static constexpr int COUNT = 4;  // as many as Winograd reads
-    const Rcab& s;
-    const int64_t stride;
+    const int64_t height, width, C, stride;
+    const bool replicate;
     T* const rows;  // the last one is zeros
 };
+
+// The rows that a thread takes at a time: a few more around them are made, or read, twice.
+template <class Job>
+int64_t band_of(const Job& s) {
+    return std::clamp<int64_t>((s.last - s.first + 2 * s.threads - 1) / (2 * s.threads), 16, 64);
+}
 
 // Nothing but x and y touches memory: the rows between wait in rings. Each thread makes bands of rows, and the few
 // rows between that two bands need are made twice. totals [images, height, channels]: sums of y over each row, for the
@@ -251,9 +314,7 @@ class Ring {
 template <class P, class Map>
 void rcab(const Rcab& s, const RcabWeights& weights, const float* x, void* y_map, float* totals) {
     using Operand = typename P::Operand;
-    const int64_t C = s.channels;
-    const int64_t band = std::clamp<int64_t>((s.last - s.first + 2 * s.threads - 1) / (2 * s.threads), 16, 64);
-    const int64_t bands = (s.last - s.first + band - 1) / band;
+    const int64_t C = s.channels, band = band_of(s), bands = (s.last - s.first + band - 1) / band;
     Arena arena;
     const Filter<P> conv1(arena, weights.w1, weights.b1, C, C), conv2(arena, weights.w2, weights.b2, C, C);
     struct Buffers {
@@ -262,17 +323,12 @@ void rcab(const Rcab& s, const RcabWeights& weights, const float* x, void* y_map
     };
     std::vector<Buffers> buffers;
     for (int i = 0; i < s.threads; ++i)
-        buffers.push_back({{arena, s}, {arena, s}, arena.take<float>(std::max(conv1.buffer(), int64_t(1)))});
+        buffers.push_back({{arena, s}, {arena, s}, arena.take<float>(conv1.buffer(s.width))});
     auto* y = static_cast<Map*>(y_map);
 
     parallel(s.threads, 0, s.images * bands, 1, [&](int thread, int64_t job) {
         const Buffers& b = buffers[size_t(thread)];
         const int64_t image = job / bands, begin = s.first + job % bands * band, end = std::min(begin + band, s.last);
-        auto around = [C](const Ring<Operand>& ring, int64_t row) {
-            const std::array<const Operand*, 4> rows = {ring.padded(row - 1), ring.padded(row), ring.padded(row + 1),
-                                                        ring.padded(row + 2)};
-            return [rows, C](int64_t i, int64_t column) ALWAYS_INLINE { return rows[size_t(i)] + column * C; };
-        };
         auto normalise_row = [&](int64_t row) {
             if (b.normed.outside(row)) return;
             const float* in = x + (image * s.height + row) * s.width * C;
@@ -290,7 +346,7 @@ void rcab(const Rcab& s, const RcabWeights& weights, const float* x, void* y_map
         for (int64_t row = begin; row < end; row += Filter<P>::ROWS) {
             for (; middle < row + Filter<P>::ROWS + 1; middle += Filter<P>::ROWS) {
                 for (; normed < middle + Filter<P>::ROWS + 1; ++normed) normalise_row(normed);
-                conv1.make(s.width, around(b.normed, middle), b.filter,
+                conv1.make(s.width, b.normed.around(middle), b.filter,
                            [&](int64_t j, int64_t column, int64_t c, auto& v) ALWAYS_INLINE {
                                if (b.middle.outside(middle + j)) return;
                                EACH(v) v[r][i] = leaky(v[r][i], s.negative_slope);
@@ -302,7 +358,7 @@ void rcab(const Rcab& s, const RcabWeights& weights, const float* x, void* y_map
             const int64_t made = std::min<int64_t>(Filter<P>::ROWS, end - row);
             float* sums = totals + (image * s.height + row) * C;
             std::fill(sums, sums + made * C, 0.0f);
-            conv2.make(s.width, around(b.middle, row), b.filter,
+            conv2.make(s.width, b.middle.around(row), b.filter,
                        [&](int64_t j, int64_t column, int64_t c, auto& v) ALWAYS_INLINE {
                            if (j >= made) return;
                            put(y + ((image * s.height + row + j) * s.width + column) * C + c, C, v);
@@ -311,6 +367,69 @@ void rcab(const Rcab& s, const RcabWeights& weights, const float* x, void* y_map
                            EACH(v) sum[i] += v[r][i];
                            store(total, sum);
                        });
+        }
+    });
+}
+
+template <class P, class Map>
+void supervise(const Sam& s, const SamWeights& weights, const void* x_map, const float* pictures, void* out_map) {
+    using Operand = typename P::Operand;
+    const int64_t C = s.channels, band = band_of(s), bands = (s.last - s.first + band - 1) / band;
+    constexpr int ROWS = Filter<P>::ROWS;
+    Arena arena;
+    const Filter<P> features(arena, weights.features_w, weights.features_b, C, C);
+    const ImageFilter attention(arena, weights.attention_w, weights.attention_b, 3, C);
+    struct Buffers {
+        Ring<Operand> near;
+        float *filter, *image, *weight;
+    };
+    std::vector<Buffers> buffers;
+    for (int i = 0; i < s.threads; ++i)
+        buffers.push_back({{arena, s},
+                           arena.take<float>(features.buffer(s.width)),
+                           arena.take<float>(attention.buffer(s.width)),
+                           arena.take<float>(ROWS * s.width * C)});
+    auto* x = static_cast<const Map*>(x_map);
+    auto* out = static_cast<Map*>(out_map);
+    constexpr float black[3] = {};
+
+    parallel(s.threads, 0, s.images * bands, 1, [&](int thread, int64_t job) {
+        const Buffers& b = buffers[size_t(thread)];
+        const int64_t image = job / bands, begin = s.first + job % bands * band, end = std::min(begin + band, s.last);
+        const float* picture = pictures + image * s.height * s.width * 3;
+        int64_t read = begin - 1;
+        for (int64_t row = begin; row < end; row += ROWS) {
+            for (; read < row + ROWS + 1; ++read) {
+                if (b.near.outside(read)) continue;
+                const Map* from = x + (image * s.height + read) * s.width * C;
+                for (int64_t i = 0; i < s.width * C; i += NR) {
+                    const Vec v[NV] = {load(from + i), load(from + i + W)};
+                    store(b.near[read] + i, v);
+                }
+                b.near.pad(read);
+            }
+            for (int64_t j = 0; j < std::min<int64_t>(ROWS, end - row); ++j)
+                attention.make(
+                    s.width,
+                    [&](int64_t i, int64_t column) {
+                        int64_t y = row + j + i - 1;
+                        bool outside = y < 0 || y >= s.height || column < 0 || column >= s.width;
+                        if (outside && !s.replicate) return black;
+                        y = std::clamp<int64_t>(y, 0, s.height - 1);
+                        return picture + (y * s.width + std::clamp<int64_t>(column, 0, s.width - 1)) * 3;
+                    },
+                    b.image, [&](int64_t, int64_t column, int64_t c, auto& v) ALWAYS_INLINE {
+                        EACH(v) v[r][i] = sigmoid(v[r][i]);
+                        put(b.weight + (j * s.width + column) * C + c, C, v);
+                    });
+            features.make(s.width, b.near.around(row), b.filter,
+                          [&](int64_t j, int64_t column, int64_t c, auto& v) ALWAYS_INLINE {
+                              if (row + j >= end) return;
+                              const int64_t at = ((image * s.height + row + j) * s.width + column) * C + c;
+                              const float* weight = b.weight + (j * s.width + column) * C + c;
+                              EACH(v) v[r][i] = v[r][i] * load(weight + r * C + i * W) + load(x + at + r * C + i * W);
+                              put(out + at, C, v);
+                          });
         }
     });
 }

@@ -110,12 +110,19 @@ EXPORT int tile_product(const Bf16* left, const Bf16* right, float* sum) {
 #endif
 
 EXPORT int convolution(const Convolution* s, const float* in, const float* weights, const float* bias, float* out) {
-    return guarded(valid(*s), [&] { convolve(*s, in, weights, bias, out); });
+    return guarded(valid(*s), [&] {
+        (by_winograd(*s) ? convolve<Filter<Full>> : convolve<ImageFilter>)(*s, in, weights, bias, out);
+    });
 }
 
 EXPORT int rcab_sweep(const Rcab* s, const RcabWeights* weights, const float* x, void* y, float* totals) {
     return guarded(valid_rows(*s),
                    [&] { (s->half ? rcab<Half, Bf16> : rcab<Full, float>)(*s, *weights, x, y, totals); });
+}
+
+EXPORT int sam_sweep(const Sam* s, const SamWeights* weights, const void* x, const float* image, void* out) {
+    return guarded(valid_rows(*s),
+                   [&] { (s->half ? supervise<Half, Bf16> : supervise<Full, float>)(*s, *weights, x, image, out); });
 }
 
 EXPORT int attend_sweep(const Attend* s, const float* x, const void* y, const float* weight, const void* shortcut,

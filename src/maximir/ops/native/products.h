@@ -49,7 +49,11 @@ struct Half {
         return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(read<int>(a)), (__m512bh)b);
     }
 #endif
-    static Operand operand(float x) { return rounded(broadcast(x))[0]; }
+    static Operand operand(float x) {  // as rounded()
+        uint32_t bits;
+        std::memcpy(&bits, &x, sizeof bits);
+        return Operand(x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0);
+    }
     static INLINE Vec gelu(Vec v) { return gelu_of_half(v); }
 
     template <int M>

@@ -130,7 +130,7 @@ INLINE Vec leaky(Vec v, float slope) {  // slope <= 1
 
 // ---- GELU -------------------------------------------------------------------------------------------------
 
-// The steps of gelu() for which AVX-512 has instructions: `times` multiplies by 2 to the power that `nearest` found.
+// The steps of power_of_two() for which AVX-512 has instructions: `times` multiplies by 2 to the power that `nearest` found.
 // ("maskz": GCC 12 warns about the plain ones.)
 #ifdef __AVX512F__
 INLINE Vec clamp(Vec v, float low, float high) {
@@ -161,10 +161,9 @@ INLINE Vec quotient(Vec x, Vec d) { return x / d; }
 // GELU in its tanh form: x sigmoid(s) with s = 2 sqrt(2/pi) (x + 0.044715 x^3).
 constexpr float GELU_SLOPE = 2 * 0.7978845608f, GELU_CUBIC = 0.044715f, LOG2_E = 1.44269504089f;
 
-// exp(-s)
-INLINE Vec gelu_exponential(Vec x) {
-    constexpr float c = -GELU_SLOPE * LOG2_E;
-    Vec t = clamp(x * (c + GELU_CUBIC * c * (x * x)), -126, 126);  // 2^t stays finite and normal
+// 2^t, finite and normal.
+INLINE Vec power_of_two(Vec t) {
+    t = clamp(t, -126, 126);
     Vec power, f = t - nearest(t, power);
     Vec p = 0.0001534581216f * f + 0.001339993118f;  // 2^f, minimax on [-1/2, 1/2]: relative error 2e-9
     p = p * f + 0.009618488956f;
@@ -173,6 +172,14 @@ INLINE Vec gelu_exponential(Vec x) {
     p = p * f + 0.6931472057f;
     p = p * f + 1.000000001f;
     return times(p, power);
+}
+
+INLINE Vec sigmoid(Vec x) { return quotient(broadcast(1), 1 + power_of_two(x * -LOG2_E)); }
+
+// exp(-s)
+INLINE Vec gelu_exponential(Vec x) {
+    constexpr float c = -GELU_SLOPE * LOG2_E;
+    return power_of_two(x * (c + GELU_CUBIC * c * (x * x)));
 }
 
 INLINE Vec gelu(Vec x) { return quotient(x, 1 + gelu_exponential(x)); }
