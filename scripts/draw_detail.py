@@ -58,7 +58,7 @@ def main() -> None:
             sheet.paste(shown, place)
             style = {"fill": "white", "stroke_fill": "black", "stroke_width": 2, "font_size": 18}
             draw.text((place[0] + 8, place[1] + 6), label, **style)
-            print(f"{what}, {label.rpartition(", ")[2]}: {psnr(picture, clean):.2f} dB")
+            print(f"{what}, {label.rpartition(', ')[2]}: {psnr(picture, clean):.2f} dB")
     sheet.save(Path(sys.argv[1]), quality=70, method=6)
 
 
