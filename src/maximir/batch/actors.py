@@ -73,7 +73,7 @@ class Restoring:
     ) -> None:
         import ray
 
-        from maximir.restoring.chain import restorer_of
+        from maximir.restoring.opening import restorer_of
 
         with tempfile.TemporaryDirectory() as folder:  # nodes need not have the weights files
             local: list[Link] = []
@@ -165,7 +165,7 @@ def restore(
         raise UsageError("--ray needs Ray: pip install 'maximir[ray]'")
     import torch
 
-    from maximir.restoring.chain import restorer_of
+    from maximir.restoring.opening import restorer_of
 
     for weights in (link.model.path for link in links):
         if weights.is_dir():
@@ -205,10 +205,11 @@ def generate(
     if not numbers:
         return
     connect(ray, address)
+    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
+    before = context.enable_progress_bars, logger.level
     try:
-        context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        logger.setLevel(logging.ERROR)
         driver = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         ledger = ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=driver).remote()
         share = {} if gpus == 0 else {"num_gpus": gpus}
@@ -250,6 +251,8 @@ def generate(
     except ray.exceptions.RayError as error:
         raise MaximirError(f"Ray: {first_line(error)}; run with --ray again to continue") from error
     finally:
+        context.enable_progress_bars = before[0]
+        logger.setLevel(before[1])
         ray.shutdown()
 
 

@@ -25,9 +25,8 @@ from maximir.storage import Address
 if TYPE_CHECKING:  # torch takes a second to import; errors in a request are reported before
     import numpy as np
 
+    from maximir.restoring.base import ImageRestorer
     from maximir.restoring.blending import Blend, Mask
-    from maximir.restoring.chain import Chain
-    from maximir.restoring.restorer import Restorer
 
 LOOKERS = 16  # threads
 SMALL = 4 * 2**20  # bytes in a store that are read at once: a request for the first ones takes as long
@@ -36,7 +35,7 @@ SMALL = 4 * 2**20  # bytes in a store that are read at once: a request for the f
 def restore_files(
     inputs: str | Path | Sequence[str | Path],
     output: str | Path,
-    restorer: Restorer | Chain | str,
+    restorer: ImageRestorer | str,
     *,
     mask: Mask | None = None,
     resume: bool = False,
@@ -54,8 +53,8 @@ def restore_files(
     Args:
         inputs: images and folders, as paths or addresses of any storage that fsspec knows ("s3://bucket/in").
         output: a folder or an address for the results; or a file, for one image.
-        restorer: a `Restorer` or a `Chain`, or what these take: a task, a model's name, a file of weights, or
-            "denoise,enhance".
+        restorer: a `Restorer`, `Chain` or `AutoRestorer`; or a task, a model's name, a file of weights,
+            "denoise,enhance", or "auto".
         mask: what to restore in each image: white wholly, grey partly. See `Restorer`.
         resume: continue a stopped run: keep results that belong to the same images and settings.
         overwrite: replace results that exist.
@@ -73,7 +72,7 @@ def restore_files(
 
         shares = prepare_mask(mask)
     if isinstance(restorer, str):
-        from maximir.restoring.chain import open_restorer
+        from maximir.restoring.opening import open_restorer
 
         restorer = open_restorer(restorer)
     return restore(planned, restorer, mask=shares, resume=resume or shard is not None, overwrite=overwrite)
@@ -81,7 +80,7 @@ def restore_files(
 
 def restore(
     planned: Plan,
-    restorer: Restorer | Chain,
+    restorer: ImageRestorer,
     *,
     mask: np.ndarray | None = None,
     resume: bool = False,
@@ -121,7 +120,7 @@ def restore(
 
 def restore_jobs(
     jobs: Sequence[Job],
-    restorer: Restorer | Chain,
+    restorer: ImageRestorer,
     journal: Journal,
     *,
     mask: np.ndarray | None = None,
@@ -154,9 +153,7 @@ def restore_jobs(
     )
 
 
-def find_unfinished(
-    planned: Plan, restorer: Restorer | Chain, mask: np.ndarray | None = None
-) -> Iterator[Job]:
+def find_unfinished(planned: Plan, restorer: ImageRestorer, mask: np.ndarray | None = None) -> Iterator[Job]:
     """Yield the jobs whose result is missing or outdated."""
     if not planned.has_journal():
         yield from planned.jobs
@@ -220,7 +217,7 @@ def read_image(source: Address, limit: int) -> bytes:
     return source.read(limit=limit)
 
 
-def finish(restorer: Restorer | Chain, work: Work[Job], *, journal: Journal, overwrite: bool) -> Outcome:
+def finish(restorer: ImageRestorer, work: Work[Job], *, journal: Journal, overwrite: bool) -> Outcome:
     """Write the image, if there is one, and release it."""
     task = work if isinstance(work, Task) else Task(work.job, error=work.error)
     try:
@@ -229,7 +226,7 @@ def finish(restorer: Restorer | Chain, work: Work[Job], *, journal: Journal, ove
         work.photo = None
 
 
-def write(restorer: Restorer | Chain, task: Task, journal: Journal, overwrite: bool) -> Outcome:
+def write(restorer: ImageRestorer, task: Task, journal: Journal, overwrite: bool) -> Outcome:
     job, photo, earlier = task.job, task.photo, task.earlier
     if task.done and earlier is not None:
         return Outcome(job, known=True, size=(earlier.height, earlier.width), digest=earlier.result)

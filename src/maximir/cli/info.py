@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -81,13 +80,11 @@ def list_models() -> None:
     for name, config in VARIANTS.items():
         variants.add_row(name, str(config.features), str(config.stages))
     console.print(variants)
-    library = kernels.library()
-    console.print(
-        f"native kernels: {Path(library._name).stem if library else 'none, torch computes everything'}"
-    )
+    console.print(f"native kernels: {kernels.name() or 'none, torch computes everything'}")
     device = choose_device("auto")
-    auto = "bf16 for 8-bit images, otherwise fp32" if arithmetic.bf16_is_faster(device) else "fp32"
-    console.print(f"precision auto, on {device}: {auto}")
+    chosen = arithmetic.choose(device)
+    auto = "bf16 for 8-bit images, otherwise fp32" if chosen.bf16 else "fp32"
+    console.print(f"precision auto, on {device}: {auto} ({chosen.reason})")
 
 
 def print_estimate(links: Sequence[Link], size: str, options: Options) -> None:
@@ -98,8 +95,8 @@ def print_estimate(links: Sequence[Link], size: str, options: Options) -> None:
     )
     from maximir.progress import in_words
     from maximir.restoring import estimate
-    from maximir.restoring.chain import restorer_of
     from maximir.restoring.links import in_text
+    from maximir.restoring.opening import restorer_of
 
     height, width = sizes.parse_pixels(size)
     restorer = restorer_of(links, options)

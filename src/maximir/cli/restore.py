@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from maximir.batch.plan import Job, Plan
-    from maximir.restoring.chain import Chain
-    from maximir.restoring.restorer import Restorer
+    from maximir.restoring.base import ImageRestorer
 
 RESUME = "Continue a stopped run: keep results that belong to the same images and settings."
 SHARD = "Restore only part i of n, for job arrays; implies --resume."
@@ -98,9 +97,9 @@ def restore(
     if planned.to_file and (resume or left):
         raise UsageError("--resume needs a folder: give one as --output")
     shares = None if mask is None else load_mask(mask)
-    restorer: Restorer | Chain | None = None
+    restorer: ImageRestorer | None = None
     if ray is None:
-        from maximir.restoring.chain import restorer_of
+        from maximir.restoring.opening import restorer_of
 
         restorer = restorer_of(links, options)
         if left:
@@ -181,7 +180,7 @@ def load_mask(path: Path) -> np.ndarray:
     return prepare_mask(path)
 
 
-def list_unfinished(planned: Plan, restorer: Restorer | Chain, mask: np.ndarray | None) -> None:
+def list_unfinished(planned: Plan, restorer: ImageRestorer, mask: np.ndarray | None) -> None:
     """Print the images that are not restored yet, and exit."""
     from maximir.batch.restore import find_unfinished
 

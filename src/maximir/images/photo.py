@@ -22,6 +22,9 @@ class Photo:
     notes: tuple[str, ...] = ()  # facts worth telling the user
     steps: tuple[dict[str, Any], ...] = ()  # what each link of a chain did: a report's "steps"
     digest: str = ""  # SHA-256 of the file that `read` decoded
+    source: bytes = b""  # the file that it was decoded from
+    # Of a photograph that a restorer left alone: notes of its reading, which do not hold for a copy of it.
+    unchanged: tuple[str, ...] | None = None
 
     @property
     def transparency(self) -> np.ndarray | None:

@@ -4,12 +4,14 @@
 // The service and the page without a server share it. Each adds a restorer.js, which exports
 //   promise, unshown    sentences: where photographs go; what to do with one that the browser cannot show
 //   formats             kinds of files that it can write
-//   models()            a list of models, as GET /v1/models (docs/service.md)
-//   restore(job, signal, report)   {blob, name, notes, seconds} for a job {file, task, model, format};
-//                       report.tell shows progress, report.announce tells screen readers
+//   models()            a list of models, as GET /v1/models (docs/service.md); a model's function note()
+//                       may return a sentence, such as what its first use downloads
+//   restore(job, signal, report)   {blob, name, notes, seconds} for a job {file, image, task, model, format,
+//                       size}; report.tell shows progress, report.announce tells screen readers
 //   blends              true if jobs may have {strength, detail, mask, restored}: see blending.js; `restored` is
 //                       an earlier result, lossless, to be blended instead of computed
-// Errors with a sentence for the user are of the class Problem.
+// Errors with a sentence for the user are of the class Problem. One with a `size` {width, height} offers to
+// restore the photograph in that size.
 
 import { Blending } from "./blending.js";
 import { $, make } from "./elements.js";
@@ -189,13 +191,13 @@ async function fillTasks() {
 function offerModels(models) {
   const options = models.map(({ name, label }) => make("option", { value: name, textContent: label }));
   $("model").replaceChildren(...options);
-  $("model").onchange = () => showLimits(models[$("model").selectedIndex].limits);
+  $("model").onchange = () => showLimits(models[$("model").selectedIndex]);
   $("ways").hidden = models.length < 2;
-  showLimits(models[0].limits);
+  showLimits(models[0]);
 }
 
-function showLimits(limits) {
-  $("limits").textContent = limits && `Limits: ${limits}`;
+function showLimits({ limits, note }) {
+  $("limits").textContent = [note?.(), limits && `Limits: ${limits}`].filter(Boolean).join(" ");
 }
 
 function choice({ task, title, description, models }) {
@@ -212,7 +214,8 @@ function choice({ task, title, description, models }) {
 
 // ---------------------------------------------------------------- restoring
 
-async function restore() {
+/** Restore the photograph, in its own size unless `size` is given. */
+async function restore(size = null) {
   say("form-message", "");
   say("stage-message", "");
   await Promise.all([choosing, offering]); // a large photograph or a busy server may take a moment
@@ -223,7 +226,8 @@ async function restore() {
     if (!photo) $("file").focus();
     return;
   }
-  const job = { file: photo.file, task, model: $("model").value, format: $("format").value };
+  const { file, image } = photo;
+  const job = { file, image, task, model: $("model").value, format: $("format").value, size };
   await working(
     async (signal) => {
       const answer = await restorer.restore(job, signal, { tell, announce });
@@ -232,16 +236,17 @@ async function restore() {
       signal.throwIfAborted();
       finish();
     },
-    (sentence) => {
+    (sentence, error) => {
       forgetResult();
       enter("chosen");
       say("form-message", sentence);
+      if (error.size) offerSize(error.size);
       $("restore").focus({ preventScroll: true });
     },
   );
 }
 
-/** Run `work` in the state "working"; `failed` gets a sentence, "" if it was cancelled. */
+/** Run `work` in the state "working"; `failed` gets a sentence, "" if it was cancelled, and the error. */
 async function working(work, failed) {
   running = new AbortController();
   const { signal } = running;
@@ -252,14 +257,20 @@ async function working(work, failed) {
     await work(signal);
   } catch (error) {
     say("stage-message", "");
-    if (signal.aborted) failed("");
-    else if (error instanceof Problem) failed(error.message);
-    else failed(`Something went wrong in this page: ${error.message}`);
+    if (signal.aborted) failed("", error);
+    else if (error instanceof Problem) failed(error.message, error);
+    else failed(`Something went wrong in this page: ${error.message}`, error);
     if (signal.aborted) announce("Cancelled.");
   } finally {
     running = null;
     awake?.release();
   }
+}
+
+/** Offer to restore the photograph in a smaller size. */
+function offerSize(size) {
+  const textContent = `Restore it at ${size.width} × ${size.height}`;
+  $("form-message").append(" ", make("button", { type: "button", textContent, onclick: () => restore(size) }));
 }
 
 /** Keep a phone's screen on where possible: when it sleeps, the connection is lost. */

@@ -17,6 +17,7 @@ from maximir.restoring.blending import Blend, Mask, blend_visible, prepare_mask
 from maximir.restoring.options import Options, Progress, silent
 
 if TYPE_CHECKING:  # training restores arrays, and must not need libvips
+    import torch
     from numpy.typing import DTypeLike
 
     from maximir.images import Photo
@@ -30,6 +31,7 @@ class Restored(NamedTuple):
     rgb: np.ndarray
     notes: tuple[str, ...] = ()
     steps: tuple[dict[str, Any], ...] = ()
+    unchanged: bool = False  # the pixels are the input's: nothing was to be done
 
 
 class ImageRestorer(ABC):
@@ -37,13 +39,24 @@ class ImageRestorer(ABC):
 
     Attributes:
         options: as they were given.
+        device: what "auto" means here.
+        precision: "fp32" or "bf16"; "auto" where it depends on the image.
     """
 
     options: Options
+    device: torch.device
+    precision: str
 
+    @property
     @abstractmethod
+    def files(self) -> list[tuple[Path, float]]:
+        """The weights that decide the pixels, and their strengths."""
+
     def precision_for(self, dtype: DTypeLike) -> str:
         """Return the precision for images of this type: "fp32" or "bf16"."""
+        if self.precision == "auto":
+            return "bf16" if np.dtype(dtype) == np.uint8 else "fp32"
+        return self.precision
 
     @abstractmethod
     def restore_visible(
@@ -136,6 +149,8 @@ class ImageRestorer(ABC):
     ) -> Photo:
         """Restore a decoded file: alpha and metadata stay; a grey image stays grey, in any file.
 
+        One that stays as it is (strength 0, or nothing to mend) is written as the file that it came from.
+
         Args:
             blend: instead of the options; None: as there.
         """
@@ -149,9 +164,10 @@ class ImageRestorer(ABC):
             reserve=reserve,
             view=view,
         )
-        return dataclasses.replace(
-            photo, rgb=restored.rgb, notes=photo.notes + restored.notes, steps=restored.steps
-        )
+        if restored.unchanged:
+            return dataclasses.replace(photo, notes=restored.notes, unchanged=photo.notes)
+        notes = photo.notes + restored.notes
+        return dataclasses.replace(photo, rgb=restored.rgb, notes=notes, steps=restored.steps, source=b"")
 
     def blend(
         self, strength: float | None = None, detail: float | None = None, mask: Mask | None = None
@@ -200,12 +216,14 @@ class ImageRestorer(ABC):
         """
         blend.check_size(*rgb.shape[:2])
         if blend.strength == 0:
-            return Restored(rgb.copy())
+            return Restored(rgb.copy(), unchanged=True)
         visible, hidden = transparency.fill_hidden(rgb, alpha)
         reserve += 0 if hidden is None else visible.nbytes
         restored = self.restore_visible(
             visible, grey=grey or is_grey(visible), progress=progress, reserve=reserve, view=view
         )
+        if restored.unchanged:
+            return restored._replace(rgb=rgb.copy())
         blend_visible(blend, rgb, visible, hidden, restored.rgb)
         return restored
 

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +18,6 @@ from maximir.restoring.blending import Blend
 from maximir.restoring.links import Link, parse_links
 from maximir.restoring.options import Options, Progress, share_progress, silent
 from maximir.restoring.restorer import Restorer, bands
-
-if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
 
 
 def load_restorer(model: ModelCard, options: Options) -> Restorer:
@@ -60,8 +57,9 @@ class Chain(ImageRestorer):
         self.restorers = [load(link.model, own) for link in self.links]
         self.device, self.precision = self.restorers[0].device, self.restorers[0].precision
 
-    def precision_for(self, dtype: DTypeLike) -> str:
-        return self.restorers[0].precision_for(dtype)
+    @property
+    def files(self) -> list[tuple[Path, float]]:
+        return [(link.model.path, link.strength) for link in self.links]
 
     def restore_visible(
         self,
@@ -89,20 +87,6 @@ class Chain(ImageRestorer):
             steps.append(step | {"seconds": round(time.perf_counter() - clock, 3)})
             image, notes = after, [*notes, *restored.notes]
         return Restored(image, tuple(dict.fromkeys(notes)), tuple(steps))
-
-
-def open_restorer(text: str) -> Restorer | Chain:
-    """Return the restorer of what a `Restorer` takes, or of a chain: "denoise,enhance"."""
-    return (
-        Restorer(text) if Path(text).is_file() else restorer_of(parse_links(text, choice.choose), Options())
-    )
-
-
-def restorer_of(links: Sequence[Link], options: Options) -> Restorer | Chain:
-    """Return the restorer of one model, or of a chain."""
-    if len(links) == 1 and links[0].strength == 1:
-        return load_restorer(links[0].model, options)
-    return Chain(links, **vars(options))
 
 
 def change(before: np.ndarray, after: np.ndarray) -> float:

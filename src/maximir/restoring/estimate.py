@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maximir.restoring import edges, memory, views
+from maximir.errors import UsageError
+from maximir.restoring import memory, views, windows
+from maximir.restoring.base import ImageRestorer
 from maximir.restoring.chain import Chain
 from maximir.restoring.memory import padded_pixels, plan
 from maximir.restoring.restorer import Restorer, memory_errors_name
@@ -26,16 +28,19 @@ class Estimate(NamedTuple):
     sample: str
 
 
-def estimate(restorer: Restorer | Chain, height: int, width: int) -> Estimate:
+def estimate(restorer: ImageRestorer, height: int, width: int) -> Estimate:
     """Estimate what `restorer` needs for an 8-bit image of this size, in a few seconds: it restores a sample.
 
     The links of a chain run one after the other: the largest one sets the memory.
 
     Raises:
         MaximirError: the image needs more memory than allowed.
+        UsageError: what it needs depends on the photograph.
     """
     if isinstance(restorer, Restorer):
         return estimate_one(restorer, height, width)
+    if not isinstance(restorer, Chain):
+        raise UsageError("auto decides for each photograph: give a task for an estimate")
     links = [
         estimate_one(link, height, width, more=3 * height * width * (number > 0))
         for number, link in enumerate(restorer.restorers)
@@ -74,9 +79,9 @@ def passes(restorer: Restorer, height: int, width: int) -> tuple[tuple[int, int,
     if way == "views":
         shape = (1, views.TILE, views.TILE)
         return shape, padded_pixels(shape) * (views.pieces(height, width) + 1)  # and the small view
-    if way == "strips":
-        parts = list(edges.parts(height, width))
-        return (1, parts[0][0].stop, parts[0][1].stop), sum(edges.padded_pixels(*part) for part in parts)
+    if way == "windows":
+        parts = list(windows.parts(height, width))
+        return (1, parts[0][0].stop, parts[0][1].stop), sum(windows.padded_pixels(*part) for part in parts)
     shape = (1, height, width)
     return shape, padded_pixels(shape)
 

@@ -10,6 +10,7 @@ from maximir.errors import UsageError
 from maximir.models.cards import ModelCard
 from maximir.restoring.options import check_fraction
 
+AUTO = "auto"  # no chain, but what each photograph needs
 MOST_LINKS = 6
 STRENGTH = re.compile(r"(.+):(\d+|\d*\.\d+)")  # a name, and the strength of its link
 
@@ -22,12 +23,16 @@ class Link(NamedTuple):
 
 
 def parse_links(text: str, choose: Callable[[str], ModelCard]) -> tuple[Link, ...]:
-    """Parse "denoise:0.8,enhance"; `choose` returns the model of a name.
+    """Parse "denoise:0.8,enhance"; `choose` returns the model of a name. Of "auto", there are none.
 
     Raises:
         UsageError: an empty or unknown link, too many, or a strength above 1.
     """
     names = [name.strip() for name in text.split(",")]
+    if names == [AUTO]:
+        return ()
+    if any(name.partition(":")[0] == AUTO for name in names):
+        raise UsageError("auto decides for each photograph: give it alone")
     if len(names) > MOST_LINKS:
         raise UsageError(f"a chain has at most {MOST_LINKS} links, not {len(names)}")
     if len(names) > 1 and not all(names):
@@ -50,4 +55,10 @@ def steps_in_text(steps: Sequence[dict[str, Any]]) -> list[str]:
 
 def in_text(links: Sequence[Link]) -> str:
     """Format a chain: "denoise-box:0.8,enhance-box"."""
-    return ",".join(link.model.name + ("" if link.strength == 1 else f":{link.strength:g}") for link in links)
+    return (
+        AUTO
+        if not links
+        else ",".join(
+            link.model.name + ("" if link.strength == 1 else f":{link.strength:g}") for link in links
+        )
+    )

@@ -64,8 +64,9 @@ def needs(config: MaximConfig, features: torch.dtype) -> Needs:
     """Measure what networks of this shape take for each pixel, with feature maps of this type."""
     with torch.device("meta"):
         model = Maxim(config).float().eval()  # whatever the caller's default dtype is
-        image = torch.empty(1, 3, SIZE_MULTIPLE, SIZE_MULTIPLE, dtype=torch.float32)
-    pixels = SIZE_MULTIPLE**2
+        side = SIZE_MULTIPLE * config.unshuffle
+        image = torch.empty(1, 3, side, side, dtype=torch.float32)
+    pixels = side**2
     flops: list[float] = []
     counter = FlopCounterMode(display=False)
     dry = Streaming(features=features, strip_done=lambda strips: flops.append(counter.get_total_flops()))

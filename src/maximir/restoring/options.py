@@ -44,14 +44,15 @@ class Options:
         precision: "fp32", or "bf16": faster and less exact arithmetic, and feature maps of half the size.
             "auto": bf16 for 8-bit images where it is faster (`engine.precision`), otherwise fp32.
         max_memory: limit for the memory of the process, in bytes or as text ("4GB"); None: most of what is
-            free. What does not fit goes to scratch files, with the same result.
+            free, of which a photograph takes 2 GB at most unless `view` is "exact". What does not fit goes
+            to scratch files, with the same result.
         scratch: folder for these; None: the system's folder for temporary files.
         ensemble: the mean over the image's eight rotations and reflections: a little better, and eight times
             the time (the paper's "geometric ensemble"; the official script's stacks them, and so fails for
             images that are not square).
         view: "exact": every image whole, as in the paper. "auto": large images, for a task that changes the
-            light of the whole, get it from a small view, and detail from tiles (`views`). For other tasks,
-            sizes a little above multiples of 64 are restored in windows without padding (`edges`).
+            light of the whole, get it from a small view, and detail from tiles (`views`). For other tasks
+            they, and sizes a little above multiples of 64, are restored in `windows`.
         stages: end after this many of the model's stages: faster, and a little less good. None: all.
         strength: 0: the input, bit for bit … 1: what the network makes of it (`blending`).
         detail: 0 … 1: fine texture of the input that comes back.

@@ -18,10 +18,11 @@ from maximir.engine import network as engine
 from maximir.engine import precision as arithmetic
 from maximir.engine.sweeps import Streaming
 from maximir.errors import NotEnoughMemory, UsageError
+from maximir.models import choice
 from maximir.models.checkpoint import load
 from maximir.network.model import Maxim
 from maximir.pixels import from_unit, to_unit
-from maximir.restoring import edges, views
+from maximir.restoring import views, windows
 from maximir.restoring.base import ImageRestorer, Restored
 from maximir.restoring.options import Options, Progress, share_progress, silent
 from maximir.restoring.padding import Window, pad, reflected
@@ -49,8 +50,8 @@ def restore_batch(model: Maxim, image: Tensor, streaming: Streaming | None = Non
 
 
 @contextlib.contextmanager
-def unaffected() -> Iterator[None]:
-    """Keep what the caller has set in torch for its thread (device, autocast, gradients) outside.
+def unaffected(*, gradients: bool = False) -> Iterator[None]:
+    """Ignore what the caller has set in torch for its thread: device, autocast, gradients.
 
     The default dtype belongs to the whole process, so it is not changed here: code that makes tensors names
     their dtype.
@@ -59,7 +60,8 @@ def unaffected() -> Iterator[None]:
         torch.device("cpu"),
         torch.autocast("cpu", enabled=False),
         torch.autocast("cuda", enabled=False),
-        torch.inference_mode(),
+        torch.inference_mode(not gradients),
+        torch.set_grad_enabled(gradients),
     ):
         yield
 
@@ -124,11 +126,7 @@ class Restorer(ImageRestorer):
         self.scratch = None if scratch is None else scratch_folder(scratch)
         self.poses = POSES if ensemble else POSES[:1]
         self.device = choose_device(device)
-        if precision == "auto" and not arithmetic.bf16_is_faster(self.device):
-            precision = "fp32"  # so that "auto" left here means that there are both
-        if precision == "bf16" and arithmetic.bf16_is_emulated(self.device):
-            log.warning("maximir: %s", arithmetic.EMULATED)
-        self.precision = precision
+        self.precision = resolve_precision(precision, self.device)
         self.model, self.task = self._load(path_or_name)
 
     @classmethod
@@ -155,19 +153,18 @@ class Restorer(ImageRestorer):
             restored, (views.NOTE,) if self.way(rgb.shape[0], rgb.shape[1], view) == "views" else ()
         )
 
-    def way(self, height: int, width: int, view: str | None = None) -> Literal["whole", "views", "strips"]:
-        """Return the way to restore an image of this size: whole, in `views`, or in strips (`edges`)."""
+    def way(self, height: int, width: int, view: str | None = None) -> Literal["whole", "views", "windows"]:
+        """Return the way to restore an image of this size: whole, in `views` or in `windows`."""
         if (view or self.options.view) == "exact":
             return "whole"
         if self.task in views.GLOBAL_TASKS:
             return "views" if views.is_large(height, width) else "whole"
-        return "strips" if edges.has_strips(height, width) else "whole"
+        unknown = not self.task and max(height, width) > windows.LARGEST  # it may change the light
+        return "windows" if windows.several(height, width) and not unknown else "whole"
 
-    def precision_for(self, dtype: DTypeLike) -> str:
-        """Return the precision for images of this type: "fp32" or "bf16"."""
-        if self.precision == "auto":
-            return "bf16" if np.dtype(dtype) == np.uint8 else "fp32"
-        return self.precision
+    @property
+    def files(self) -> list[tuple[Path, float]]:
+        return [(choice.resolve(self.path_or_name), 1.0)]
 
     def features_for(self, dtype: DTypeLike) -> torch.dtype:
         """Return the type of feature maps for images of this type."""
@@ -204,7 +201,7 @@ class Restorer(ImageRestorer):
                 )[0]
                 for number, (image, flag) in enumerate(pairs)
             ]
-        if way == "strips":
+        if way == "windows":
             reserve += sum(image.nbytes for image in images)
 
         def restore(parts: Sequence[np.ndarray], progress: Progress = silent) -> list[np.ndarray]:
@@ -213,8 +210,8 @@ class Restorer(ImageRestorer):
         with memory_errors_name(h, w):
             if way == "views":
                 return [views.restore_in_views(images[0], lambda tile: restore([to_unit(tile)])[0], progress)]
-            if way == "strips":
-                return edges.restore_with_strips(images, restore, progress)
+            if way == "windows":
+                return windows.restore_in_windows(images, restore, progress)
             return restore(images, progress)
 
     def _restore_whole(
@@ -289,6 +286,15 @@ class Restorer(ImageRestorer):
         """Return the bytes of results and copies; an ensemble also holds float32 means and results."""
         besides = 3 * sum(image.size * 4 for image in images) if len(self.poses) > 1 else 0
         return 3 * sum(image.nbytes for image in images) + besides
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Return "fp32" or "bf16", or "auto" where it depends on the image. Warns where bf16 is emulated."""
+    if precision == "auto" and not arithmetic.bf16_is_faster(device):
+        return "fp32"
+    if precision == "bf16" and arithmetic.bf16_is_emulated(device):
+        log.warning("maximir: %s", arithmetic.EMULATED)
+    return precision
 
 
 def choose_device(name: str) -> torch.device:

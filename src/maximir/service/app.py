@@ -24,7 +24,7 @@ from maximir.errors import UsageError
 from maximir.files import printable
 from maximir.models import catalogue, choice
 from maximir.models.cards import ModelCard
-from maximir.restoring.links import Link, in_text, parse_links
+from maximir.restoring.links import AUTO, Link, in_text, parse_links
 from maximir.restoring.options import VIEWS, Options, check_fraction
 from maximir.service.form import TEXTS, Form, read
 from maximir.service.jobs import Job, Result
@@ -225,9 +225,9 @@ def read_job(form: Form, settings: Settings) -> Job:
         raise Refusal(422, "an id has 8 to 64 letters, digits, - or _")
     if sum(upload.size for upload in form.files.values()) > settings.max_bytes:
         raise too_large(settings)
-    tasks = "-".join(link.model.task for link in links)
+    tasks = "-".join(link.model.task for link in links) or AUTO
     return Job(
-        tasks if len(links) == 1 else "chain",
+        tasks if len(links) < 2 else "chain",
         in_text(links),
         kind,
         image.file,
@@ -265,6 +265,8 @@ def choose(task: str | None, model: str | None) -> tuple[Link, ...]:
         links = () if task is None else parse_links(task, model_for if model is None else check_task)
         if model is None:
             return links
+        if task is not None and not links:
+            raise Refusal(422, "auto chooses its models: leave out the field model")
         chosen = parse_links(model, model_named)
     except UsageError as error:
         raise Refusal(400, str(error)) from error

@@ -40,8 +40,8 @@ from maximir.service import wire
 
 if TYPE_CHECKING:
     from maximir.images import Photo
+    from maximir.restoring.base import ImageRestorer
     from maximir.restoring.blending import Blend
-    from maximir.restoring.chain import Chain
     from maximir.restoring.restorer import Restorer
 
 FIRST = catalogue.MODELS[0].name  # loaded at the start
@@ -88,9 +88,10 @@ class Worker:
     def __init__(self, settings: wire.Message, replies: BinaryIO) -> None:
         from maximir import images
         from maximir.images.codecs import decoders
-        from maximir.restoring import blending, chain, restorer
+        from maximir.restoring import auto, blending, chain, restorer
 
-        self.decoders, self.images, self.blending, self.chain = decoders, images, blending, chain
+        self.decoders, self.images = decoders, images
+        self.auto, self.blending, self.chain = auto, blending, chain
         self.max_pixels = settings.pop("max_pixels")
         self.settings = settings
         self.load: Callable[[str], Restorer] = lambda model: restorer.Restorer(model, **settings)
@@ -211,9 +212,11 @@ class Worker:
         order.precision = restorer.precision_for(order.photo.rgb.dtype)
         order.seconds = time.perf_counter() - start
 
-    def restorer_of(self, model: str) -> Restorer | Chain:
-        """Return the restorer of a model's name, or of a chain."""
+    def restorer_of(self, model: str) -> ImageRestorer:
+        """Return the restorer of a model's name, of a chain, or of "auto"."""
         links = parse_links(model, choice.named)
+        if not links:
+            return self.auto.AutoRestorer(load=lambda card, _: self.restorer(card.name), **self.settings)
         if len(links) == 1 and links[0].strength == 1:
             return self.restorer(model)
         return self.chain.Chain(links, load=lambda card, _: self.restorer(card.name), **self.settings)
