@@ -30,7 +30,7 @@ def files(*patterns: str) -> list[Path]:
 
 PAGES = files("README.md", "CONTRIBUTING.md", "docs/**/*.md", "hosts/**/*.md", "src/**/*.md")
 PYTHON = files("*.py", "src/**/*.py", "benchmarks/*.py", "scripts/*.py", "hosts/**/*.py")
-OTHERS = files("src/maximir/service/page/*.[jhc]*", "src/maximir/evaluation/templates/*", "hosts/*/*.y*ml")
+OTHERS = files("src/maximir/**/page/*.[jhc]*", "src/maximir/evaluation/templates/*", "hosts/*/*.y*ml")
 
 
 def prose(markdown: str) -> Iterator[tuple[int, str]]:

@@ -69,8 +69,9 @@ def test_engine_equals_network(model, shape, strip_bytes, native):
         MaximConfig(features=8, stages=3, groups=1, bottlenecks=2, reduction=2),
         MaximConfig(features=32, stages=1, groups=2, bottlenecks=1, padding_mode="replicate"),
         MaximConfig(features=12, stages=2, groups=1, bottlenecks=1),
+        MaximConfig(features=8, stages=2, groups=1, bottlenecks=1, unshuffle=2),
     ],
-    ids=["three stages", "replicated borders", "odd width"],
+    ids=["three stages", "replicated borders", "odd width", "unshuffled"],
 )
 def test_engine_equals_network_of_any_shape(config):
     other, image = randomise(Maxim(config)), torch.rand(1, 3, 128, 64)

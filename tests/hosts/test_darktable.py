@@ -104,7 +104,7 @@ def test_names(name, expected):
         (["denoise", "--size", "500"], "--size must be a multiple of 64, not 500"),
         (["denoise", "--size", "192"], "--size must be at least 256 for darktable, not 192"),
         (["denoise", "-o", "x.onnx"], "x.onnx: a darktable package must be named .dtmodel"),
-        (["denoise", "--for", "gimp"], "--for gimp: only darktable has its own package format"),
+        (["denoise", "--for", "gimp"], "--for gimp: choose darktable or web"),
     ],
 )
 def test_requests_that_make_no_sense(arguments, sentence, tmp_path, monkeypatch, capsys):

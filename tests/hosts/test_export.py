@@ -3,9 +3,12 @@
 Those for any size are slow; by default test_darktable alone takes the way to ONNX, with a file for one size.
 """
 
+import json
+import logging
 import re
 import shutil
 import subprocess
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +27,7 @@ DOC = Path(__file__).parents[2] / "docs/hosts/onnx.md"
 @pytest.fixture(scope="module")
 def captured(gentle_weights):
     """The network for any size, captured once and not for each file."""
-    with hosts.quiet():
-        program = hosts.capture(load_model(gentle_weights), None)
+    program = hosts.capture(load_model(gentle_weights), None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hosts, "capture", lambda model, size: program)
         yield
@@ -54,6 +56,7 @@ def test_onnx_for_any_size(onnx_file):
         dims = value.type.tensor_type.shape.dim
         assert [dim.dim_param or dim.dim_value for dim in dims] == ["N", 3, "64*h", "64*w"]
     assert "GatherND" not in {node.op_type for node in model.graph.node}
+    assert not model.graph.value_info  # or ONNX Runtime holds three times the memory
     facts = {entry.key: entry.value for entry in model.metadata_props}
     assert facts["model"].endswith("gentle.safetensors")
     assert [path.name for path in onnx_file.parent.iterdir()] == ["gentle.onnx"]
@@ -63,6 +66,39 @@ def test_onnx_for_any_size(onnx_file):
 def test_onnx_does_what_the_network_does(onnx_file, gentle_weights):
     run = hosts.run_onnx(onnx_file.read_bytes())
     assert hosts.compare(load_model(gentle_weights), run, [(1, 64, 64), (3, 192, 128)]) <= 1e-5
+
+
+@pytest.mark.slow
+def test_half_the_size(onnx_file, captured, gentle_weights, tmp_path):
+    output = tmp_path / "half.onnx"
+    maximir("export", gentle_weights, "-o", output, "--half", "--tile", "256")
+    assert output.stat().st_size < 0.7 * onnx_file.stat().st_size
+    difference = hosts.compare(load_model(gentle_weights), hosts.run_onnx(output.read_bytes()), [(1, 64, 64)])
+    assert 1e-6 < difference <= 1e-3
+    facts = json.loads(output.with_suffix(".json").read_text())
+    assert facts == facts | hosts.tiling("", 256)
+
+
+def test_weights_are_converted_where_they_are_loaded():
+    """A weight too large for half precision becomes infinite, which the check of results finds."""
+    onnx = pytest.importorskip("onnx")
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    weight = np.random.default_rng(0).random((32, 32), np.float32)
+    for scale in (1, 1e6):
+        graph = helper.make_graph(
+            [helper.make_node("MatMul", ["image", "weight"], ["restored"])],
+            "graph",
+            [helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [1, 32])],
+            [helper.make_tensor_value_info("restored", onnx.TensorProto.FLOAT, [1, 32])],
+            [numpy_helper.from_array(weight * np.float32(scale), "weight")],
+        )
+        hosts.halve(graph)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", hosts.OPSET)], ir_version=10)
+        assert sum(len(stored.raw_data) for stored in graph.initializer) == 2 * weight.size
+        restored = hosts.run_onnx(model.SerializeToString())(torch.ones(1, 32)).numpy()
+        assert np.isfinite(restored).all() == (scale == 1)
+        if scale == 1:
+            np.testing.assert_allclose(restored[0], weight.sum(axis=0), rtol=1e-3)
 
 
 @pytest.mark.slow
@@ -150,18 +186,41 @@ def test_pt2_for_any_size(captured, gentle_weights, tmp_path, capsys, monkeypatc
         module(torch.rand(1, 3, 100, 64))
 
 
+@pytest.mark.slow
+def test_the_process_stays_the_callers(gentle_weights):
+    """With float64 and a device set for the process, the file gives the same bits; nothing is set."""
+    model, image = load_model(gentle_weights), torch.rand(1, 3, 64, 64)
+    usual = hosts.run_pt2(hosts.proved(model, ".pt2", 64, {})[0])(image)  # imports set filters of their own
+    before = list(warnings.filters), levels()
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        data, _ = hosts.proved(model, ".pt2", 64, {})
+        kept = torch.get_default_dtype(), torch.get_default_device().type
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert kept == (torch.float64, "meta") and torch.equal(hosts.run_pt2(data)(image), usual)
+    assert (list(warnings.filters), levels()) == before
+
+
+def levels():
+    return {name: log.level for name, log in logging.root.manager.loggerDict.items() if hasattr(log, "level")}
+
+
 def test_options_arrive(gentle_weights, tmp_path, monkeypatch):
     """What a file for one size does: test_darktable."""
     given = []
 
-    def export(model, output, size, facts):
+    def export(model, output, size, facts, *, tile, half):
         output.write_bytes(b"")
-        given.append((model.config.stages, size))
+        given.append((model.config.stages, size, tile, half))
         return 0.0
 
     monkeypatch.setattr(hosts, "export", export)
     maximir("export", gentle_weights, "-o", tmp_path / "x.pt2", "--size", "128", "--stages", "1")
-    assert given == [(1, 128)]
+    maximir("export", gentle_weights, "-o", tmp_path / "x.onnx", "--tile", "256", "--half")
+    assert given == [(1, 128, None, False), (load_model(gentle_weights).config.stages, None, 256, True)]
 
 
 def test_what_differs_is_not_written(gentle_weights, tmp_path, monkeypatch):
@@ -182,6 +241,8 @@ def test_what_differs_is_not_written(gentle_weights, tmp_path, monkeypatch):
         (["denoise", "-o", "x.onnx", "--size", "0"], "--size must be a multiple of 64, not 0"),
         (["denoise", "-o", "x.tflite"], "x.tflite: the output must be named .onnx or .pt2"),
         (["denoise"], "give the file to write: -o model.onnx"),
+        (["-o", "x.onnx"], "give one model: a name, a task, or a file of weights"),
+        (["denoise", "-o", "x.onnx", "--tile", "64"], "--tile must be a multiple of 64, 128 or more, not 64"),
         (["denoize", "-o", "x.pt2"], "unknown model 'denoize': did you mean denoise"),
         (["denoise", "-o", "x.pt2", "--stages", "9"], "stages must be 1 to"),
     ],

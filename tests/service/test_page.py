@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+import maximir
 from helpers.serving import Service
 from maximir.models import catalogue
 
-PAGE = Path(__file__).parents[2] / "src" / "maximir" / "service" / "page"
+PAGE = Path(maximir.__file__).parent / "page"
+PARTS = [*PAGE.iterdir(), *(PAGE.parent / "service" / "page").iterdir()]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # Nothing of its own, so that it is quick and what it asks for is the page's.
 QUIET = [
@@ -1222,7 +1224,7 @@ def test_the_page_needs_nothing_that_the_policy_forbids():
     html = (PAGE / "index.html").read_text()
     assert re.findall(r"<style|\sstyle=|\son[a-z]+=|javascript:", html) == []
     assert re.findall(r"<script(?![^>]*\ssrc=)", html) == []
-    for path in PAGE.iterdir():
+    for path in PARTS:
         text = path.read_text().replace("http://www.w3.org/2000/svg", "")
         assert re.findall(r"https?:|(?<![:/])//[a-z]|@import|@font-face|innerHTML|\beval\(", text) == [], (
             path.name

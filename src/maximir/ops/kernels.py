@@ -82,6 +82,12 @@ def library() -> ctypes.CDLL | None:
     return None
 
 
+def name() -> str | None:
+    """Return the name of the library in use; None: torch computes everything."""
+    loaded = library()
+    return None if loaded is None else Path(loaded._name).stem.removeprefix("kernels-")
+
+
 def openmp_entry_points() -> ctypes.Array[c_void_p] | None:
     """Addresses of the functions by which the kernels run on torch's threads; None if torch has no OpenMP."""
     try:

@@ -1,28 +1,39 @@
 // The page: choose a photograph, restore it, compare. It is always in one of four states:
 // "start" (no photograph yet), "chosen", "working" and "done".
+//
+// The service and the page without a server share it. Each adds a restorer.js, which exports
+//   promise, unshown    sentences: where photographs go; what to do with one that the browser cannot show
+//   formats             kinds of files that it can write
+//   models()            a list of models, as GET /v1/models (docs/service.md); a model's function note()
+//                       may return a sentence, such as what its first use downloads
+//   restore(job, signal, report)   {blob, name, notes, seconds} for a job {file, image, task, model, format,
+//                       size}; report.tell shows progress, report.announce tells screen readers
+//   blends              true if jobs may have {strength, detail, mask, restored}: see blending.js; `restored` is
+//                       an earlier result, lossless, to be blended instead of computed
+// Errors with a sentence for the user are of the class Problem. One with a `size` {width, height} offers to
+// restore the photograph in that size.
 
-import * as api from "./api.js";
+import { Blending } from "./blending.js";
+import { $, make } from "./elements.js";
 import { kindOf } from "./kinds.js";
+import * as restorer from "./restorer.js";
 import { Viewer } from "./viewer.js";
-import { choices, duration, left, percent, size } from "./words.js";
+import { choices, duration, Problem, size } from "./words.js";
 
 const TITLE = document.title;
-const TRIES = 4; // attempts when the server is busy
-const LONGEST = 300; // seconds to wait before a retry; for longer waits the user decides
-const BUSY = [429, 503];
-const POLL = 500; // ms between progress requests
-const POLL_LATER = 2000; // the same for long jobs
 const SLOW = 400; // ms after which "Opening …" is shown
+const LOSSLESS = ["image/png", "image/tiff"];
 
-const $ = (id) => document.getElementById(id);
 const viewer = new Viewer($("viewer"), showZoom);
+const blending = new Blending($("viewer").querySelector(".after"));
 
 let state = "start";
 let photo = null; // {file, image, kind, url}: image is null where the browser cannot show it
-let result = null; // {blob, name, image, url}
+let result = null; // {blob, name, image, url, job}
+let blended = null; // {blob, name, url}: the result as it is blended now, once it has been made
 let running = null; // AbortController of the current job
 let choosing = Promise.resolve(); // settles when the newest photograph is loaded
-let offering = Promise.resolve(); // settles when the server's tasks are known
+let offering = Promise.resolve(); // settles when the tasks are known
 let newest = 0; // counts choices, so that a slow one cannot replace a later one
 
 // ---------------------------------------------------------------- states
@@ -100,13 +111,13 @@ async function take(files) {
   enter("chosen");
   $("name").textContent = file.name;
   $("size").textContent = facts(image, file);
-  display(image, null, `This browser cannot show ${shownAs(kind)}. The server may still be able to read it.`);
+  display(image, null, `This browser cannot show ${shownAs(kind)}. ${restorer.unshown}`);
   if (files.length > 1) say("stage-message", `This is the first of ${files.length} files: one at a time.`);
   announce(`${file.name}, ${facts(image, file)}`);
   (document.querySelector("[name=task]:checked") ?? $("restore")).focus({ preventScroll: true });
 }
 
-/** Return a file's kind, and why it is certainly not a photograph; otherwise the server decides. */
+/** Return a file's kind, and why it is certainly not a photograph; otherwise the restorer decides. */
 async function inspect(file) {
   if (file.size === 0) return { refused: `${file.name} is empty.` };
   try {
@@ -148,6 +159,9 @@ function forget() {
 }
 
 function forgetResult() {
+  paint(false);
+  blending.end();
+  forgetBlended();
   if (result) URL.revokeObjectURL(result.url);
   result = null;
   $("download").removeAttribute("href");
@@ -155,7 +169,7 @@ function forgetResult() {
 
 // ---------------------------------------------------------------- the tasks
 
-/** Show the server's tasks. */
+/** Show the tasks. */
 function offer() {
   offering = fillTasks();
 }
@@ -163,8 +177,7 @@ function offer() {
 async function fillTasks() {
   let found = null;
   try {
-    found = choices(await askingForToken(api.models));
-    if (!found.length) throw new api.ApiError("This server has no models.");
+    found = choices(await restorer.models());
   } catch (error) {
     const again = make("button", { type: "button", textContent: "Try again", onclick: offer });
     return $("tasks").replaceChildren(make("p", { textContent: error.message, className: "soft" }), again);
@@ -178,13 +191,13 @@ async function fillTasks() {
 function offerModels(models) {
   const options = models.map(({ name, label }) => make("option", { value: name, textContent: label }));
   $("model").replaceChildren(...options);
-  $("model").onchange = () => showLimits(models[$("model").selectedIndex].limits);
+  $("model").onchange = () => showLimits(models[$("model").selectedIndex]);
   $("ways").hidden = models.length < 2;
-  showLimits(models[0].limits);
+  showLimits(models[0]);
 }
 
-function showLimits(limits) {
-  $("limits").textContent = limits && `Limits: ${limits}`;
+function showLimits({ limits, note }) {
+  $("limits").textContent = [note?.(), limits && `Limits: ${limits}`].filter(Boolean).join(" ");
 }
 
 function choice({ task, title, description, models }) {
@@ -199,78 +212,65 @@ function choice({ task, title, description, models }) {
   return label;
 }
 
-/** Create an element with these properties. */
-function make(tag, properties = {}) {
-  return Object.assign(document.createElement(tag), properties);
-}
-
-/** Call `request`; ask the user for the token if the server requires it. Throws as `request` does. */
-async function askingForToken(request) {
-  for (let asked = 0; ; asked++) {
-    try {
-      return await request();
-    } catch (error) {
-      if (error.status !== 401) throw error;
-      const given = await askForToken(asked ? "That token was not accepted." : "");
-      if (!given) throw new api.ApiError("This server requires a token.", 401);
-    }
-  }
-}
-
-/** Ask the user for a token; true if one was given. */
-function askForToken(why) {
-  const dialog = $("ask");
-  $("ask-why").textContent = why;
-  dialog.returnValue = "";
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.onclose = () => {
-      const token = $("token").value.trim();
-      $("token").value = "";
-      if (dialog.returnValue) api.keepToken(token);
-      resolve(Boolean(dialog.returnValue));
-    };
-  });
-}
-
 // ---------------------------------------------------------------- restoring
 
-async function restore() {
+/** Restore the photograph, in its own size unless `size` is given. */
+async function restore(size = null) {
   say("form-message", "");
   say("stage-message", "");
   await Promise.all([choosing, offering]); // a large photograph or a busy server may take a moment
   const task = document.querySelector("[name=task]:checked")?.value;
   if (state === "working") return;
   if (!photo || !task) {
-    say("form-message", photo ? "The server has not listed its tasks yet." : "Choose a photograph first.");
+    say("form-message", photo ? "The tasks are not known yet." : "Choose a photograph first.");
     if (!photo) $("file").focus();
     return;
   }
+  const { file, image } = photo;
+  const job = { file, image, task, model: $("model").value, format: $("format").value, size };
+  await working(
+    async (signal) => {
+      const answer = await restorer.restore(job, signal, { tell, announce });
+      const url = URL.createObjectURL(answer.blob);
+      result = { ...answer, url, job, image: await load(url) };
+      signal.throwIfAborted();
+      finish();
+    },
+    (sentence, error) => {
+      forgetResult();
+      enter("chosen");
+      say("form-message", sentence);
+      if (error.size) offerSize(error.size);
+      $("restore").focus({ preventScroll: true });
+    },
+  );
+}
+
+/** Run `work` in the state "working"; `failed` gets a sentence, "" if it was cancelled, and the error. */
+async function working(work, failed) {
   running = new AbortController();
   const { signal } = running;
   enter("working");
-  tell("Sending …", null);
   $("phase").focus({ preventScroll: true });
   const awake = await stayAwake();
   try {
-    const job = { file: photo.file, task, model: $("model").value, format: $("format").value };
-    const answer = await askingForToken(() => patiently(() => follow(job, signal), signal));
-    const url = URL.createObjectURL(answer.blob);
-    result = { ...answer, url, image: await load(url) };
-    signal.throwIfAborted();
-    finish();
+    await work(signal);
   } catch (error) {
-    forgetResult();
-    enter("chosen");
     say("stage-message", "");
+    if (signal.aborted) failed("", error);
+    else if (error instanceof Problem) failed(error.message, error);
+    else failed(`Something went wrong in this page: ${error.message}`, error);
     if (signal.aborted) announce("Cancelled.");
-    else if (error instanceof api.ApiError) say("form-message", error.message);
-    else say("form-message", `Something went wrong in this page: ${error.message}`);
-    $("restore").focus({ preventScroll: true });
   } finally {
     running = null;
     awake?.release();
   }
+}
+
+/** Offer to restore the photograph in a smaller size. */
+function offerSize(size) {
+  const textContent = `Restore it at ${size.width} × ${size.height}`;
+  $("form-message").append(" ", make("button", { type: "button", textContent, onclick: () => restore(size) }));
 }
 
 /** Keep a phone's screen on where possible: when it sleeps, the connection is lost. */
@@ -282,80 +282,12 @@ async function stayAwake() {
   }
 }
 
-/** Call `request`; if the server is busy, retry after the time that it asks for. */
-async function patiently(request, signal) {
-  for (let tries = 1; ; tries++) {
-    try {
-      return await request();
-    } catch (error) {
-      const wait = error.wait ?? 5;
-      if (!BUSY.includes(error.status) || tries === TRIES || wait > LONGEST) throw error;
-      announce(`${error.message} Trying again in ${duration(wait)}.`);
-      for (const end = Date.now() + 1000 * wait; Date.now() < end; await pause(250, signal)) {
-        const seconds = Math.ceil((end - Date.now()) / 1000);
-        tell(error.message, null, `Trying again in ${duration(seconds)} (${tries} of ${TRIES - 1})`);
-      }
-    }
-  }
-}
-
-/** Send a job and show its progress. */
-async function follow(job, signal) {
-  const id = api.newId();
-  const over = new AbortController(); // ends polling with the job
-  let sent = false;
-  try {
-    return await api.restore({ ...job, id }, signal, (part) => {
-      if (part < 1) return tell(`Sending, ${percent(part)}`, part);
-      if (sent) return;
-      sent = true;
-      tell("Sent, waiting for the server …", null);
-      poll(id, AbortSignal.any([signal, over.signal]));
-    });
-  } finally {
-    over.abort();
-  }
-}
-
-async function poll(id, signal) {
-  const began = Date.now();
-  let told = "";
-  try {
-    for (;;) {
-      await pause(Date.now() - began < 20_000 ? POLL : POLL_LATER, signal);
-      const now = await api.progress(id, signal);
-      signal.throwIfAborted();
-      if (now?.state === "waiting") {
-        tell(now.ahead ? `Waiting, ${now.ahead} ahead of you` : "Waiting, you are next", null);
-      } else if (now?.state === "working" && now.fraction > 0) {
-        tell(`Restoring, ${percent(now.fraction)}`, now.fraction, left(now.seconds_left));
-      } else if (now?.state === "working") {
-        tell("Restoring …", null, left(now.seconds_left)); // small images report no fraction
-      } else continue;
-      const milestone = now.state + now.ahead + Math.floor(now.fraction * 4); // announce quarters
-      if (milestone !== told) announce(`${$("phase").textContent}. ${$("left").textContent}`);
-      told = milestone;
-    }
-  } catch (error) {
-    if (!signal.aborted) throw error;
-  }
-}
-
 function tell(phase, part, remaining = "") {
   $("phase").textContent = phase;
   $("left").textContent = remaining;
   if (part === null) $("progress").removeAttribute("value");
   else $("progress").value = part;
   document.title = `${phase} · ${TITLE}`;
-}
-
-function pause(milliseconds, signal) {
-  return new Promise((resolve, reject) => {
-    const stop = () => (clearTimeout(timer), reject(signal.reason));
-    const timer = setTimeout(() => (signal.removeEventListener("abort", stop), resolve()), milliseconds);
-    if (signal.aborted) stop();
-    else signal.addEventListener("abort", stop, { once: true });
-  });
 }
 
 // ---------------------------------------------------------------- the result
@@ -365,6 +297,10 @@ function finish() {
   enter("done");
   const [shown, why] = compared();
   display(shown, image, why);
+  $("blending").hidden = !restorer.blends || !shown;
+  if (!$("blending").hidden) blending.begin(shown, image);
+  [$("strength").value, $("detail").value] = [100, 0];
+  blend();
   say("stage-message", "");
   const notes = image && why ? [...result.notes, why] : result.notes;
   $("outcome").textContent = isNaN(seconds) ? "Restored" : `Restored in ${duration(Math.max(1, seconds))}`;
@@ -391,6 +327,94 @@ function compared() {
   return [before, ""];
 }
 
+// ---------------------------------------------------------------- how much of the result is taken
+
+/** Show the result as the sliders say. */
+function blend() {
+  for (const name of ["strength", "detail"]) {
+    $(`${name}-told`).textContent = `${$(name).value}%`;
+    $(name).setAttribute("aria-valuetext", `${$(name).value}%`);
+  }
+  blending.set($("strength").value / 100, $("detail").value / 100);
+  forgetBlended();
+}
+
+function forgetBlended() {
+  if (blended) URL.revokeObjectURL(blended.url);
+  blended = null;
+  say("done-message", "");
+  if (result) $("download").href = result.url;
+  if (result) $("result-size").textContent = blending.whole ? facts(result.image, result.blob) : "";
+}
+
+/** Start or end painting. */
+function paint(on) {
+  for (const id of ["erase", "brush-size", "unpaint"]) $(id).hidden = !on;
+  $("paint").setAttribute("aria-pressed", on);
+  $("erase").setAttribute("aria-pressed", false);
+  $("viewer").setAttribute("aria-describedby", on ? "brush-keys" : "keys");
+  viewer.paintWith(on ? { radius: radius(), stroke } : null);
+  if (on) $("viewer").focus();
+}
+
+function stroke(from, to) {
+  const erases = $("erase").getAttribute("aria-pressed") === "true";
+  blending.paint(from, to, radius(), erases);
+  const { naturalWidth, naturalHeight } = result.image;
+  const place = [to.x / naturalWidth, to.y / naturalHeight].map((part) => `${Math.round(part * 100)}%`);
+  if (from === to) announce(`${erases ? "Erased" : "Painted"} at ${place[0]} from the left, ${place[1]} from the top`);
+  forgetBlended();
+}
+
+/** Return the radius of the brush in pixels of the photograph. */
+function radius() {
+  const { naturalWidth, naturalHeight } = result.image;
+  return (Math.max(naturalWidth, naturalHeight) * $("radius").value) / 400;
+}
+
+/** Return the result as it is blended now. Throws if it has to be made and cannot be. */
+async function current(signal) {
+  if (blending.whole) return result;
+  if (blended) return blended;
+  const { blob, job } = result;
+  const lossless = LOSSLESS.includes(blob.type) ? { restored: blob } : {};
+  const fields = await blending.fields();
+  const answer = await restorer.restore({ ...job, ...fields, ...lossless }, signal, { tell, announce });
+  signal.throwIfAborted();
+  return (blended = { ...answer, url: URL.createObjectURL(answer.blob) });
+}
+
+/** Make the file as it is blended now, then call `use` with it. */
+async function withCurrent(use) {
+  const back = (sentence) => {
+    enter("done");
+    say("done-message", sentence);
+    $("download").focus({ preventScroll: true });
+  };
+  await working(async (signal) => {
+    const file = await current(signal);
+    back("");
+    use(file);
+  }, back);
+}
+
+function download(event) {
+  if (blending.whole || blended) return;
+  event.preventDefault();
+  withCurrent(({ blob, name, url }) => {
+    $("download").href = url;
+    $("download").download = name;
+    $("result-size").textContent = facts(result.image, blob);
+    $("download").click();
+  });
+}
+
+function goOn() {
+  const on = ({ blob, name }) => choose([new File([blob], name, { type: blob.type })]);
+  if (blending.whole || blended) on(blended ?? result);
+  else withCurrent(on);
+}
+
 function startAgain() {
   forget();
   say("stage-message", "");
@@ -409,6 +433,9 @@ function anotherTask() {
 
 // ---------------------------------------------------------------- wiring
 
+$("promise").textContent = restorer.promise;
+for (const option of [...$("format").options])
+  if (option.value && !restorer.formats.includes(option.value)) option.remove();
 for (const input of [$("file"), $("camera")]) {
   input.onchange = () => {
     if (input.files.length) choose([...input.files]);
@@ -416,12 +443,17 @@ for (const input of [$("file"), $("camera")]) {
   };
 }
 $("form").onsubmit = (event) => (event.preventDefault(), restore());
-$("ask").onsubmit = (event) => (event.preventDefault(), $("ask").close("given"));
-$("no-token").onclick = () => $("ask").close();
 $("cancel").onclick = () => running?.abort();
 $("other").onclick = () => $("file").click();
 $("again").onclick = anotherTask;
-$("on").onclick = () => choose([new File([result.blob], result.name, { type: result.blob.type })]);
+$("on").onclick = goOn;
+$("download").onclick = download;
+$("strength").oninput = $("detail").oninput = blend;
+$("paint").onclick = () => paint($("paint").getAttribute("aria-pressed") === "false");
+$("erase").onclick = () =>
+  $("erase").setAttribute("aria-pressed", $("erase").getAttribute("aria-pressed") === "false");
+$("unpaint").onclick = () => (blending.clear(), forgetBlended(), announce("Restored everywhere"));
+$("radius").oninput = () => (viewer.radius = radius());
 $("new").onclick = startAgain;
 $("zoom-in").onclick = () => viewer.step(1);
 $("zoom-out").onclick = () => viewer.step(-1);

@@ -1,6 +1,9 @@
 // Texts of the page: tasks, sizes and times.
 
-/** Titles and descriptions of the tasks. A task missing here gets the server's own words. */
+/** An error whose message is a sentence for the user. */
+export class Problem extends Error {}
+
+/** Titles and descriptions of the tasks. A task missing here gets its model's own words. */
 const TASKS = {
   denoise: ["Noise", "Grainy or speckled, as in the dark"],
   deblur: ["Blur", "Smeared by movement"],
