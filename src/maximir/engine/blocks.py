@@ -100,7 +100,7 @@ def channel_attention(
     fits = native.fits(run, block, x, dtype=torch.float32, rows=True)
     if fits and isinstance(block, ConvChannelAttention):
         table = parameters_of(block.norm, block.conv1, block.conv2)
-        y, sums = native.channel_attention(run, x, table, block.conv1.padding_mode == "replicate")
+        y, sums = native.channel_attention(run, x, table, replicates(block.conv1))
         total = sums.sum(dim=1)
     else:
         y, total = transform(run, block, x)
@@ -230,10 +230,9 @@ def supervised_attention(
         attended, restored = sam(x, image)
         return attended, restored
     if native.fits(run, sam, x, rows=True):
-        restored = run.rows(lambda rows: convolve_rows(sam.to_image, x, rows) + rows.of(image), x.numel())
+        restored = add(run, image, convolution(run, sam.to_image, x, feature=False), feature=False)
         table = parameters_of(sam.features, sam.attention)
-        replicate = sam.features.padding_mode == "replicate"
-        return native.supervise(run, x, restored, table, replicate), restored
+        return native.supervise(run, x, restored, table, replicates(sam.features)), restored
 
     def attend(rows: Rows) -> tuple[Tensor, Tensor]:
         restored = convolve_strip(sam.to_image, rows.of(x, halo=2), rows) + rows.of(image, halo=1)
@@ -286,8 +285,15 @@ def convolution(run: Pass, conv: Conv, x: Tensor, *, feature: bool) -> Tensor:
     if not knows(conv):
         y: Tensor = conv(x)
         return y
+    if conv.out_channels == native.PICTURE_CHANNELS and native.fits(run, conv, x, rows=True):
+        return native.picture(run, x, parameters_of(conv), replicates(conv))
     size = x.numel() // conv.in_channels * max(conv.in_channels, conv.out_channels)
     return run.rows(lambda rows: convolve_rows(conv, x, rows, last=True), size, feature=feature)
+
+
+def replicates(conv: nn.Conv2d) -> bool:
+    """Return True if the outermost pixels pad this convolution."""
+    return conv.padding_mode == "replicate"
 
 
 def add(run: Pass, x: Tensor, y: Tensor, *, feature: bool = True) -> Tensor:

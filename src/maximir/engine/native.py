@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import enum
-from collections.abc import Iterator, Mapping, Sequence
-from ctypes import Structure, c_float, c_int32, c_int64, c_void_p
+from collections.abc import Mapping, Sequence
+from ctypes import Structure, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,7 @@ Table = Sequence[Tensor | None]  # a block's parameters for one axis
 
 FEATURES = (torch.float32, torch.bfloat16)
 STRIPS_AT_ONCE = 4  # strips in one call: what lies between is small, and the threads start anew
+PICTURE_CHANNELS = 3
 ROW_WIDTH = 16  # kernels that work on rows take widths that are multiples of this
 
 
@@ -45,11 +46,10 @@ class CrossWeights(Structure):
     _fields_ = [("x", GateWeights), ("y", GateWeights), *((f"weight{i}", c_void_p) for i in range(4))]
 
 
-class Rcab(Structure):
+class MapRows(Structure):
     _fields_ = [
         *((name, c_int64) for name in ("images", "height", "width", "channels", "first", "last")),
         *((name, c_int32) for name in ("half", "replicate", "threads")),
-        ("negative_slope", c_float),
     ]
 
 
@@ -57,22 +57,8 @@ class RcabWeights(Structure):
     _fields_ = [(f"weight{i}", c_void_p) for i in range(6)]
 
 
-class Sam(Structure):
-    _fields_ = [
-        *((name, c_int64) for name in ("images", "height", "width", "channels", "first", "last")),
-        *((name, c_int32) for name in ("half", "replicate", "threads")),
-    ]
-
-
 class SamWeights(Structure):
     _fields_ = [(f"weight{i}", c_void_p) for i in range(4)]
-
-
-class Attend(Structure):
-    _fields_ = [
-        *((name, c_int64) for name in ("images", "height", "width", "channels", "first", "last")),
-        *((name, c_int32) for name in ("half", "threads")),
-    ]
 
 
 class TermStructure(Structure):
@@ -197,12 +183,9 @@ def channel_attention(run: Pass, x: Tensor, table: Table, replicate: bool) -> tu
     Returns:
         y, a feature map, and the sums of its rows [N, H, C].
     """
-    n, h, w, c = x.shape
+    n, h, _, c = x.shape
     y, sums = run.new(x.shape, x.device, feature=True), x.new_empty(n, h, c)
-    weights = RcabWeights(*addresses(table))
-    for first, last in row_strips(run, x):
-        job = Rcab(n, h, w, c, first, last, is_half(run), replicate, torch.get_num_threads(), 0.2)
-        kernels.call("rcab_sweep", ctypes.byref(job), ctypes.byref(weights), *kernels.pointers(x, y, sums))
+    row_sweep("rcab_sweep", run, x, replicate, RcabWeights(*addresses(table)), x, y, sums)
     return y, sums
 
 
@@ -215,14 +198,11 @@ def attend(
         weight: [N, C].
         into: a map to overwrite, if it has the result's type.
     """
-    n, h, w, c = x.shape
-    dtype, weight = run.dtype(shortcut is not None), weight.float().contiguous()
+    dtype = run.dtype(shortcut is not None)
     out = next((z for z in (into, y) if z is not None and z.dtype == dtype), None)
     if out is None:
         out = run.new(x.shape, x.device, feature=shortcut is not None)
-    for first, last in row_strips(run, x):
-        job = Attend(n, h, w, c, first, last, is_half(run), torch.get_num_threads())
-        kernels.call("attend_sweep", ctypes.byref(job), *kernels.pointers(x, y, weight, shortcut, out))
+    row_sweep("attend_sweep", run, x, False, None, x, y, weight.float().contiguous(), shortcut, out)
     return out
 
 
@@ -235,12 +215,34 @@ def supervise(run: Pass, x: Tensor, image: Tensor, table: Table, replicate: bool
         table: the convolutions of x and of the image.
         replicate: these are padded with the outermost pixels.
     """
-    n, h, w, c = x.shape
-    out, weights = run.new(x.shape, x.device, feature=True), SamWeights(*addresses(table))
-    for first, last in row_strips(run, x):
-        job = Sam(n, h, w, c, first, last, is_half(run), replicate, torch.get_num_threads())
-        kernels.call("sam_sweep", ctypes.byref(job), ctypes.byref(weights), *kernels.pointers(x, image, out))
+    out = run.new(x.shape, x.device, feature=True)
+    row_sweep("sam_sweep", run, x, replicate, SamWeights(*addresses(table)), x, image, out)
     return out
+
+
+def picture(run: Pass, x: Tensor, table: Table, replicate: bool) -> Tensor:
+    """Convolve a feature map 3 x 3 to a float32 picture [N, H, W, 3]; see `supervise`."""
+    out = run.new((*x.shape[:3], PICTURE_CHANNELS), x.device, feature=False)
+    row_sweep("picture_sweep", run, x, replicate, None, x, *table, out)
+    return out
+
+
+def row_sweep(
+    name: str,
+    run: Pass,
+    shape_of: Tensor,
+    replicate: bool,
+    weights: Structure | None,
+    *maps: Tensor | None,
+) -> None:
+    """Run one sweep, some rows at a time: between them progress is reported and scratch pages released."""
+    n, h, w, c = shape_of.shape
+    step = max(ROW_WIDTH, STRIPS_AT_ONCE * run.streaming.strip_bytes * h // (4 * shape_of.numel()))
+    for first in run.streaming.strips(range(0, h, step)):
+        last = min(first + step, h)
+        job = MapRows(n, h, w, c, first, last, is_half(run), replicate, torch.get_num_threads())
+        structures = [job] if weights is None else [job, weights]
+        kernels.call(name, *map(ctypes.byref, structures), *kernels.pointers(*maps))
 
 
 def projects(bias: Tensor, maps: Sequence[Tensor]) -> bool:
@@ -294,13 +296,6 @@ def shrink(x: Tensor, rows: int, factor: int, above: int) -> Tensor:
     job = Shrink(*sizes, factor, half, torch.get_num_threads())
     kernels.call("shrink_rows", ctypes.byref(job), *kernels.pointers(x, y))
     return y
-
-
-def row_strips(run: Pass, x: Tensor) -> Iterator[tuple[int, int]]:
-    """Yield rows, some strips at a time; between them progress is reported and scratch pages released."""
-    step = max(ROW_WIDTH, STRIPS_AT_ONCE * run.streaming.strip_bytes * x.shape[1] // (4 * x.numel()))
-    for first in run.streaming.strips(range(0, x.shape[1], step)):
-        yield first, min(first + step, x.shape[1])
 
 
 def is_half(run: Pass) -> bool:

@@ -16,34 +16,18 @@ struct Convolution {
     float negative_slope;                          // of a leaky ReLU that follows; 1: none
 };
 
-// The first half of a residual channel attention block: y = conv2(leaky(conv1(LayerNorm(x)))).
-struct Rcab {
+// Rows of maps [images, height, width, channels], for the kernels below. Maps are feature maps where nothing else is
+// said.
+struct MapRows {
     int64_t images, height, width, channels;  // width: a multiple of 16; channels: of 32
-    int64_t first, last;                      // rows of y, of each image
-    int32_t half;                             // y and operands of products are bfloat16, not float32; x is float32
-    int32_t replicate, threads;               // as above
-    float negative_slope;
+    int64_t first, last;                      // rows of the result, of each image
+    int32_t half;                             // feature maps and operands of products are bfloat16, not float32
+    int32_t replicate;                        // convolutions are padded by the outermost pixels; otherwise by zeros
+    int32_t threads;                          // with the caller's
 };
 
 struct RcabWeights {
     const float *gamma, *beta, *w1, *b1, *w2, *b2;
-};
-
-// The second half: out = (shortcut +) x + y * weight, a weight for each image and channel. x is float32, y and the
-// shortcut are feature maps; out is one if there is a shortcut, else float32.
-struct Attend {
-    int64_t images, height, width, channels;
-    int64_t first, last;  // rows
-    int32_t half;         // feature maps are bfloat16
-    int32_t threads;
-};
-
-// Supervised attention: out = x + convolution(x) * sigmoid(convolution(image)). x and out are feature maps of C
-// channels, the image is float32 and has 3.
-struct Sam {
-    int64_t images, height, width, channels;  // as for Rcab
-    int64_t first, last;
-    int32_t half, replicate, threads;
 };
 
 struct SamWeights {
@@ -59,8 +43,7 @@ bool valid(const Convolution& s) {
            s.outputs > 0 && s.outputs % 32 == 0 && s.threads > 0 && s.rows + s.top + s.bottom > 2;
 }
 
-template <class Job>
-bool valid_rows(const Job& s) {
+bool valid(const MapRows& s) {
     return s.images > 0 && s.width > 0 && s.width % 16 == 0 && s.channels > 0 && s.channels % 32 == 0 &&
            0 <= s.first && s.first <= s.last && s.last <= s.height && s.threads > 0;
 }
@@ -267,9 +250,8 @@ void convolve(const Convolution& s, const float* in, const float* weights, const
 template <class T>
 class Ring {
    public:
-    template <class Job>
-    Ring(Arena& arena, const Job& s)
-        : height(s.height), width(s.width), C(s.channels), stride(((s.width + 31) / 32 * 32 + 2) * s.channels),
+    Ring(Arena& arena, const MapRows& s, int64_t channels)
+        : height(s.height), width(s.width), C(channels), stride(((s.width + 31) / 32 * 32 + 2) * channels),
           replicate(s.replicate), rows(arena.take<T>((COUNT + 1) * stride)) {
         std::fill(rows, rows + (COUNT + 1) * stride, T{});
     }
@@ -303,16 +285,18 @@ class Ring {
 };
 
 // The rows that a thread takes at a time: a few more around them are made, or read, twice.
-template <class Job>
-int64_t band_of(const Job& s) {
+int64_t band_of(const MapRows& s) {
     return std::clamp<int64_t>((s.last - s.first + 2 * s.threads - 1) / (2 * s.threads), 16, 64);
 }
 
+constexpr float SLOPE = 0.2f;  // of the leaky ReLU between the convolutions
+
+// y = conv2(leaky(conv1(LayerNorm(x)))) of a residual channel attention block; x is float32.
 // Nothing but x and y touches memory: the rows between wait in rings. Each thread makes bands of rows, and the few
 // rows between that two bands need are made twice. totals [images, height, channels]: sums of y over each row, for the
 // mean; so it does not depend on bands and threads.
 template <class P, class Map>
-void rcab(const Rcab& s, const RcabWeights& weights, const float* x, void* y_map, float* totals) {
+void rcab(const MapRows& s, const RcabWeights& weights, const float* x, void* y_map, float* totals) {
     using Operand = typename P::Operand;
     const int64_t C = s.channels, band = band_of(s), bands = (s.last - s.first + band - 1) / band;
     Arena arena;
@@ -323,7 +307,7 @@ void rcab(const Rcab& s, const RcabWeights& weights, const float* x, void* y_map
     };
     std::vector<Buffers> buffers;
     for (int i = 0; i < s.threads; ++i)
-        buffers.push_back({{arena, s}, {arena, s}, arena.take<float>(conv1.buffer(s.width))});
+        buffers.push_back({{arena, s, C}, {arena, s, C}, arena.take<float>(conv1.buffer(s.width))});
     auto* y = static_cast<Map*>(y_map);
 
     parallel(s.threads, 0, s.images * bands, 1, [&](int thread, int64_t job) {
@@ -349,7 +333,7 @@ void rcab(const Rcab& s, const RcabWeights& weights, const float* x, void* y_map
                 conv1.make(s.width, b.normed.around(middle), b.filter,
                            [&](int64_t j, int64_t column, int64_t c, auto& v) ALWAYS_INLINE {
                                if (b.middle.outside(middle + j)) return;
-                               EACH(v) v[r][i] = leaky(v[r][i], s.negative_slope);
+                               EACH(v) v[r][i] = leaky(v[r][i], SLOPE);
                                put(b.middle[middle + j] + column * C + c, C, v);
                            });
                 for (int i = 0; i < Filter<P>::ROWS; ++i)
@@ -371,8 +355,10 @@ void rcab(const Rcab& s, const RcabWeights& weights, const float* x, void* y_map
     });
 }
 
+// Supervised attention: out = x + convolution(x) * sigmoid(convolution(picture)); the picture is float32 and has 3
+// channels.
 template <class P, class Map>
-void supervise(const Sam& s, const SamWeights& weights, const void* x_map, const float* pictures, void* out_map) {
+void supervise(const MapRows& s, const SamWeights& weights, const void* x_map, const float* pictures, void* out_map) {
     using Operand = typename P::Operand;
     const int64_t C = s.channels, band = band_of(s), bands = (s.last - s.first + band - 1) / band;
     constexpr int ROWS = Filter<P>::ROWS;
@@ -385,7 +371,7 @@ void supervise(const Sam& s, const SamWeights& weights, const void* x_map, const
     };
     std::vector<Buffers> buffers;
     for (int i = 0; i < s.threads; ++i)
-        buffers.push_back({{arena, s},
+        buffers.push_back({{arena, s, C},
                            arena.take<float>(features.buffer(s.width)),
                            arena.take<float>(attention.buffer(s.width)),
                            arena.take<float>(ROWS * s.width * C)});
@@ -434,8 +420,60 @@ void supervise(const Sam& s, const SamWeights& weights, const void* x_map, const
     });
 }
 
+// A convolution to the 3 channels of a picture, float32. Every pixel is multiplied once, for all places of it under the
+// taps; a picture's pixel is the sum of 9 such products around it.
+template <class Map>
+void picture(const MapRows& s, const void* x_map, const float* weights, const float* bias, float* out) {
+    constexpr int64_t TAPS = 9, RGB = 3, PLACES = 32;  // 27 of them, and 5 that stay zero
+    typedef float Four __attribute__((vector_size(16)));
+    const int64_t C = s.channels, band = band_of(s), bands = (s.last - s.first + band - 1) / band;
+    Arena arena;
+    float* const right = arena.take<float>(C * PLACES);
+    std::fill(right, right + C * PLACES, 0.0f);
+    for (int64_t o = 0; o < RGB; ++o)
+        for (int64_t c = 0; c < C; ++c)
+            for (int64_t tap = 0; tap < TAPS; ++tap)
+                right[right_index<Full>(tap * RGB + o, c, C)] = weights[(o * C + c) * TAPS + tap];
+    struct Buffers {
+        Ring<float> places;
+        float* row;
+    };
+    std::vector<Buffers> buffers;
+    for (int i = 0; i < s.threads; ++i) buffers.push_back({{arena, s, PLACES}, arena.take<float>(s.width * C)});
+    auto* x = static_cast<const Map*>(x_map);
+    const Four first = {bias[0], bias[1], bias[2], 0};
+
+    parallel(s.threads, 0, s.images * bands, 1, [&](int thread, int64_t job) {
+        const Buffers& b = buffers[size_t(thread)];
+        const int64_t image = job / bands, begin = s.first + job % bands * band, end = std::min(begin + band, s.last);
+        int64_t made = begin - 1;
+        for (int64_t row = begin; row < end; ++row) {
+            for (; made < row + 2; ++made) {
+                if (b.places.outside(made)) continue;
+                const Map* from = x + (image * s.height + made) * s.width * C;
+                for (int64_t i = 0; i < s.width * C; i += W) store(b.row + i, load(from + i));
+                float* to = b.places[made];
+                multiply_vectors<Full, MR>(
+                    s.width, Left<Full>{b.row, C, C}, right, nullptr, PLACES,
+                    [&](int64_t t, int64_t c, auto& v) ALWAYS_INLINE { put(to + t * PLACES + c, PLACES, v); });
+                b.places.pad(made);
+            }
+            const auto at = b.places.around(row);
+            float* to = out + (image * s.height + row) * s.width * RGB;
+            for (int64_t column = 0; column < s.width; ++column, to += RGB) {
+                Four sum = first;
+                UNROLL for (int tap = 0; tap < TAPS; ++tap) sum +=
+                    read<Four>(at(tap / 3, column + tap % 3 - 1) + tap * RGB);
+                for (int c = 0; c < RGB; ++c) to[c] = sum[c];
+            }
+        }
+    });
+}
+
+// out = (shortcut +) x + y * weight, a weight for each image and channel. x is float32; out is a feature map if there
+// is a shortcut, else float32.
 template <class Map, class Out>
-void attend(const Attend& s, const float* x, const void* y_map, const float* weight, const void* shortcut_map,
+void attend(const MapRows& s, const float* x, const void* y_map, const float* weight, const void* shortcut_map,
             void* out_map) {
     const int64_t C = s.channels, rows = s.last - s.first;
     auto* y = static_cast<const Map*>(y_map);

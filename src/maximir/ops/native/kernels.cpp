@@ -115,19 +115,23 @@ EXPORT int convolution(const Convolution* s, const float* in, const float* weigh
     });
 }
 
-EXPORT int rcab_sweep(const Rcab* s, const RcabWeights* weights, const float* x, void* y, float* totals) {
-    return guarded(valid_rows(*s),
+EXPORT int rcab_sweep(const MapRows* s, const RcabWeights* weights, const float* x, void* y, float* totals) {
+    return guarded(valid(*s),
                    [&] { (s->half ? rcab<Half, Bf16> : rcab<Full, float>)(*s, *weights, x, y, totals); });
 }
 
-EXPORT int sam_sweep(const Sam* s, const SamWeights* weights, const void* x, const float* image, void* out) {
-    return guarded(valid_rows(*s),
+EXPORT int sam_sweep(const MapRows* s, const SamWeights* weights, const void* x, const float* image, void* out) {
+    return guarded(valid(*s),
                    [&] { (s->half ? supervise<Half, Bf16> : supervise<Full, float>)(*s, *weights, x, image, out); });
 }
 
-EXPORT int attend_sweep(const Attend* s, const float* x, const void* y, const float* weight, const void* shortcut,
+EXPORT int picture_sweep(const MapRows* s, const void* x, const float* weights, const float* bias, float* out) {
+    return guarded(valid(*s), [&] { (s->half ? picture<Bf16> : picture<float>)(*s, x, weights, bias, out); });
+}
+
+EXPORT int attend_sweep(const MapRows* s, const float* x, const void* y, const float* weight, const void* shortcut,
                         void* out) {
-    return guarded(valid_rows(*s), [&] {
+    return guarded(valid(*s), [&] {
         auto* call = !s->half ? attend<float, float> : shortcut ? attend<Bf16, Bf16> : attend<Bf16, float>;
         call(*s, x, y, weight, shortcut, out);
     });
