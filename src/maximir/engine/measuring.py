@@ -85,7 +85,7 @@ def sweeps(half: bool) -> Callable[[], None]:
     sweep = native.Sweep(1, SIDE, SIDE, CHANNELS, WINDOW, 0, windows, False, half, 1)
     convolutions = blocks.parameters_of(attention.norm, attention.conv1, attention.conv2)
     rcab_weights = native.RcabWeights(*native.addresses(convolutions))
-    rcab = native.Rcab(1, SIDE, SIDE, CHANNELS, 0, SIDE, half, False, 1, 0.2)
+    rcab = native.MapRows(1, SIDE, SIDE, CHANNELS, 0, SIDE, half, False, 1)
 
     def run(keep: object = (mab, attention, table)) -> None:
         kernels.call(
