@@ -130,13 +130,13 @@ def test_channel_attention(library, half, channels, shape, padding_mode):
 
 
 @pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
-@pytest.mark.parametrize(("channels", "shape"), [(32, (1, 40, 48)), (64, (2, 16, 16))])
-def test_supervised_attention(library, half, channels, shape, padding_mode):
-    module = randomise(SupervisedAttention(channels))
+@pytest.mark.parametrize(("channels", "pixel", "shape"), [(32, 3, (1, 40, 48)), (64, 12, (2, 16, 16))])
+def test_supervised_attention(library, half, channels, pixel, shape, padding_mode):
+    module = randomise(SupervisedAttention(channels, pixel))
     for layer in module.children():
         layer.padding_mode = padding_mode
     run = pass_(half)
-    x, image = torch.randn(*shape, channels).to(run.streaming.features), torch.rand(*shape, 3)
+    x, image = torch.randn(*shape, channels).to(run.streaming.features), torch.rand(*shape, pixel)
     with torch.autocast("cpu", enabled=False):
         exact = module.double()(x.double(), image.double())
         module.float()

@@ -285,8 +285,8 @@ def convolution(run: Pass, conv: Conv, x: Tensor, *, feature: bool) -> Tensor:
     if not knows(conv):
         y: Tensor = conv(x)
         return y
-    if conv.out_channels == native.PICTURE_CHANNELS and native.fits(run, conv, x, rows=True):
-        return native.picture(run, x, parameters_of(conv), replicates(conv))
+    if conv.out_channels in native.PICTURE_CHANNELS and native.fits(run, conv, x, rows=True):
+        return native.picture(run, x, conv.out_channels, parameters_of(conv), replicates(conv))
     size = x.numel() // conv.in_channels * max(conv.in_channels, conv.out_channels)
     return run.rows(lambda rows: convolve_rows(conv, x, rows, last=True), size, feature=feature)
 

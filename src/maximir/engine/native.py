@@ -23,7 +23,7 @@ Table = Sequence[Tensor | None]  # a block's parameters for one axis
 
 FEATURES = (torch.float32, torch.bfloat16)
 STRIPS_AT_ONCE = 4  # strips in one call: what lies between is small, and the threads start anew
-PICTURE_CHANNELS = 3
+PICTURE_CHANNELS = (3, 12)  # of pixels, or of squares of them
 ROW_WIDTH = 16  # kernels that work on rows take widths that are multiples of this
 
 
@@ -58,7 +58,11 @@ class RcabWeights(Structure):
 
 
 class SamWeights(Structure):
-    _fields_ = [(f"weight{i}", c_void_p) for i in range(4)]
+    _fields_ = [*((f"weight{i}", c_void_p) for i in range(4)), ("picture_channels", c_int64)]
+
+
+class PictureWeights(Structure):
+    _fields_ = [*((f"weight{i}", c_void_p) for i in range(2)), ("picture_channels", c_int64)]
 
 
 class TermStructure(Structure):
@@ -211,19 +215,20 @@ def supervise(run: Pass, x: Tensor, image: Tensor, table: Table, replicate: bool
 
     Args:
         x: a feature map.
-        image: float32 [N, H, W, 3].
+        image: float32 [N, H, W, few channels].
         table: the convolutions of x and of the image.
         replicate: these are padded with the outermost pixels.
     """
     out = run.new(x.shape, x.device, feature=True)
-    row_sweep("sam_sweep", run, x, replicate, SamWeights(*addresses(table)), x, image, out)
+    weights = SamWeights(*addresses(table), image.shape[-1])
+    row_sweep("sam_sweep", run, x, replicate, weights, x, image, out)
     return out
 
 
-def picture(run: Pass, x: Tensor, table: Table, replicate: bool) -> Tensor:
-    """Convolve a feature map 3 x 3 to a float32 picture [N, H, W, 3]; see `supervise`."""
-    out = run.new((*x.shape[:3], PICTURE_CHANNELS), x.device, feature=False)
-    row_sweep("picture_sweep", run, x, replicate, None, x, *table, out)
+def picture(run: Pass, x: Tensor, channels: int, table: Table, replicate: bool) -> Tensor:
+    """Convolve a feature map 3 x 3 to a float32 picture [N, H, W, channels]; see `supervise`."""
+    out = run.new((*x.shape[:3], channels), x.device, feature=False)
+    row_sweep("picture_sweep", run, x, replicate, PictureWeights(*addresses(table), channels), x, out)
     return out
 
 

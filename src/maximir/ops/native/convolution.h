@@ -32,6 +32,12 @@ struct RcabWeights {
 
 struct SamWeights {
     const float *features_w, *features_b, *attention_w, *attention_b;
+    int64_t picture_channels;  // few: 3, or 12 of squares of pixels
+};
+
+struct PictureWeights {
+    const float *w, *b;
+    int64_t picture_channels;
 };
 
 namespace {
@@ -355,16 +361,16 @@ void rcab(const MapRows& s, const RcabWeights& weights, const float* x, void* y_
     });
 }
 
-// Supervised attention: out = x + convolution(x) * sigmoid(convolution(picture)); the picture is float32 and has 3
-// channels.
+// Supervised attention: out = x + convolution(x) * sigmoid(convolution(picture)); the picture is float32.
 template <class P, class Map>
 void supervise(const MapRows& s, const SamWeights& weights, const void* x_map, const float* pictures, void* out_map) {
     using Operand = typename P::Operand;
     const int64_t C = s.channels, band = band_of(s), bands = (s.last - s.first + band - 1) / band;
+    const int64_t O = weights.picture_channels;
     constexpr int ROWS = Filter<P>::ROWS;
     Arena arena;
     const Filter<P> features(arena, weights.features_w, weights.features_b, C, C);
-    const ImageFilter attention(arena, weights.attention_w, weights.attention_b, 3, C);
+    const ImageFilter attention(arena, weights.attention_w, weights.attention_b, O, C);
     struct Buffers {
         Ring<Operand> near;
         float *filter, *image, *weight;
@@ -377,12 +383,12 @@ void supervise(const MapRows& s, const SamWeights& weights, const void* x_map, c
                            arena.take<float>(ROWS * s.width * C)});
     auto* x = static_cast<const Map*>(x_map);
     auto* out = static_cast<Map*>(out_map);
-    constexpr float black[3] = {};
+    const std::vector<float> zeros(static_cast<size_t>(O));
 
     parallel(s.threads, 0, s.images * bands, 1, [&](int thread, int64_t job) {
         const Buffers& b = buffers[size_t(thread)];
         const int64_t image = job / bands, begin = s.first + job % bands * band, end = std::min(begin + band, s.last);
-        const float* picture = pictures + image * s.height * s.width * 3;
+        const float* picture = pictures + image * s.height * s.width * O;
         int64_t read = begin - 1;
         for (int64_t row = begin; row < end; row += ROWS) {
             for (; read < row + ROWS + 1; ++read) {
@@ -400,9 +406,9 @@ void supervise(const MapRows& s, const SamWeights& weights, const void* x_map, c
                     [&](int64_t i, int64_t column) {
                         int64_t y = row + j + i - 1;
                         bool outside = y < 0 || y >= s.height || column < 0 || column >= s.width;
-                        if (outside && !s.replicate) return black;
+                        if (outside && !s.replicate) return zeros.data();
                         y = std::clamp<int64_t>(y, 0, s.height - 1);
-                        return picture + (y * s.width + std::clamp<int64_t>(column, 0, s.width - 1)) * 3;
+                        return picture + (y * s.width + std::clamp<int64_t>(column, 0, s.width - 1)) * O;
                     },
                     b.image, [&](int64_t, int64_t column, int64_t c, auto& v) ALWAYS_INLINE {
                         EACH(v) v[r][i] = sigmoid(v[r][i]);
@@ -420,28 +426,28 @@ void supervise(const MapRows& s, const SamWeights& weights, const void* x_map, c
     });
 }
 
-// A convolution to the 3 channels of a picture, float32. Every pixel is multiplied once, for all places of it under the
-// taps; a picture's pixel is the sum of 9 such products around it.
+// A convolution to a picture, float32. Every pixel is multiplied once, for all its places under the taps; a pixel of the
+// picture is the sum of 9 such products around it.
 template <class Map>
-void picture(const MapRows& s, const void* x_map, const float* weights, const float* bias, float* out) {
-    constexpr int64_t TAPS = 9, RGB = 3, PLACES = 32;  // 27 of them, and 5 that stay zero
+void picture(const MapRows& s, const PictureWeights& weights, const void* x_map, float* out) {
+    constexpr int64_t TAPS = 9;
     typedef float Four __attribute__((vector_size(16)));
     const int64_t C = s.channels, band = band_of(s), bands = (s.last - s.first + band - 1) / band;
+    const int64_t O = weights.picture_channels, places = (TAPS * O + 31) / 32 * 32;
     Arena arena;
-    float* const right = arena.take<float>(C * PLACES);
-    std::fill(right, right + C * PLACES, 0.0f);
-    for (int64_t o = 0; o < RGB; ++o)
+    float* const right = arena.take<float>(C * places);
+    std::fill(right, right + C * places, 0.0f);
+    for (int64_t o = 0; o < O; ++o)
         for (int64_t c = 0; c < C; ++c)
             for (int64_t tap = 0; tap < TAPS; ++tap)
-                right[right_index<Full>(tap * RGB + o, c, C)] = weights[(o * C + c) * TAPS + tap];
+                right[right_index<Full>(tap * O + o, c, C)] = weights.w[(o * C + c) * TAPS + tap];
     struct Buffers {
-        Ring<float> places;
+        Ring<float> products;
         float* row;
     };
     std::vector<Buffers> buffers;
-    for (int i = 0; i < s.threads; ++i) buffers.push_back({{arena, s, PLACES}, arena.take<float>(s.width * C)});
+    for (int i = 0; i < s.threads; ++i) buffers.push_back({{arena, s, places}, arena.take<float>(s.width * C)});
     auto* x = static_cast<const Map*>(x_map);
-    const Four first = {bias[0], bias[1], bias[2], 0};
 
     parallel(s.threads, 0, s.images * bands, 1, [&](int thread, int64_t job) {
         const Buffers& b = buffers[size_t(thread)];
@@ -449,23 +455,24 @@ void picture(const MapRows& s, const void* x_map, const float* weights, const fl
         int64_t made = begin - 1;
         for (int64_t row = begin; row < end; ++row) {
             for (; made < row + 2; ++made) {
-                if (b.places.outside(made)) continue;
+                if (b.products.outside(made)) continue;
                 const Map* from = x + (image * s.height + made) * s.width * C;
                 for (int64_t i = 0; i < s.width * C; i += W) store(b.row + i, load(from + i));
-                float* to = b.places[made];
+                float* to = b.products[made];
                 multiply_vectors<Full, MR>(
-                    s.width, Left<Full>{b.row, C, C}, right, nullptr, PLACES,
-                    [&](int64_t t, int64_t c, auto& v) ALWAYS_INLINE { put(to + t * PLACES + c, PLACES, v); });
-                b.places.pad(made);
+                    s.width, Left<Full>{b.row, C, C}, right, nullptr, places,
+                    [&](int64_t t, int64_t c, auto& v) ALWAYS_INLINE { put(to + t * places + c, places, v); });
+                b.products.pad(made);
             }
-            const auto at = b.places.around(row);
-            float* to = out + (image * s.height + row) * s.width * RGB;
-            for (int64_t column = 0; column < s.width; ++column, to += RGB) {
-                Four sum = first;
-                UNROLL for (int tap = 0; tap < TAPS; ++tap) sum +=
-                    read<Four>(at(tap / 3, column + tap % 3 - 1) + tap * RGB);
-                for (int c = 0; c < RGB; ++c) to[c] = sum[c];
-            }
+            const auto at = b.products.around(row);
+            float* to = out + (image * s.height + row) * s.width * O;
+            for (int64_t column = 0; column < s.width; ++column, to += O)
+                for (int64_t o = 0; o < O; o += 4) {
+                    Four sum = {};
+                    UNROLL for (int tap = 0; tap < TAPS; ++tap) sum +=
+                        read<Four>(at(tap / 3, column + tap % 3 - 1) + tap * O + o);
+                    for (int64_t c = 0; c < std::min<int64_t>(4, O - o); ++c) to[o + c] = sum[c] + weights.b[o + c];
+                }
         }
     });
 }

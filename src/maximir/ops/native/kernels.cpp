@@ -120,13 +120,18 @@ EXPORT int rcab_sweep(const MapRows* s, const RcabWeights* weights, const float*
                    [&] { (s->half ? rcab<Half, Bf16> : rcab<Full, float>)(*s, *weights, x, y, totals); });
 }
 
-EXPORT int sam_sweep(const MapRows* s, const SamWeights* weights, const void* x, const float* image, void* out) {
-    return guarded(valid(*s),
-                   [&] { (s->half ? supervise<Half, Bf16> : supervise<Full, float>)(*s, *weights, x, image, out); });
+// The picture's channels: 9 products of each, read four at a time, must fit their places.
+static bool valid_picture(int64_t channels) { return channels == 3 || (channels > 0 && channels % 4 == 0); }
+
+EXPORT int sam_sweep(const MapRows* s, const SamWeights* weights, const void* x, const float* picture, void* out) {
+    return guarded(valid(*s) && weights->picture_channels > 0, [&] {
+        (s->half ? supervise<Half, Bf16> : supervise<Full, float>)(*s, *weights, x, picture, out);
+    });
 }
 
-EXPORT int picture_sweep(const MapRows* s, const void* x, const float* weights, const float* bias, float* out) {
-    return guarded(valid(*s), [&] { (s->half ? picture<Bf16> : picture<float>)(*s, x, weights, bias, out); });
+EXPORT int picture_sweep(const MapRows* s, const PictureWeights* weights, const void* x, float* out) {
+    return guarded(valid(*s) && valid_picture(weights->picture_channels),
+                   [&] { (s->half ? picture<Bf16> : picture<float>)(*s, *weights, x, out); });
 }
 
 EXPORT int attend_sweep(const MapRows* s, const float* x, const void* y, const float* weight, const void* shortcut,
