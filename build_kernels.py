@@ -1,6 +1,8 @@
-"""Compile src/maximir/ops/kernels.cpp for the compiler's target, once per instruction set.
+"""Compile the kernels, src/maximir/ops/native, for the compiler's target, once per instruction set.
 
 Part of building the package (a hatchling hook); in a checkout: python build_kernels.py
+python build_kernels.py portable avx512 builds kernels-portable.so: AMX's tiles in plain C++, the rest as in
+kernels-avx512.so. It is slow, and shows on a processor without AMX what kernels-amx.so computes.
 CXX chooses the compiler, also one for another machine: CXX=aarch64-linux-gnu-g++ makes a wheel for arm64.
 Without a C++ compiler the package is pure Python: the same results, slower.
 """
@@ -17,7 +19,8 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path(__file__).parent / "src" / "maximir" / "ops" / "kernels.cpp"
+OPS = Path(__file__).parent / "src" / "maximir" / "ops"
+SOURCES = OPS / "native"
 FLAGS = [
     "-O3",
     "-std=c++17",
@@ -28,7 +31,14 @@ FLAGS = [
     "-fno-trapping-math",
 ]
 AVX512 = "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma"
-X86_64 = {"avx512bf16": f"{AVX512} -mavx512bf16", "avx512": AVX512, "avx2": "-mavx2 -mfma"}
+AVX512_BF16 = f"{AVX512} -mavx512bf16"
+X86_64 = {
+    "amx": f"{AVX512_BF16} -mamx-tile -mamx-bf16",
+    "avx512bf16": AVX512_BF16,
+    "avx512": AVX512,
+    "avx2": "-mavx2 -mfma",
+}
+PORTABLE = "portable"
 
 
 def build(compiler: str | None) -> list[Path]:
@@ -36,23 +46,33 @@ def build(compiler: str | None) -> list[Path]:
     if compiler is None:
         print("maximir: no C++ compiler, building without native kernels", file=sys.stderr)
         return []
-    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]  # `kernels.library` asks for it
-    machine = target(compiler)
-    flags = FLAGS if "windows" in machine else [*FLAGS, "-fPIC"]
-    built = []
-    for name, instructions in (X86_64 if machine.startswith("x86_64") else {"baseline": ""}).items():
-        library = SOURCE.with_name(f"kernels-{name}.so")  # the same name on every system
-        define = f'-DSOURCE_DIGEST="{digest}"'
-        command = [*compiler.split(), *flags, define, *instructions.split(), str(SOURCE), "-o", str(library)]
-        try:
-            subprocess.run(command, capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            why = getattr(error, "stderr", "") or str(error)
-            print(f"maximir: no native kernels for {name}: {why.strip()[-300:]}", file=sys.stderr)
-            library.unlink(missing_ok=True)
-        else:
-            built.append(library)
-    return built
+    instructions = X86_64 if target(compiler).startswith("x86_64") else {"baseline": ""}
+    return [path for name, flags in instructions.items() if (path := compile_library(compiler, name, flags))]
+
+
+def build_portable(compiler: str, like: str) -> Path | None:
+    """Compile `kernels-portable.so`: AMX's tiles in plain C++, everything else as in that library."""
+    return compile_library(compiler, PORTABLE, f"{X86_64.get(like, '')} -DPORTABLE_TILES")
+
+
+def compile_library(compiler: str, name: str, instructions: str) -> Path | None:
+    """Compile one library and return its path, or None after saying why not."""
+    flags = FLAGS if "windows" in target(compiler) else [*FLAGS, "-fPIC"]
+    library = OPS / f"kernels-{name}.so"  # the same name on every system
+    sources = b"".join(file.read_bytes() for file in sorted(SOURCES.iterdir()))
+    define = f'-DSOURCE_DIGEST="{hashlib.sha256(sources).hexdigest()[:16]}"'  # `kernels.library` asks for it
+    source = str(SOURCES / "kernels.cpp")
+    new = library.with_suffix(f".{os.getpid()}")
+    command = [*compiler.split(), *flags, define, *instructions.split(), source, "-o", str(new)]
+    try:
+        subprocess.run(command, capture_output=True, text=True, check=True)
+        new.replace(library)
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = getattr(error, "stderr", "") or str(error)
+        print(f"maximir: no native kernels for {name}: {why.strip()[-300:]}", file=sys.stderr)
+        library.unlink(missing_ok=True)
+        return None
+    return library
 
 
 def find_compiler() -> str | None:
@@ -87,4 +107,7 @@ class KernelsHook(BuildHookInterface):  # type: ignore[misc]
 
 
 if __name__ == "__main__":
-    print(*build(find_compiler()), sep="\n")
+    if sys.argv[1:2] == [PORTABLE]:
+        print(build_portable(find_compiler() or "c++", *sys.argv[2:3] or ["avx2"]))
+    else:
+        print(*build(find_compiler()), sep="\n")

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from maximir import images
+from maximir.batch.journal import FILE
 from maximir.batch.outcome import Report
 from maximir.batch.plan import estimate_jobs, plan
 from maximir.batch.restore import restore_jobs
@@ -59,8 +60,8 @@ def measure(folder: Path, count: int) -> None:
         report.close()
         assert failed == count // 10
         tell(step, began)
-    size = (folder / "restore.jsonl").stat().st_size
-    print(f"{count} files, report: {size / count:.0f} bytes each", flush=True)
+    for name, path in (("report", folder / "restore.jsonl"), ("journal", folder / "out" / FILE)):
+        print(f"{count} files, {name}: {path.stat().st_size / count:.0f} bytes each", flush=True)
 
 
 if __name__ == "__main__":

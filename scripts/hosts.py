@@ -1,10 +1,12 @@
-"""Run the ComfyUI node in the real ComfyUI, headless on the CPU, and compare with `maximir restore`.
+"""Run our nodes and plug-ins in the real programs, without a screen, and compare with `maximir restore`.
 
-    PYTHONPATH=src COMFYUIS_PYTHON scripts/hosts.py --comfyui CHECKOUT
+    PYTHONPATH=src COMFYUIS_PYTHON scripts/hosts.py --comfyui CHECKOUT [--memory lowvram]
+    PYTHONPATH=src PYTHON scripts/hosts.py --spandrel
+    PYTHONPATH=src PYTHON scripts/hosts.py --gimp gimp-console-3.0
 
-CHECKOUT is a clone of ComfyUI; COMFYUIS_PYTHON has its requirements and maximir's. Nothing is fetched, and
-the checkout is not changed: models, pictures and results lie in a temporary folder. Prints a Markdown table
-and ends with 1 if a case failed.
+CHECKOUT is a clone of ComfyUI; COMFYUIS_PYTHON has its requirements and maximir's. PYTHON has maximir's, and
+spandrel with torchvision. Nothing is fetched, and neither the checkout nor GIMP's folder is changed: models,
+pictures and results lie in a temporary folder. Prints a Markdown table and ends with 1 if a case failed.
 """
 
 from __future__ import annotations
@@ -12,7 +14,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
+import importlib.metadata
+import io
+import itertools
+import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -23,15 +31,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import numpy as np
 from PIL import Image
 
-from maximir.models.catalogue import BOX, TASKS
+from maximir import Restorer
+from maximir.models.catalogue import BOX, MODELS, TASKS
+
+with contextlib.suppress(ImportError):  # ComfyUI's Python has it
+    import aiohttp
 
 ROOT = Path(__file__).parents[1]
 LEVELS = 1  # of 255: SaveImage truncates where maximir rounds
-START = 300  # seconds that ComfyUI may take to start
+START = 1200  # seconds that a program may take to start
 SAVED = "saved"
 PICTURES = {  # name: height, width, channels
     "even": (128, 192, 3),
@@ -42,7 +53,10 @@ PICTURES = {  # name: height, width, channels
     "square": (256, 256, 3),
     "small": (704, 704, 3),
     "large": (768, 1024, 3),
+    "larger": (1088, 1024, 3),
 }
+FROM_RESTORE = "of 255 from `maximir restore`"
+PREVIEW_EVENT = (1).to_bytes(4, "big")  # the head of ComfyUI's binary messages with a preview
 UNOFFERED = ("/etc/hostname", str(BOX / "denoise.safetensors"), "hf://owner/repo/denoise.safetensors")
 
 
@@ -54,8 +68,9 @@ def load(name: str) -> dict[str, Any]:
     return node("LoadImage", image=f"{name}.png")
 
 
-def restore(source: str, model: str = "denoise", stages: int = 0, precision: str = "fp32") -> dict[str, Any]:
-    return node("MaximRestore", image=[source, 0], model=model, stages=stages, precision=precision)
+def restore(source: str, model: str = "denoise", **inputs: Any) -> dict[str, Any]:
+    usual = {"stages": 0, "precision": "fp32", "strength": 1.0, "detail": 0.0}
+    return node("MaximRestore", image=[source, 0], model=model, **usual | inputs)
 
 
 def workflow(*sources: dict[str, Any], restored: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -74,7 +89,7 @@ class ComfyUI:
         self.folder, self.session, self.address = folder, session, address
 
     async def run(self, prompt: dict[str, Any], interrupt_at: int | None = None) -> dict[str, Any]:
-        """Run a workflow; return "saved" (arrays), "error", "interrupted" and "progress" (percentages).
+        """Run a workflow; return "saved" (arrays), "error", "interrupted", "progress" (%) and "previews".
 
         Args:
             interrupt_at: interrupt as soon as the node shows this percentage.
@@ -82,7 +97,7 @@ class ComfyUI:
         output = self.folder / "output"
         shutil.rmtree(output, ignore_errors=True)
         output.mkdir()
-        result: dict[str, Any] = {"error": "", "interrupted": None, "progress": []}
+        result: dict[str, Any] = {"error": "", "interrupted": None, "progress": [], "previews": []}
         async with self.session.ws_connect(f"{self.address}/ws?clientId=hosts") as socket_:
             clock = time.monotonic()
             request = {"prompt": prompt, "client_id": "hosts"}
@@ -90,6 +105,8 @@ class ComfyUI:
                 if response.status != 200:
                     return result | {"error": await response.text(), "saved": []}
             async for message in socket_:
+                if message.type == aiohttp.WSMsgType.BINARY and message.data[:4] == PREVIEW_EVENT:
+                    result["previews"].append(np.asarray(Image.open(io.BytesIO(message.data[8:]))))
                 if message.type != aiohttp.WSMsgType.TEXT:
                     continue
                 kind, data = message.json()["type"], message.json()["data"]
@@ -110,12 +127,20 @@ class ComfyUI:
 
 
 @contextlib.contextmanager
-def running(checkout: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """Start ComfyUI on this machine only; yield its process and address."""
+def running(checkout: Path, folder: Path, memory: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Start ComfyUI on this machine only, in one of its modes of memory; yield its process and address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, checkout / "main.py", "--cpu", "--port", str(port), "--base-directory", folder]
+    command = [
+        sys.executable,
+        checkout / "main.py",
+        f"--{memory}",
+        "--port",
+        str(port),
+        "--base-directory",
+        folder,
+    ]
     command += ["--front-end-root", folder / "web", "--disable-api-nodes", "--disable-auto-launch"]
     command += ["--database-url", "sqlite:///:memory:"]
     environment = os.environ | {
@@ -138,6 +163,11 @@ def prepare(folder: Path) -> None:
         (folder / name).mkdir(parents=True)
     (folder / "custom_nodes/maximir").symlink_to(ROOT / "hosts/comfyui")
     shutil.copy(BOX / "denoise.safetensors", folder / "models/upscale_models")
+    make_pictures(folder / "input")
+
+
+def make_pictures(folder: Path) -> None:
+    """Write noisy pictures, and a mask for those of the first size."""
     random = np.random.default_rng(0)
     coffee = Image.open(ROOT / "examples/coffee.png").convert("RGBA")
     for name, (height, width, channels) in PICTURES.items():
@@ -146,59 +176,96 @@ def prepare(folder: Path) -> None:
         picture = np.clip(picture + random.normal(0, 20, (height, width, 1)), 0, 255).astype(np.uint8)
         picture[..., 3] = np.linspace(0, 255, width).astype(np.uint8)
         Image.fromarray(picture[..., 0] if channels == 1 else picture[..., :channels]).save(
-            folder / f"input/{name}.png"
+            folder / f"{name}.png"
         )
+    mask = np.zeros((64, 96), np.uint8)
+    mask[16:48, 10:60] = 255
+    mask[:8] = 128
+    Image.fromarray(mask).save(folder / "mask.png")
 
 
-def expected(folder: Path, name: str, task: str) -> np.ndarray:
-    """Return the picture as `maximir restore` writes it."""
-    target = folder / f"{name}-{task}.png"
-    if target.exists():
-        return np.asarray(Image.open(target))
-    command = [sys.executable, "-m", "maximir", "restore", folder / f"input/{name}.png", "-o", target]
-    command += ["--task", task, "--precision", "fp32"]
-    subprocess.run(
-        command, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    )
-    return np.asarray(Image.open(target))
+@functools.cache
+def restorer(task: str) -> Restorer:
+    return Restorer(task, "cpu", "fp32")
+
+
+def expected(picture: Path, task: str = "denoise", **blend: Any) -> Path:
+    """Restore the picture as `maximir restore` does; return the result's path."""
+    target = picture.with_name("-".join([picture.stem, task, *blend]) + ".out.png")
+    if not target.exists():
+        restorer(task).restore_file(picture, target, **blend)
+    return target
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> int:
+    """Return the largest difference of colours; 256 for pictures of other sizes."""
+    if a.shape[:2] != b.shape[:2]:
+        return 256
+    a, b = (each[..., :3] if each.ndim == 3 else each[..., None] for each in (a, b))
+    return int(np.abs(a.astype(int) - b).max())
+
+
+class Table:
+    """Prints a row for each case, and remembers whether all went well."""
+
+    def __init__(self) -> None:
+        self.good, self.began = True, time.monotonic()
+        print("| case | outcome | seconds |\n| --- | --- | --- |")
+
+    def row(self, name: str, ok: bool, outcome: str, error: str = "", seconds: float | None = None) -> None:
+        self.good &= ok
+        seconds = time.monotonic() - self.began if seconds is None else seconds
+        print(f"| {name} | {outcome if ok else f'FAILED: {outcome} {error}'} | {seconds:.1f} |", flush=True)
+        self.began = time.monotonic()
+
+
+# ComfyUI.
 
 
 async def cases(comfy: ComfyUI) -> bool:
     """Run all cases and print a row for each; return True if all went well."""
-    good = True
+    table = Table()
 
     def row(name: str, result: dict[str, Any], ok: bool, outcome: str) -> None:
-        nonlocal good
-        good &= ok
-        seconds = f"{result['seconds']:.1f}" if "seconds" in result else ""
-        outcome = outcome if ok else f"FAILED: {outcome} {result['error']}"
-        print(f"| {name} | {outcome} | {seconds} |", flush=True)
+        table.row(name, ok, outcome, result["error"], result.get("seconds", 0.0))
 
-    async def compare(name: str, prompt: dict[str, Any], *pictures: str, task: str = "denoise") -> None:
+    async def compare(name: str, prompt: dict[str, Any], *pictures: str, **options: Any) -> None:
         result = await comfy.run(prompt)
-        wanted = [expected(comfy.folder, picture, task) for picture in pictures]
-        differences = [
-            int(np.abs(a[..., :3].astype(int) - (b if b.ndim == 3 else b[..., None])[..., :3]).max())
-            for a, b in zip(result["saved"], wanted, strict=False)
-            if a.shape[:2] == b.shape[:2]
-        ]
+        paths = [expected(comfy.folder / f"input/{picture}.png", **options) for picture in pictures]
+        wanted = [np.asarray(Image.open(path)) for path in paths]
+        differences = [difference(*pair) for pair in zip(result["saved"], wanted, strict=False)]
         worst = max(differences, default=256)
         ok = len(differences) == len(wanted) == len(result["saved"]) and worst <= LEVELS
-        row(name, result, ok, f"{len(differences)} saved, {worst} of 255 from `maximir restore`")
+        row(name, result, ok, f"{len(differences)} saved, {worst} {FROM_RESTORE}")
 
-    print("| case | outcome | seconds |\n| --- | --- | --- |")
+    async with comfy.session.get(f"{comfy.address}/object_info/MaximRestore") as response:
+        inputs = (await response.json())["MaximRestore"]["input"]
+    listed = inputs["required"]["model"][1]["options"]
+    missing = {*TASKS, *(model.name for model in MODELS)} - {*listed}
+    table.row("the node's list of models", not missing, f"all {len(listed)}", f"without {missing}")
     for task in TASKS:
-        await compare(
-            f"{task}, 128 × 192", workflow(load("even"), restored=restore("1", task)), "even", task=task
-        )
+        prompt = workflow(load("even"), restored=restore("1", task))
+        await compare(f"{task}, 128 × 192", prompt, "even", task=task)
     await compare("an odd size, 101 × 67", workflow(load("odd")), "odd")
     await compare("a grey file", workflow(load("grey")), "grey")
     batch = node("ImageBatch", image1=["1", 0], image2=["2", 0])
     await compare("a batch of two", workflow(load("even"), load("other"), batch), "even", "other")
-    await compare(
-        "stages 3 of a model that has one", workflow(load("even"), restored=restore("1", stages=3)), "even"
-    )
+    prompt = workflow(load("even"), restored=restore("1", stages=3))
+    await compare("stages 3 of a model that has one", prompt, "even")
     await compare("0.8 megapixels", workflow(load("large")), "large")
+
+    blend = {"strength": 0.6, "detail": 0.3}
+    prompt = workflow(load("even"), restored=restore("1", **blend))
+    await compare("strength 0.6, detail 0.3", prompt, "even", **blend)
+    mask = node("LoadImageMask", image="mask.png", channel="red")
+    prompt = workflow(load("even"), mask, restored=restore("1", mask=["2", 0]))
+    await compare("a mask of half the size", prompt, "even", mask=comfy.folder / "input/mask.png")
+    result = await comfy.run(workflow(load("even"), restored=restore("1", mask=["1", 1])))
+    row("the empty mask of an opaque picture", result, "all black" in result["error"], "refused")
+    result = await comfy.run(workflow(load("odd"), mask, restored=restore("1", mask=["2", 0])))
+    row("a mask of another shape", result, "does not scale" in result["error"], "refused")
+    result = await comfy.run(workflow(load("even"), restored=restore("1", strength=1.5)))
+    row("strength 1.5", result, "strength" in result["error"] and not result["saved"], "refused")
 
     joined = node("JoinImageWithAlpha", image=["1", 0], alpha=["1", 1])
     plain = await comfy.run(
@@ -221,27 +288,36 @@ async def cases(comfy: ComfyUI) -> bool:
         kind = name.replace(str(BOX), "…")
         row(f"model {kind}", result, "is not offered" in result["error"] and not result["saved"], "refused")
 
-    result = await comfy.run(workflow(load("large"), restored=restore("1", "denoise", 1)))
+    result = await comfy.run(workflow(load("large"), restored=restore("1", stages=1)))
     shown = result["progress"]
     row("progress, 0.8 megapixels", result, 20 < len(shown) <= 101, f"{len(shown)} messages, to {shown[-1:]}")
+    result = await comfy.run(workflow(load("larger"), restored=restore("1", precision="bf16")))
+    previews = result["previews"]
+    sizes = {picture.shape for picture in previews}
+    changed = sum(difference(*pair) > 8 for pair in itertools.pairwise(previews))
+    ok = len(previews) > 10 and sizes == {(320, 301, 3)} and changed > len(previews) / 2
+    row("previews, 1.1 megapixels", result, ok, f"{len(previews)} of 320 × 301 pixels")
     for name, at in (("large", 30), ("small", 0)):
         height, width, _ = PICTURES[name]
-        result = await comfy.run(
-            workflow(load(name), restored=restore("1", precision="bf16")), interrupt_at=at
-        )
+        prompt = workflow(load(name), restored=restore("1", precision="bf16"))
+        result = await comfy.run(prompt, interrupt_at=at)
         took = result["interrupted"]
         ok = took is not None and not result["saved"]
         row(f"interruption at {at}%, {height} × {width}", result, ok, f"ended after {took or 0:.2f} s")
     await compare("the run after it", workflow(load("odd")), "odd")
-    return good
+    request = {"unload_models": True, "free_memory": True}
+    async with comfy.session.post(f"{comfy.address}/free", json=request) as response:
+        response.raise_for_status()
+    await compare("the run after ComfyUI has unloaded all models", workflow(load("even")), "even")
+    return table.good
 
 
-async def main(checkout: Path) -> bool:
+async def try_comfyui(checkout: Path, memory: str) -> bool:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder)
         timeout = aiohttp.ClientTimeout(total=None)
-        with running(checkout, folder) as (process, address):
+        with running(checkout, folder, memory) as (process, address):
             async with aiohttp.ClientSession(timeout=timeout) as session:
                 system: dict[str, str] = {}
                 deadline = time.monotonic() + START
@@ -252,16 +328,182 @@ async def main(checkout: Path) -> bool:
                             system = (await response.json())["system"]
                 if not system:
                     sys.exit(f"ComfyUI did not start:\n{(folder / 'log').read_text()}")
-                print(f"ComfyUI {system['comfyui_version']}, torch {system['pytorch_version']}\n")
+                versions = f"ComfyUI {system['comfyui_version']}, torch {system['pytorch_version']}"
+                print(f"{versions}, --{memory}\n")
                 good = await cases(ComfyUI(folder, session, address))
         if not good:
             print((folder / "log").read_text(), file=sys.stderr)
         return good
 
 
+# spandrel.
+
+
+def try_spandrel() -> bool:
+    import spandrel
+    import torch
+    from safetensors.torch import load, save
+
+    from maximir import MaximConfig, load_model
+    from maximir.hosts import spandrel as ours
+
+    print(f"spandrel {importlib.metadata.version('spandrel')}, torch {torch.__version__}\n")
+    ours.install()
+    ours.install()  # a second call changes nothing
+    (maxim,) = (
+        each.architecture
+        for each in spandrel.MAIN_REGISTRY.architectures()
+        if each.architecture.id == "MAXIM"
+    )
+    table = Table()
+    for config in (
+        MaximConfig(features=8, stages=1, groups=1, bottlenecks=1),
+        MaximConfig(features=24, stages=2, groups=3, bottlenecks=4, reduction=8),
+        MaximConfig(),
+    ):
+        state = ours.DescribedMaxim(config).state_dict()
+        loaded = [maxim.load(each).model for each in (state, load(save(state)))]
+        ok = maxim.detect(state) and all(
+            type(each) is ours.DescribedMaxim
+            and each.hyperparameters == ours.DescribedMaxim(config).hyperparameters
+            for each in loaded
+        )
+        table.row(f"{config.features} features, {config.stages} stages", ok, "recognised by its tensors")
+    descriptor = spandrel.ModelLoader().load_from_file(str(BOX / "denoise.safetensors")).eval()
+    image = torch.rand(1, 3, 128, 64)
+    with torch.inference_mode():
+        away = float((descriptor(image) - load_model("denoise")(image)[-1][-1].clamp(0, 1)).abs().max())
+    table.row("denoise of the box, 128 × 64", away == 0, f"{away} from our network")
+    return table.good
+
+
+# GIMP.
+
+GIMP_CASES = (  # name, what it is, picture, function of hosts_gimp.py that prepares it
+    ("rgb", "colour, 8 bits", "even", None),
+    ("deep", "colour, 16 bits", "deep", None),
+    ("grey", "grey", "grey", None),
+    ("alpha", "transparent", "alpha", None),
+    ("selection", "a selection of 40 × 40", "even", "select"),
+    ("hidden", "all layers hidden", "even", "hide"),
+    ("indexed", "indexed", "even", "index"),
+)
+
+
+@contextlib.contextmanager
+def gimp(
+    command: str, folder: Path, cases: list[tuple[str, str, str | None]]
+) -> Iterator[subprocess.Popen[str]]:
+    """Start GIMP with our plug-in and a configuration of its own."""
+    plug_ins = folder / "config/plug-ins"
+    shutil.copytree(ROOT / "hosts/gimp", plug_ins, dirs_exist_ok=True)
+    restore = folder / "maximir"
+    restore.write_text(
+        f'#!/bin/sh\nPYTHONPATH={ROOT / "src"} exec {sys.executable} -m maximir "$@" --precision fp32\n'
+    )
+    restore.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
+        "GIMP3_DIRECTORY": str(folder / "config"),
+        "MAXIMIR": str(restore),
+        "HOSTS_FOLDER": str(folder),
+        "HOSTS_CASES": json.dumps(cases),
+    }
+    script = f"exec(open({str(ROOT / 'scripts/hosts_gimp.py')!r}).read())"
+    arguments = ["-i", "--quit", "--batch-interpreter", "python-fu-eval", "-b", script]
+    with subprocess.Popen(
+        [*shlex.split(command), *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def try_gimp(command: str) -> bool:
+    import pyvips
+
+    def pixels(path: Path) -> np.ndarray:
+        return np.atleast_3d(pyvips.Image.new_from_file(str(path)).numpy())
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_pictures(folder)
+        deep = (pyvips.Image.new_from_file(str(folder / "even.png")) * 256 + 77).cast("ushort")
+        deep.copy(interpretation="rgb16").write_to_file(str(folder / "deep.png"))
+        version = subprocess.run([*shlex.split(command), "--version"], capture_output=True, text=True).stdout
+        print(f"{version.strip().splitlines()[-1]}\n")
+        table = Table()
+        with gimp(command, folder, [(name, *rest) for name, _, *rest in GIMP_CASES]) as process:
+            output = process.communicate()[0]
+        lines = [line.removeprefix("CASE ") for line in output.splitlines() if line.startswith("CASE ")]
+        found = {name: rest for name, *rest in map(json.loads, lines)}
+        for name, what, picture, _ in GIMP_CASES:
+            status, error, layers = found.get(name, ("", output[:500], []))
+            if name in ("hidden", "indexed"):
+                ok = "No layer is visible" in error if name == "hidden" else status == "success"
+                table.row(what, ok, "refused" if name == "hidden" else "restored", error)
+                continue
+            source = folder / f"{picture}.png"
+            before, ours = pixels(source), pixels(expected(source))
+            theirs = pixels(folder / f"{name}-gimp.png") if status == "success" else before * 0
+            seen = np.ones(before.shape[:2], bool) if before.shape[2] < 4 else before[..., 3] > 64
+            if name == "selection":
+                seen[:], seen[20:60, 20:60] = False, True
+                ours = np.where(seen[..., None], ours, before)
+                seen[:] = True
+            colours = 3 if ours.shape[2] > 2 else 1
+            away = int(np.abs(theirs[..., :colours].astype(int) - ours[..., :colours])[seen].max())
+            full = np.iinfo(ours.dtype).max
+            ok = status == "success" and away <= LEVELS
+            ok &= name != "alpha" or (np.array_equal(theirs[..., 3], before[..., 3]) and not layers[1][0])
+            table.row(what, ok, f"{away} of {full} from `maximir restore`", error)
+        with gimp(command, folder, [("cancelled", "larger", None)]) as process:
+            ok, outcome = cancelled(process)
+        table.row("the plug-in killed during 1.1 megapixels", ok, outcome)
+    return table.good
+
+
+def cancelled(gimp: subprocess.Popen[str]) -> tuple[bool, str]:
+    """Kill GIMP's plug-in while it restores, as *Cancel* does; its command and folder must go."""
+    import psutil
+
+    def find(name: str) -> psutil.Process | None:
+        for process in psutil.Process(gimp.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if any(part.endswith(name) for part in process.cmdline()):
+                    return process
+        return None
+
+    deadline = time.monotonic() + START
+    while (supervisor := find("supervise.py")) is None or not supervisor.children(recursive=True):
+        if time.monotonic() > deadline or gimp.poll() is not None:
+            return False, "did not start"
+        time.sleep(0.1)
+    time.sleep(2)
+    family = [supervisor, *supervisor.children(recursive=True)]
+    folder = Path(supervisor.cmdline()[2])
+    began = time.monotonic()
+    supervisor.parent().kill()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    ok = not alive and not folder.exists()
+    return ok, f"command and folder gone after {time.monotonic() - began:.1f} s"
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--comfyui", type=Path, required=True, metavar="CHECKOUT")
-    sys.exit(not asyncio.run(main(parser.parse_args().comfyui.resolve())))
+    host = parser.add_mutually_exclusive_group(required=True)
+    host.add_argument("--comfyui", type=Path, metavar="CHECKOUT")
+    host.add_argument("--spandrel", action="store_true")
+    host.add_argument("--gimp", metavar="COMMAND", help="such as gimp-console-3.0")
+    modes = ("cpu", "lowvram", "novram", "normalvram", "highvram", "gpu-only")
+    parser.add_argument("--memory", choices=modes, default="cpu", help="ComfyUI's mode of memory")
+    wanted = parser.parse_args()
+    if wanted.comfyui:
+        sys.exit(not asyncio.run(try_comfyui(wanted.comfyui.resolve(), wanted.memory)))
+    sys.exit(not (try_spandrel() if wanted.spandrel else try_gimp(wanted.gimp)))

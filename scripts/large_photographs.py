@@ -29,7 +29,7 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 from maximir import Restorer
 from maximir.degradations import DEGRADATIONS
 from maximir.metrics import ssim
-from maximir.restoring import views
+from maximir.restoring import views, windows
 
 SPOILED = {
     "denoise": "gaussian",
@@ -48,6 +48,12 @@ def ways(restorer: Restorer, image: np.ndarray) -> Iterator[tuple[str, np.ndarra
     def timed(way: Way, *arguments: np.ndarray) -> tuple[np.ndarray, float]:
         clock = time.perf_counter()
         return way(*arguments), time.perf_counter() - clock
+
+    if restorer.task not in views.GLOBAL_TASKS:
+        yield "whole, exact", *timed(restorer, image)
+        yield "windows", *timed(lambda image: in_windows(image, restorer), image)
+        yield "tiles that overlap", *timed(lambda image: overlapping(image, restorer), image)
+        return
 
     view = views.shrink(image, *views.small_size(*image.shape[:2]))
     light, seconds = timed(restorer, view)
@@ -78,6 +84,10 @@ def tiles(image: np.ndarray, restorer: Restorer) -> np.ndarray:
 
 def overlapping(image: np.ndarray, restorer: Restorer) -> np.ndarray:
     return np.concatenate([band for _, band in views.tiled(image, restorer, lambda done: None)])
+
+
+def in_windows(image: np.ndarray, restorer: Restorer) -> np.ndarray:
+    return windows.restore_in_windows([image], lambda parts, _: [restorer(parts[0])], lambda done: None)[0]
 
 
 def affine(image: np.ndarray, view: np.ndarray, result: np.ndarray, radius: int = 8) -> np.ndarray:
@@ -184,7 +194,7 @@ def main() -> None:
                     found.setdefault(name, []).append([*measures(result, truth), seconds])
                     pictures[name] = result
                 if args.pictures:
-                    del pictures["tiles that overlap"]
+                    pictures.pop("tiles that overlap")
                     sheet(pictures, args.pictures / f"large-{model}-{path.stem}-{size}.jpg")
             for name, rows in found.items():
                 mean = np.mean(rows, axis=0)

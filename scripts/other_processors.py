@@ -5,7 +5,7 @@ python scripts/other_processors.py          (Debian: g++-aarch64-linux-gnu qemu-
 Builds other_processors.cpp for each target with `build_kernels.FLAGS`, runs it (under qemu for other
 processors) and compares the results of all sweeps with the reference: g++ for the architecture's oldest
 processors, hardly optimised. tests/ops/test_kernels.py compares the kernels with torch on the processor at
-hand.
+hand, and AMX's tiles with the same in plain C++, bit by bit, where it has them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ TARGETS = {  # name: compiler, flags, runner
     "ARM NEON, g++": ("aarch64-linux-gnu-g++", "-O3 -static", "qemu-aarch64"),
     "baseline, g++": ("g++", "-O3", None),
     "baseline, clang++": ("clang++", "-O3", None),
+    "AMX's tiles in plain C++, g++": ("g++", "-O3 -DPORTABLE_TILES", None),
 } | (
     {
         "AVX2, g++": ("g++", f"-O3 {AVX2}", None),

@@ -8,7 +8,7 @@ from maximir.models.checkpoint import save_model
 from maximir.network.config import MaximConfig
 from maximir.network.model import Maxim
 
-os.environ["MAXIMIR_HOME"] = "/nonexistent/home-of-the-tests"  # models of who runs them are not used
+os.environ["MAXIMIR_HOME"] = "/dev/null/home-of-the-tests"  # models of who runs them are not used
 torch.set_num_threads(1)  # small work; and two threads that wait for each other crawl on a busy machine
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # in the commands that tests run, too
 
@@ -22,6 +22,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
+
+
+@pytest.fixture(autouse=True)
+def by_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--precision auto` is decided by the processor's features, not by a measurement beside other tests."""
+    monkeypatch.setattr("maximir.engine.measuring.speed_of_bf16", lambda processor: None)
 
 
 TINY = MaximConfig(features=8, stages=1, groups=1, bottlenecks=1)

@@ -17,6 +17,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "VARIANTS",
+    "AutoRestorer",
+    "Chain",
     "Maxim",
     "MaximConfig",
     "MaximirError",
@@ -28,6 +30,8 @@ __all__ = [
 
 _HOMES = {
     "VARIANTS": "maximir.network.config",
+    "AutoRestorer": "maximir.restoring.auto",
+    "Chain": "maximir.restoring.chain",
     "Maxim": "maximir.network.model",
     "MaximConfig": "maximir.network.config",
     "MaximirError": "maximir.errors",
@@ -43,6 +47,8 @@ if TYPE_CHECKING:
     from maximir.models.checkpoint import load_model
     from maximir.network.config import VARIANTS, MaximConfig
     from maximir.network.model import Maxim
+    from maximir.restoring.auto import AutoRestorer
+    from maximir.restoring.chain import Chain
     from maximir.restoring.restorer import Restorer
 
 

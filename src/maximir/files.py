@@ -115,7 +115,7 @@ class JsonLines:
         """Yield the values of all complete lines; skip truncated ones, e.g. after a power failure."""
         self.file.seek(0)
         for line in self.file.read().split(b"\n"):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 yield json.loads(line)
 
     def add(self, value: object, *, sync: bool = False) -> None:

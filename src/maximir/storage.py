@@ -155,7 +155,7 @@ class Address:
 
     def read(self, begin: int = 0, end: int | None = None, *, limit: int | None = None) -> bytes:
         """Read the bytes from `begin` to `end`. See `Storage.read`."""
-        if self.item is not None:  # its size is known without a request
+        if self.item is not None and self.item.size:  # known without a request
             check_file_size(self.item.size, limit)
             limit = None
         return self.storage.read(self.path, begin, end, limit)
@@ -487,22 +487,27 @@ class Remote(Storage):
 
         if limit is not None and (item := self.item(path)) is not None:
             check_file_size(item.size, limit)
+            if self.is_web and not item.size:  # the server does not say
+                data = self._try("read", path, lambda: self._read_web(path, limit + 1))
+                check_file_size(len(data), limit)
+                return data[begin:end]
         return self._try("read", path, ask)
 
     def read_start(self, path: str, count: int, limit: int | None = None) -> bytes:
         full = self._full(path)
-
-        def ask_web() -> bytes:  # a server may ignore the range: take no more than the first bytes
-            headers = {"Range": f"bytes=0-{count - 1}"}
-            found = b""
-            with self.fs.open(full, block_size=0, size=count, headers=headers) as file:
-                while len(found) < count and (more := file.read(count - len(found))):
-                    found += more
-            return found
-
         if self.is_web:
-            return self._try("read", path, ask_web)
+            return self._try("read", path, lambda: self._read_web(path, count))
         return self._try("read", path, lambda: bytes(self.fs.cat_file(full, start=0, end=count)))
+
+    def _read_web(self, path: str, count: int) -> bytes:
+        """Read no more than the first bytes: a server may ignore the range."""
+        headers = {"Range": f"bytes=0-{count - 1}"}
+        parts, left = [], count
+        with self.fs.open(self._full(path), block_size=0, size=count, headers=headers) as file:
+            while left and (more := file.read(left)):
+                parts.append(more)
+                left -= len(more)
+        return b"".join(parts)
 
     def open(self, path: str, mode: str = "rb") -> BinaryIO:
         return cast(BinaryIO, self._try("read", path, lambda: self.fs.open(self._full(path), mode)))
@@ -528,17 +533,51 @@ class Remote(Storage):
             self.fs.pipe_file(path, data)
             return
         folder, _, name = path.rpartition("/")
-        part = f"{folder}/{part_name(PurePosixPath(name).suffix)}"
+        part, earlier = (f"{folder}/{part_name(PurePosixPath(name).suffix)}" for _ in range(2))
         self.fs.makedirs(folder, exist_ok=True)
+        size = None
         try:
             self.fs.pipe_file(part, data)
             if self.fs.exists(path):  # many servers do not move onto a file
-                self.fs.rm_file(path)
+                size = self.fs.info(path)["size"]
+                self.fs.mv(path, earlier)
             self.fs.mv(part, path)
         except BaseException:
-            if self.fs.exists(part):
-                self.fs.rm_file(part)
+            if size is not None:
+                self._put_back(path, part, earlier, size)
+            self._remove(part)
             raise
+        with contextlib.suppress(Exception):  # the new file is there
+            self._remove(earlier)
+
+    def _put_back(self, path: str, part: str, earlier: str, size: int) -> None:
+        """Undo a replacement: move the file of `size` bytes at `earlier` back to `path`.
+
+        Raises:
+            Unreachable: that failed too; it names the places of both files.
+        """
+
+        def attempt() -> None:
+            if not self.fs.exists(earlier):
+                return
+            if self.fs.info(earlier)["size"] != size:  # a store that copied a part of it
+                self.fs.rm_file(earlier)
+                return
+            self._remove(path)
+            self.fs.mv(earlier, path)
+
+        try:
+            repeated(attempt)
+        except Exception as error:
+            names = [each.rpartition("/")[2] for each in (earlier, part)]
+            raise Unreachable(
+                f"{redact(path)}: cannot be replaced ({self._why(error)}); the earlier file is beside it as "
+                f"{names[0]}, the new one as {names[1]}"
+            ) from None
+
+    def _remove(self, path: str) -> None:
+        if self.fs.exists(path):
+            self.fs.rm_file(path)
 
     def _info(self, path: str) -> dict[str, Any] | None:
         try:

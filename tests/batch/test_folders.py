@@ -319,6 +319,15 @@ class TestWeb:
             outcomes = go("http://photos.invalid/pics/photo.png", tmp_path / "out")
         assert statuses(outcomes) == {"photo.png": "restored"}
 
+    def test_a_file_whose_length_is_not_known(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(images, "MAX_BYTES", 100_000)
+        with web.serve() as server:
+            server.says_length = False
+            server.files["/a.png"], server.files["/b.png"] = png(1), png(1) + bytes(10**6)
+            assert statuses(go(f"{server.address}/a.png", tmp_path / "out")) == {"a.png": "restored"}
+            [outcome] = go(f"{server.address}/b.png", tmp_path / "out").values()
+        assert outcome.error == "the file has 100,001 bytes; the limit is 100,000"
+
     def test_a_video_is_not_downloaded(self, tmp_path):
         with web.serve() as server:
             server.files["/v.jpg"] = b"\0\0\0\x20ftypisom" + bytes(8 * 2**20)

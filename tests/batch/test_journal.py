@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 
 import numpy as np
 import pytest
@@ -155,12 +156,48 @@ def test_a_journal_that_was_cut_off(folders):
     assert set(go(folders)[0].values()) == {"known"}
 
 
-@pytest.mark.parametrize("rubbish", [b"\xff\xfe\n", b"[]\n", b'{"target": "x"}\n', b"1" * 100_000])
+def entry_line(**changes):
+    values = {"target": "x", "source": "s", "settings": "a", "result": "r", "height": 1, "width": 1}
+    return json.dumps(values | changes).encode()
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"\xff\xfe\n",
+        b"[]\n",
+        b'{"target": "x"}\n',
+        b"1" * 100_000,
+        b"[" * 100_000,
+        entry_line(target=5),
+        entry_line(result=["r"]),
+        entry_line(target="\ud800"),
+        entry_line(target="\0"),
+    ],
+    ids=range(9),
+)
 def test_rubbish_in_a_journal(folders, rubbish):
     go(folders)
     path = folders[1] / FILE
     path.write_bytes(rubbish + b"\n" + path.read_bytes())
     assert set(go(folders)[0].values()) == {"known"}
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(("of_journal", "of_files"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_that_another_system_spells_in_its_way(of_journal, of_files, shared, tmp_path):
+    """Macs write "é" as two characters; drives and programs change names as they are copied."""
+    first, second = (unicodedata.normalize(form, "été.png") for form in (of_journal, of_files))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    images.write(images.Photo(np.full((4, 5, 3), 7, np.uint8)), tmp_path / "in" / first)
+    for name, status in ((first, "restored"), (second, "known"), (second, "known")):
+        planned = plan([tmp_path / "in"], tmp_path / "out", shared=shared)
+        with planned.open_journal("a", resume=True) as journal:
+            [outcome] = restore_jobs(planned.jobs, Inverter(), journal)
+        assert outcome.job.target.name == name and outcome.facts()["status"] == status
+        for folder in ("in", "out"):
+            (tmp_path / folder / name).rename(tmp_path / folder / second)
 
 
 def test_two_runs_in_a_folder(tmp_path):

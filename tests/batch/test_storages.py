@@ -106,6 +106,41 @@ def memory():
     return MemoryFileSystem.store
 
 
+class Immovable(MemoryFileSystem):
+    """A server that does not move onto files, and whose moves fail: from the `fails`-th on, for `times`."""
+
+    protocol = "immovable"
+    store = {}  # noqa: RUF012
+    pseudo_dirs = [""]  # noqa: RUF012
+    fails, times, copies, moves = 0, 0, False, 0
+
+    def mv(self, path1, path2, **kwargs):
+        cls = type(self)
+        cls.moves += 1
+        failing = cls.fails <= cls.moves < cls.fails + cls.times
+        if self.exists(path2):
+            raise OSError(errno.EEXIST, "file exists")
+        if failing and cls.copies:  # a part of it
+            self.pipe_file(path2, self.cat_file(path1)[:-1])
+        if failing:
+            raise ConnectionError("reset")
+        super().mv(path1, path2, **kwargs)
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.replace("immovable://", "memory://"))
+
+
+@pytest.fixture
+def immovable(monkeypatch):
+    monkeypatch.setattr(storage, "FIRST_WAIT", 0.0)
+    fsspec.register_implementation("immovable", Immovable, clobber=True)
+    Immovable.store.clear()
+    for name in ("fails", "times", "copies", "moves"):
+        monkeypatch.setattr(Immovable, name, 0)
+    return Immovable
+
+
 def png(value, shape=(4, 5, 3)):
     return images.encode(images.Photo(np.full(shape, value, np.uint8)), "png")[0]
 
@@ -168,6 +203,28 @@ def test_a_replacement_that_was_killed_leaves_the_old_result_ours(memory, monkey
     assert statuses(go("memory://in", "memory://out")) == {"00.png": "known"}
     again = go("memory://in", "memory://out", settings="b", restorer=Dimmer())
     assert statuses(again) == {"00.png": "restored"}
+
+
+@pytest.mark.parametrize("copies", [False, True])
+@pytest.mark.parametrize("fails", [1, 2, 3])
+@pytest.mark.parametrize("times", [1, 3, storage.ATTEMPTS, 1000])
+def test_replacing_where_files_are_not_moved_onto_loses_nothing(immovable, fails, times, copies):
+    """Whichever moves fail: the new file stands there, or the earlier one, or the error names both."""
+    there = Address(open_storage("immovable://out"), "a.png")
+    there.write(b"earlier")
+    immovable.moves, immovable.fails, immovable.times, immovable.copies = 0, fails, times, copies
+    try:
+        there.write(b"of now")
+        assert there.read() == b"of now"
+    except Unreachable as error:
+        if "beside it as" in str(error):
+            earlier, new = (word.strip(";,") for word in str(error).split() if word.startswith(PART))
+            assert fails == 2 and times == 1000
+            assert immovable.store[f"/out/{earlier}"].getvalue() == b"earlier"
+            assert immovable.store[f"/out/{new}"].getvalue() == b"of now"
+            return
+        assert there.read() == b"earlier"
+    assert list(immovable.store) == ["/out/a.png"]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -7,6 +7,7 @@ from maximir.degradations import DEGRADATIONS
 
 IN_FILES = [
     "camera-noise",
+    "compression",
     "rain",
     "raindrops",
     "haze",

@@ -3,7 +3,7 @@ import pytest
 from test_degradations import photograph
 
 from maximir.degradations import files
-from maximir.degradations.files import as_file, jpeg, quantise
+from maximir.degradations.files import as_file, compress, quantise
 from maximir.metrics import psnr
 
 
@@ -17,17 +17,17 @@ def test_quantising_clips_and_rounds_to_8_bits():
 
 def test_jpeg_keeps_more_at_a_higher_quality():
     image = photograph()
-    assert psnr(jpeg(image, 95), image, 1.0) > psnr(jpeg(image, 30), image, 1.0) + 3
-    assert psnr(jpeg(image, 30), image, 1.0) > 25
+    assert psnr(compress(image, "JPEG", 95), image, 1.0) > psnr(compress(image, "JPEG", 30), image, 1.0) + 3
+    assert psnr(compress(image, "JPEG", 30), image, 1.0) > 25
 
 
 def test_subsampling_loses_colour_but_no_brightness():
     rng = np.random.default_rng(0)
     colours = rng.random((40, 40, 3), dtype=np.float32)
     grey = np.repeat(rng.random((40, 40, 1), dtype=np.float32), 3, axis=-1)
-    full, half = (psnr(jpeg(colours, 95, subsample=s), colours, 1.0) for s in (False, True))
+    full, half = (psnr(compress(colours, "JPEG", 95, subsample=s), colours, 1.0) for s in (False, True))
     assert full > half + 10
-    full, half = (psnr(jpeg(grey, 95, subsample=s), grey, 1.0) for s in (False, True))
+    full, half = (psnr(compress(grey, "JPEG", 95, subsample=s), grey, 1.0) for s in (False, True))
     assert full == pytest.approx(half, abs=0.5)
 
 
@@ -35,23 +35,25 @@ def test_subsampling_loses_colour_but_no_brightness():
 def test_the_corner_places_the_grid_of_blocks(subsample, period):
     """A crop through a JPEG whose grid begins elsewhere is that crop of the whole image's JPEG."""
     whole = photograph(96, 96)
-    stored = jpeg(whole, 40, subsample=subsample)
+    stored = compress(whole, "JPEG", 40, subsample=subsample)
     top, left = 2 * period + 3, period + 5
     inside = np.s_[period : 2 * period, period : 2 * period]  # the blocks at the border see what is beyond
     crop, expected = whole[top:, left:], stored[top:, left:]
-    placed = jpeg(crop, 40, subsample=subsample, corner=(3, 5))
+    placed = compress(crop, "JPEG", 40, subsample=subsample, corner=(3, 5))
     assert placed.shape == crop.shape and placed.dtype == np.float32
     # Decoders smooth subsampled colour across the borders of blocks, so look at the inner blocks.
     np.testing.assert_array_equal(placed[inside], expected[inside])
     for corner in ((0, 0), (5, 3)):
-        misplaced = jpeg(crop, 40, subsample=subsample, corner=corner)
+        misplaced = compress(crop, "JPEG", 40, subsample=subsample, corner=corner)
         assert not np.array_equal(misplaced[inside], expected[inside])
 
 
 def test_a_share_of_the_files_are_jpegs_of_both_kinds(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        files, "jpeg", lambda image, quality, **rest: seen.append((quality, *rest.values())) or image
+        files,
+        "compress",
+        lambda image, kind, quality, **rest: seen.append((quality, *rest.values())) or image,
     )
     rng = np.random.default_rng(0)
     image = photograph(8, 8) * 1.2
@@ -75,3 +77,10 @@ def test_none_or_all_of_the_files_are_jpegs(jpegs):
     saved = [as_file(image, rng, jpegs=jpegs) for _ in range(20)]
     assert np.mean([np.array_equal(file, quantise(image)) for file in saved]) == 1 - jpegs
     assert all(psnr(file, image, 1.0) > 30 for file in saved)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "AVIF"])
+def test_every_codec_keeps_more_at_a_higher_quality(kind):
+    image = photograph(48, 40)
+    low, high = (psnr(compress(image, kind, quality), image, 1.0) for quality in (20, 90))
+    assert high > low + 1.5

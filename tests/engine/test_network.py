@@ -69,8 +69,9 @@ def test_engine_equals_network(model, shape, strip_bytes, native):
         MaximConfig(features=8, stages=3, groups=1, bottlenecks=2, reduction=2),
         MaximConfig(features=32, stages=1, groups=2, bottlenecks=1, padding_mode="replicate"),
         MaximConfig(features=12, stages=2, groups=1, bottlenecks=1),
+        MaximConfig(features=8, stages=2, groups=1, bottlenecks=1, unshuffle=2),
     ],
-    ids=["three stages", "replicated borders", "odd width"],
+    ids=["three stages", "replicated borders", "odd width", "unshuffled"],
 )
 def test_engine_equals_network_of_any_shape(config):
     other, image = randomise(Maxim(config)), torch.rand(1, 3, 128, 64)
@@ -221,19 +222,19 @@ def down_convolution():
 
 def projected(block, source):
     """A source through a projection, beside the projection of the block's result."""
-    linear = randomise(nn.Linear(source.channels, 8))
+    linear = randomise(nn.Linear(source.channels, C))
     both = nn.Sequential(block, linear)
-    return both, lambda run: run.rows(merging.project(linear, source), H * W * C)
+    return both, lambda run: merging.project(run, linear, source, size=H * W * C)[0]
 
 
 def fusion():
-    fused = MultiScaleFusion(MaximConfig(8, 1), 1, (2, 0, 1))
-    by_level = [*maps(1, 8, 2 * H, 2 * W), *maps(1, 16), *maps(1, 32, H // 2, W // 2)]
+    fused = MultiScaleFusion(MaximConfig(C, 1), 1, (2, 0, 1))
+    by_level = [*maps(1, C, 2 * H, 2 * W), *maps(1, 2 * C), *maps(1, 4 * C, H // 2, W // 2)]
     return (both := projected(fused, Fused(fused, by_level)))[0], (by_level,), both[1]
 
 
 def up_convolution():
-    up, (x,) = layers.ConvTranspose(C, 16), maps(1, C, H // 2, W // 2)
+    up, (x,) = layers.ConvTranspose(C, C), maps(1, C, H // 2, W // 2)
     return (both := projected(up, Upsampled(up, x)))[0], (x,), both[1]
 
 

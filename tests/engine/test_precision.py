@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from maximir import Restorer
-from maximir.engine import precision
-from maximir.engine.precision import Processor, bf16_is_emulated, bf16_is_faster, parse
+from maximir.engine import measuring, precision
+from maximir.engine.precision import Processor, bf16_is_emulated, bf16_is_faster, choose, parse
+from maximir.ops import kernels
 
+SPEED_OF_BF16 = measuring.speed_of_bf16  # other tests do not measure (conftest.py)
 CPU = torch.device("cpu")
 ZEN5 = Processor("AuthenticAMD", frozenset({"avx2", "avx512f", "avx512_bf16"}))
+AMX = Processor("GenuineIntel", frozenset({"avx2", "avx512f", "avx512_bf16", "amx_bf16"}))
 ZEN3 = Processor("AuthenticAMD", frozenset({"avx2"}))
 FASTER, NATIVE, EMULATED, UNKNOWN = (True, False), (False, False), (False, True), (False, False)
 
@@ -20,7 +23,7 @@ FASTER, NATIVE, EMULATED, UNKNOWN = (True, False), (False, False), (False, True)
     ("vendor", "flags", "expected"),
     [
         ("AuthenticAMD", "fpu avx2 avx512f avx512_bf16", FASTER),
-        ("GenuineIntel", "fpu avx2 avx512f avx512_bf16 amx_bf16", FASTER),
+        ("GenuineIntel", "fpu avx2 avx512f avx512_bf16 amx_bf16", NATIVE),  # without our kernels for AMX
         ("GenuineIntel", "fpu avx2 avx512f avx512_bf16", NATIVE),  # no AMX: slower in bf16 than in fp32
         ("GenuineIntel", "fpu avx2 avx_ne_convert", NATIVE),
         ("AuthenticAMD", "fpu avx2", EMULATED),
@@ -32,6 +35,47 @@ def test_processors(vendor, flags, expected, monkeypatch):
     first = f"processor\t: 0\nvendor_id\t: {vendor}\nmodel name\t: A: B\nflags\t\t: {flags}\nbugs\t\t:\n"
     monkeypatch.setattr(precision, "processor", lambda: parse(first + "\n" + first.replace(flags, "none")))
     assert (bf16_is_faster(CPU), bf16_is_emulated(CPU)) == expected
+
+
+@pytest.mark.parametrize(
+    ("processor", "library", "speed", "bf16"),
+    [
+        (ZEN5, "avx512bf16", 1.6, True),
+        (ZEN5, "avx512bf16", 0.97, False),  # never the slower one
+        (AMX, "amx", 2.2, True),
+        (AMX, "amx", 0.9, False),
+        (AMX, "avx512bf16", 1.1, False),  # not promised, and not clearly faster
+        (AMX, "avx512bf16", 1.3, True),
+        (ZEN3, "avx2", 1.3, False),  # emulated: not even measured
+    ],
+)
+def test_the_measurement_decides(processor, library, speed, bf16, monkeypatch):
+    monkeypatch.setattr(precision, "processor", lambda: processor)
+    monkeypatch.setattr(kernels, "name", lambda: library)
+    monkeypatch.setattr(measuring, "speed_of_bf16", lambda name: speed)
+    assert choose(CPU).bf16 == bf16
+    assert (str(speed) in choose(CPU).reason) == (processor is not ZEN3)
+
+
+def test_a_measurement_is_kept(monkeypatch, tmp_path):
+    speeds = iter([1.5, 0.5])
+    monkeypatch.setenv("MAXIMIR_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(measuring, "measure", lambda: next(speeds))
+    monkeypatch.setattr(kernels, "name", lambda: "amx")
+    speed = SPEED_OF_BF16.__wrapped__  # without the process's memory
+    assert [speed("A"), speed("A"), speed("B")] == [1.5, 1.5, 0.5]
+    (tmp_path / "home" / "bf16.json").write_text("{")  # damaged: measured again
+    monkeypatch.setattr(measuring, "measure", lambda: 2.0)
+    assert speed("A") == 2.0
+    monkeypatch.setattr(kernels, "name", lambda: None)
+    assert speed("A") is None
+
+
+@pytest.mark.skipif(kernels.library() is None, reason="no native kernels for this processor")
+def test_measuring_leaves_the_caller_alone():
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    assert 0.001 < measuring.measure() < 1000
+    assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize(("flags", "emulated"), [("fp asimd bf16", False), ("fp asimd", True)])

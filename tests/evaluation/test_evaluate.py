@@ -456,7 +456,11 @@ def test_a_folder_of_something_else_is_refused_and_untouched(overwrite, data, tm
     Book(tmp_path / "new", {"protocol": "rounded"}, overwrite=overwrite)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"settings": []}', "{}", "\udcff", '{"settings": {"proto'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"settings": []}', "{}", "\udcff", '{"settings": {"proto', "[" * 100_000],
+    ids=range(7),
+)
 def test_a_damaged_record_is_refused(text, tmp_path):
     (tmp_path / RUN).write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(UsageError, match=r"run.json: is damaged; choose another folder, or --overwrite"):

@@ -1,7 +1,7 @@
 """The part of ComfyUI that `hosts/comfyui` uses, in few lines. It fails as ComfyUI does.
 
 Names, signatures and behaviour after Comfy-Org/ComfyUI 0.3.64, tried there in November 2026: comfy_api/latest
-(`__init__.py`, `_io.py`), comfy/utils.py, comfy/model_management.py, and nodes.py for the loader:
+(`__init__.py`, `_io.py`), comfy/utils.py, comfy/model_management.py, comfy/model_patcher.py, and nodes.py:
 arguments of `Schema` and of inputs by name, `execute` a classmethod that is called with the inputs' ids.
 
 - The loader calls `comfy_entrypoint` and `get_node_list`, never `on_load`.
@@ -89,30 +89,44 @@ class ComfyAPISyncStub:
     """Has no attributes: `execution` is annotated with a string, which ComfyUI's converter skips."""
 
 
+class ModelPatcher:
+    def __init__(self, model, load_device, offload_device):
+        self.model, self.load_device, self.offload_device = model, load_device, offload_device
+
+
 class Host:
     """The modules by name, what the node reported, and what the user did."""
 
     def __init__(self):
         self.progress, self.device, self.checks, self.interrupt_at = [], "cpu", 0, None
+        self.previews, self.loaded = [], []
         io = types.ModuleType("comfy_api.latest.io")
         io.Image = io_type("Image", {"advanced"})
         io.Combo = io_type("Combo", {"options", "default", "control_after_generate", "upload", "advanced"})
         io.Int = io_type("Int", {"default", "min", "max", "step", "display_mode", "advanced"})
+        io.Float = io_type("Float", {"default", "min", "max", "step", "round", "display_mode"})
+        io.Mask = io_type("Mask", set())
         io.Schema, io.ComfyNode, io.NodeOutput = Schema, ComfyNode, NodeOutput
         latest = types.ModuleType("comfy_api.latest")
         latest.io, latest.ComfyExtension, latest.ComfyAPISync = io, ComfyExtension, ComfyAPISyncStub
         management = types.ModuleType("comfy.model_management")
         management.throw_exception_if_processing_interrupted = self.throw_if_interrupted
         management.get_torch_device = lambda: torch.device(self.device)
+        management.unet_offload_device = lambda: torch.device("cpu")
+        management.soft_empty_cache = lambda force=False: None
+        management.load_models_gpu = self.load_models_gpu
+        patching = types.ModuleType("comfy.model_patcher")
+        patching.ModelPatcher = ModelPatcher
         utils = types.ModuleType("comfy.utils")
         utils.ProgressBar = self.progress_bar
         comfy = types.ModuleType("comfy")
-        comfy.model_management, comfy.utils = management, utils
+        comfy.model_management, comfy.utils, comfy.model_patcher = management, utils, patching
         api = types.ModuleType("comfy_api")
         api.latest = latest
         self.modules = {
             "comfy": comfy,
             "comfy.model_management": management,
+            "comfy.model_patcher": patching,
             "comfy.utils": utils,
             "comfy_api": api,
             "comfy_api.latest": latest,
@@ -127,8 +141,13 @@ class Host:
     def progress_bar(self, total, node_id=None):
         def update_absolute(value, total=total, preview=None):
             self.progress.append((value, total))
+            if preview is not None:
+                self.previews.append(preview)
 
         return types.SimpleNamespace(update_absolute=update_absolute)
+
+    def load_models_gpu(self, models, memory_required=0, force_full_load=False):
+        self.loaded += [(patcher.model, memory_required) for patcher in models]
 
     def throw_if_interrupted(self):
         """Raise at the check with the number `interrupt_at`, from 1."""

@@ -1,6 +1,7 @@
 """nginx with the documented configuration, before replicas of the service, on a port of its own."""
 
 import contextlib
+import os
 import re
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 CONF = Path(__file__).parents[2] / "hosts/nginx/replicas.conf"
 MAIN = """
 daemon off;
+{user}
 pid {folder}/pid;
 worker_processes 1;
 events {{ worker_connections 1024; }}
@@ -23,6 +25,8 @@ http {{
     include {folder}/replicas.conf;
 }}
 """
+
+USER = "user root;" if os.geteuid() == 0 else ""  # its workers would not be allowed into the folder
 
 
 class Nginx:
@@ -43,7 +47,7 @@ class Nginx:
         if plain:
             text = re.sub(r"proxy_next_upstream .*;", "proxy_next_upstream off;", text)
         (folder / "replicas.conf").write_text(text)
-        (folder / "nginx.conf").write_text(MAIN.format(folder=folder))
+        (folder / "nginx.conf").write_text(MAIN.format(folder=folder, user=USER))
         self.errors = folder / "errors"
         self.process = subprocess.Popen(["nginx", "-e", str(self.errors), "-c", str(folder / "nginx.conf")])
 

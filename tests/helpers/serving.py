@@ -83,10 +83,10 @@ class Service:
             assert not self.calls.exists(), self.calls.read_text()
             assert "Traceback" not in self.stderr.read_text(), self.stderr.read_text()
 
-    def restore(self, data: bytes, name="photo.png", *, task="denoise", headers=None, **fields):
+    def restore(self, data: bytes, name="photo.png", *, task="denoise", headers=None, files=None, **fields):
         """POST /v1/restore."""
-        fields = {"task": task, **fields}
-        return self.client.post("/v1/restore", data=fields, files={"image": (name, data)}, headers=headers)
+        fields, files = {"task": task, **fields}, {"image": (name, data), **(files or {})}
+        return self.client.post("/v1/restore", data=fields, files=files, headers=headers)
 
     def later(self, *args, **kwargs) -> "Later":
         """The same in a thread."""

@@ -19,7 +19,7 @@ class Web:
 
     def __init__(self):
         self.files, self.cut, self.requests, self.moved = {}, [], [], {}
-        self.etag, self.lie, self.address = '"1"', 0, ""
+        self.etag, self.lie, self.address, self.says_length = '"1"', 0, "", True
 
 
 @contextmanager
@@ -49,7 +49,8 @@ def serve():
             else:
                 self.send_response(200)
             self.send_header("ETag", web.etag)
-            self.send_header("Content-Length", str(len(data) - start + web.lie))
+            if web.says_length:
+                self.send_header("Content-Length", str(len(data) - start + web.lie))
             self.end_headers()
             cut = web.cut.pop(0) if web.cut else None
             self.wfile.write(data[start:] if cut is None else data[start : start + cut])

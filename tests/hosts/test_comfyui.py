@@ -13,6 +13,7 @@ import torch
 
 from helpers import comfy_stub, spandrel_stub
 from maximir import Restorer, UsageError
+from maximir.errors import NotEnoughMemory
 from maximir.models import checkpoint, user_models
 from maximir.restoring import memory
 
@@ -59,7 +60,7 @@ def test_a_batch_is_restored_one_by_one(host, gentle_weights, monkeypatch):
 
 
 def test_progress_shows_each_percent_once(host, monkeypatch):
-    def report_often(restorer, image, *, progress):
+    def report_often(restorer, image, *, progress, **call):
         for part in np.linspace(0, 1, 2000):
             progress(part)
         return image
@@ -119,8 +120,75 @@ def test_a_model_that_is_not_offered_is_refused_unopened(host, gentle_weights, m
 @pytest.mark.parametrize(("theirs", "ours"), [("cpu", "cpu"), ("cuda:1", "cuda:1"), ("mps", "cpu")])
 def test_comfyuis_device_is_obeyed(host, monkeypatch, theirs, ours):
     host.device = theirs
-    monkeypatch.setattr(host.package, "restorer_of", lambda model, device, *of: device)
-    assert host.package.choose_restorer(MODEL, 0, "fp32") == ours
+
+    class Seen(Exception):
+        pass
+
+    def load(name, stages, precision, device):
+        raise Seen(device)
+
+    monkeypatch.setattr(host.package, "load", load)
+    with pytest.raises(Seen, match=ours):
+        host.node.execute(torch.rand(1, 8, 8, 3), MODEL, 0, "fp32")
+
+
+def test_comfyui_loads_the_model_before_each_run(host):
+    for _ in range(2):
+        host.node.execute(torch.rand(1, 8, 8, 3), MODEL, 0, "fp32")
+    models = [model for model, _ in host.loaded]
+    assert len(models) == 2 and models[0] is models[1]
+
+
+def test_what_a_gpu_cannot_hold_is_computed_on_the_processor(host, monkeypatch, caplog):
+    host.device = "cuda"
+    tried = []
+
+    def load(name, stages, precision, device):
+        tried.append(device)
+        restorer = Restorer(name, "cpu", precision)
+        if device == "cuda":
+            restorer.device = torch.device("meta")  # any that is not the processor
+            monkeypatch.setattr(restorer.model, "to", lambda device: None)
+            monkeypatch.setattr(restorer, "restore_arrays", fails)
+        return restorer, comfy_stub.ModelPatcher(restorer.model, restorer.device, "cpu")
+
+    def fails(*of, **call):
+        raise NotEnoughMemory(8, 9, "need 9 GB on the GPU")
+
+    monkeypatch.setattr(host.package, "load", load)
+    image = torch.rand(1, 8, 9, 3)
+    (restored,) = host.node.execute(image, MODEL, 0, "fp32").result
+    assert tried == ["cuda", "cpu"] and not torch.equal(restored, image)
+    assert host.loaded[0][1] > 0 == host.loaded[1][1]
+    assert "computing on the processor" in caplog.text
+
+
+def test_strength_detail_and_masks(host, gentle_weights):
+    image, mask = torch.rand(2, 20, 30, 3), torch.zeros(1, 20, 30)
+    mask[..., :12] = 1
+    (restored,) = host.node.execute(image, MODEL, 0, "fp32", 0.7, 0.2, mask).result
+    restorer = Restorer(gentle_weights)
+    expected = restorer(image[1].numpy(), strength=0.7, detail=0.2, mask=mask[0].numpy())
+    np.testing.assert_array_equal(restored[1].numpy(), expected.clip(0, 1))
+    assert torch.equal(restored[:, :, 12:], image[:, :, 12:])
+    (unchanged,) = host.node.execute(image, MODEL, 0, "fp32", 0.0).result
+    assert torch.equal(unchanged, image)
+    with pytest.raises(UsageError, match="3 masks for 2 pictures"):
+        host.node.execute(image, MODEL, 0, "fp32", 1.0, 0.0, torch.ones(3, 20, 30))
+    with pytest.raises(UsageError, match="all black"):
+        host.node.execute(image, MODEL, 0, "fp32", 1.0, 0.0, torch.zeros(1, 64, 64))
+
+
+def test_a_large_picture_has_previews(host, monkeypatch):
+    monkeypatch.setattr(host.package, "LARGE", 100)
+    monkeypatch.setattr(host.package, "PREVIEW", 32)
+    monkeypatch.setattr(memory, "is_small", lambda *of: False)
+    image = torch.rand(1, 50, 80, 3)
+    host.node.execute(image, MODEL, 0, "fp32")
+    kinds, pictures, sizes = zip(*host.previews, strict=True)
+    assert {*kinds} == {"JPEG"} and {*sizes} == {32} and {picture.size for picture in pictures} == {(32, 20)}
+    first, last = np.asarray(pictures[0]), np.asarray(pictures[-1])
+    assert len(pictures) > 3 and not np.array_equal(first, last)
 
 
 def test_spandrel_is_taught(host):

@@ -4,9 +4,11 @@ Those for any size are slow; by default test_darktable alone takes the way to ON
 """
 
 import json
+import logging
 import re
 import shutil
 import subprocess
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +27,7 @@ DOC = Path(__file__).parents[2] / "docs/hosts/onnx.md"
 @pytest.fixture(scope="module")
 def captured(gentle_weights):
     """The network for any size, captured once and not for each file."""
-    with hosts.quiet():
-        program = hosts.capture(load_model(gentle_weights), None)
+    program = hosts.capture(load_model(gentle_weights), None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hosts, "capture", lambda model, size: program)
         yield
@@ -183,6 +184,28 @@ def test_pt2_for_any_size(captured, gentle_weights, tmp_path, capsys, monkeypatc
     torch.testing.assert_close(module(image), expected, rtol=0, atol=1e-5)
     with pytest.raises((AssertionError, RuntimeError)):
         module(torch.rand(1, 3, 100, 64))
+
+
+@pytest.mark.slow
+def test_the_process_stays_the_callers(gentle_weights):
+    """With float64 and a device set for the process, the file gives the same bits; nothing is set."""
+    model, image = load_model(gentle_weights), torch.rand(1, 3, 64, 64)
+    usual = hosts.run_pt2(hosts.proved(model, ".pt2", 64, {})[0])(image)  # imports set filters of their own
+    before = list(warnings.filters), levels()
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        data, _ = hosts.proved(model, ".pt2", 64, {})
+        kept = torch.get_default_dtype(), torch.get_default_device().type
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert kept == (torch.float64, "meta") and torch.equal(hosts.run_pt2(data)(image), usual)
+    assert (list(warnings.filters), levels()) == before
+
+
+def levels():
+    return {name: log.level for name, log in logging.root.manager.loggerDict.items() if hasattr(log, "level")}
 
 
 def test_options_arrive(gentle_weights, tmp_path, monkeypatch):

@@ -79,6 +79,19 @@ def test_avif_with_numbers_and_a_profile():
         encode(photo, "avif")
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_the_light_of_hdr_in_an_avif(several):
+    """Its boxes have green, blue and red, and candelas; PNG's chunks red, green and blue, and a 10,000th."""
+    frames = {"save_all": True, "append_images": [Image.fromarray(smooth()[::-1])]} if several else {}
+    boxes = struct.pack(">I4s8H2I", 32, b"mdcv", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+    boxes += struct.pack(">I4s2H", 12, b"clli", 1000, 65_535)
+    photo = decode(pillow("AVIF", smooth(), **frames) + struct.pack(">I4s", 8 + len(boxes), b"free") + boxes)
+    found = dict(chunks(encode(photo, "png")[0]))
+    assert found[b"mDCV"] == struct.pack(">8H2I", 5, 6, 1, 2, 3, 4, 7, 8, 9, 10)
+    assert found[b"cLLI"] == struct.pack(">2I", 10_000_000, 655_350_000)
+    assert any("brightness of HDR" in note for note in encode(photo, "jpeg")[1])
+
+
 def test_avif_of_several_frames_with_numbers():
     frames = {"save_all": True, "append_images": [Image.fromarray(smooth()[::-1])]}
     data = bytearray(pillow("AVIF", smooth(), **frames))

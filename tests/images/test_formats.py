@@ -15,7 +15,7 @@ from helpers.malformed import HEIC, malformed, originals, pillow, smooth
 from helpers.malformed import vips as by_vips
 from maximir.errors import DamagedImage, TooLarge, UnsupportedImage
 from maximir.images import KINDS, Photo, decode, encode
-from maximir.images.codecs import decoders, jxl, vips
+from maximir.images.codecs import decoders, jxl, tiff, vips
 from maximir.images.codecs.png import chunk, chunks, with_chunks
 from maximir.images.metadata import ifd, profiles, xmp
 
@@ -360,7 +360,21 @@ def test_colours_that_were_multiplied_by_alpha():
     tag = plain.index(struct.pack("<HHI", 338, 3, 1))
     plain[tag + 8] = 1
     photo = decode(bytes(plain))
-    assert photo.rgb[0, 0].tolist() == [127, 255, 51] and photo.alpha[0, 0] == 100
+    assert photo.rgb[0, 0].tolist() == [128, 255, 51] and photo.alpha[0, 0] == 100
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_colours_multiplied_by_alpha_do_not_darken(dtype):
+    """libvips cuts off where it divides; what is stored comes back, however often it is read and written."""
+    alpha = np.array([1, 2, 100, 161, 254, 255])[:, None] * (np.iinfo(dtype).max // 255)
+    colours = alpha * np.linspace(0, 1, 50)[None] // 1
+    stored = np.dstack([colours, colours, colours, np.broadcast_to(alpha, colours.shape)]).astype(dtype)
+    photo = Photo(stored[..., :3], alpha=stored[..., 3], metadata={"extra-sample": tiff.UNSPECIFIED})
+    data = bytearray(encode(photo, "tiff")[0])
+    data[data.index(struct.pack("<HHI", 338, 3, 1)) + 8] = tiff.ASSOCIATED
+    once = encode(decode(bytes(data)), "tiff")[0]
+    once = once.replace(struct.pack("<HHIH", 338, 3, 1, 1), struct.pack("<HHIH", 338, 3, 1, 0))
+    assert np.array_equal(decode(once).rgb, stored[..., :3])
 
 
 def small_tiff(*pictures: dict[int, int], below: dict[int, int] | None = None, make: bytes = b"") -> bytes:

@@ -283,6 +283,17 @@ def test_fields_that_are_cut_off_are_said():
     assert notes == ("damaged fields of EXIF left out",) and (0, 0x010F) not in fields(data)
 
 
+@pytest.mark.parametrize("kind", [16, 17, 18, 129])
+def test_types_that_tiff_lacks_do_not_spoil_the_file(kind):
+    """EXIF 3.0 has UTF-8, and BigTIFF integers of 64 bits; libtiff takes either for damage in its fields."""
+    value = "für".encode().ljust(8, b"\0")
+    made = b"II*\0" + struct.pack("<IHHHIII", 8, 1, 65_000, kind, 8 // ifd.SIZES[kind], 26, 0) + value
+    data, notes = encode(photo_of(exif_data=made), "tiff")
+    assert np.array_equal(decode(data).rgb, smooth())
+    assert notes == (() if kind == ifd.UTF8 else ("damaged fields of EXIF left out",))
+    assert fields(data).get((0, 65_000)) == (value if kind == ifd.UTF8 else None)
+
+
 def test_odd_resolutions_do_not_spoil_the_file():
     """libtiff believes the fields that it knows."""
     odd = block().replace(

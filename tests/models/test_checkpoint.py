@@ -3,6 +3,7 @@ import io
 import json
 import os
 import pickle
+import struct
 import zipfile
 
 import numpy as np
@@ -45,6 +46,20 @@ def test_official_file_opens(arrays, tmp_path):
 )
 def test_config_is_recognised_from_the_keys(config):
     assert recognise({entry.key: entry.shape for entry in table(config).values()}) == config
+
+
+def test_a_small_file_with_a_large_config_takes_no_time(tiny_model, tmp_path, monkeypatch):
+    save_model(tiny_model, path := tmp_path / "w.safetensors")
+    huge = json.dumps({"stages": 512, "groups": 512, "bottlenecks": 512}).encode()
+    data = path.read_bytes()
+    (length,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"]["config"] = huge.decode()
+    made = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(made)) + made + data[8 + length :])
+    monkeypatch.setattr(checkpoint, "Maxim", None)
+    with pytest.raises(MaximirError, match="too few for a network of the config"):
+        load_model(path)
 
 
 def test_safetensors_round_trip(tiny_model, tmp_path):

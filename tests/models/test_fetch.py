@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from helpers.tfjs_package import arrays_of, files_of, graph, write_tarball
 from helpers.web import serve
 from helpers.weights import POINTER
-from maximir import Maxim, MaximConfig, MaximirError, UsageError, load_model
+from maximir import Maxim, MaximConfig, MaximirError, UsageError, load_model, places
 from maximir.cli.app import app
 from maximir.cli.models import wanted
 from maximir.models import authors, catalogue, checkpoint, choice, download, fetch, tfjs, user_models
@@ -30,7 +30,7 @@ CONFIG = MaximConfig(features=8, stages=2, groups=1, bottlenecks=1)
 @pytest.fixture(autouse=True)
 def own_home(tmp_path, monkeypatch):
     """Nobody's own models are used or touched, and no way leads out of this machine."""
-    monkeypatch.setenv(user_models.HOME, str(tmp_path / "home"))
+    monkeypatch.setenv(places.HOME, str(tmp_path / "home"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))  # nobody's npm, which would go there by itself
     monkeypatch.setattr(download, "PAUSE", 0.01)
@@ -280,7 +280,7 @@ def test_two_at_once(bucket, model, own_home):
 
 def test_a_folder_that_cannot_be_written(bucket, model, tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
-    monkeypatch.setenv(user_models.HOME, str(tmp_path / "file"))
+    monkeypatch.setenv(places.HOME, str(tmp_path / "file"))
     with pytest.raises(MaximirError, match=r"models cannot be stored there .* MAXIMIR_HOME"):
         fetch.fetch(model)
 
@@ -457,4 +457,4 @@ def test_nothing_but_get_uses_the_network(monkeypatch, tmp_path):
     for name in ("enhance-lol", "nothing"):
         with pytest.raises(UsageError):
             load_model(name)
-    assert os.environ[user_models.HOME] and not user_models.folder().exists(), "looking makes no folder"
+    assert os.environ[places.HOME] and not user_models.folder().exists(), "looking makes no folder"

@@ -17,6 +17,33 @@ def test_outputs_by_stage_and_scale(stages, size):
     assert shapes == [[(2, 3, h // 4, w // 4), (2, 3, h // 2, w // 2), (2, 3, h, w)]] * stages
 
 
+@pytest.mark.parametrize(
+    "size", [(64, 64), (128, 192)]
+)  # multiples of 64, which need padding to 128, and not
+def test_unshuffled_pixels_come_back_where_they_were(size):
+    model = Maxim(MaximConfig(features=8, stages=2, groups=1, bottlenecks=1, unshuffle=2)).eval()
+    model.zero_outputs_()
+    image = torch.rand(2, 3, *size)
+    with torch.no_grad():
+        for stage in model(image):
+            for level, restored in enumerate(reversed(stage)):
+                torch.testing.assert_close(restored, layers.subsample(image, 2**level), rtol=0, atol=0)
+
+
+def test_unshuffled_network_sees_each_of_the_four_pixels():
+    config = MaximConfig(features=8, stages=1, groups=1, bottlenecks=1, unshuffle=2)
+    assert (config.image_channels, config.windows) == (12, (8, 8, 8))
+    model = Maxim(config).eval()
+    image = torch.rand(1, 3, 128, 128)
+    with torch.no_grad():
+        before = model(image)[-1][-1]
+        for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            changed = image.clone()
+            changed[:, :, 64 + y, 64 + x] += 0.5
+            difference = model(changed)[-1][-1] - before
+            assert (difference[..., 64:66, 64:66].abs().amax(dim=1) > 1e-4).all()
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_first_stages_make_what_the_whole_network_makes_there(count):
     model = Maxim(MaximConfig(features=8, stages=3, groups=1, bottlenecks=1)).eval()

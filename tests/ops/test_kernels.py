@@ -1,5 +1,7 @@
 """Each native library that this processor can run does what torch does, and callers manage without."""
 
+import contextlib
+import functools
 import os
 import platform
 import shutil
@@ -7,34 +9,63 @@ import subprocess
 import sys
 from pathlib import Path
 
+import build_kernels
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import nn
 
 from helpers.weights import randomise
-from maximir import MaximConfig
-from maximir.engine import native
-from maximir.engine.blocks import cross_gating, multi_axis
-from maximir.engine.merging import Map
+from maximir import Maxim, MaximConfig, load_model
+from maximir.engine import native, network
+from maximir.engine.blocks import channel_attention, cross_gating, multi_axis, supervised_attention
+from maximir.engine.merging import Convolved, Fused, Map, Upsampled, project
 from maximir.engine.sweeps import Pass, Streaming
-from maximir.network.blocks import CrossGating, MultiAxisGatedMlp
-from maximir.network.layers import Conv, ImageConv, LayerNorm
+from maximir.network.blocks import (
+    ConvChannelAttention,
+    CrossGating,
+    MultiAxisGatedMlp,
+    SupervisedAttention,
+)
+from maximir.network.layers import Conv, ConvTranspose, ImageConv, LayerNorm
+from maximir.network.model import MultiScaleFusion
 from maximir.ops import functional as ops
 from maximir.ops import kernels
 
 NEEDS_KERNELS = pytest.mark.skipif(kernels.library() is None, reason="no native kernels for this processor")
-CASES = [(32, 16, (1, 32, 48)), (64, 16, (2, 16, 32)), (128, 8, (1, 24, 8)), (48, 8, (1, 16, 16))]
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CASES = [(32, 16, (1, 32, 48)), (64, 16, (2, 16, 32)), (128, 8, (1, 24, 8)), (96, 8, (1, 16, 16))]
 
 
-@pytest.fixture(params=kernels.LIBRARIES)
-def library(request, monkeypatch):
-    monkeypatch.setenv(kernels.SWITCH, request.param)
-    kernels.library.cache_clear()
-    if kernels.library() is None:
+@functools.cache
+def build_portable():
+    """Build AMX's tiles in plain C++, with the vectors of this processor's best library."""
+    compiler, library = build_kernels.find_compiler(), kernels.library()
+    if compiler and library is not None:
+        build_kernels.build_portable(compiler, Path(library._name).stem.removeprefix("kernels-"))
+
+
+@contextlib.contextmanager
+def chosen(name):
+    """Use this library; skip the test where there is none."""
+    if name == kernels.PORTABLE:
+        build_portable()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(kernels.SWITCH, name)
         kernels.library.cache_clear()
-        pytest.skip(f"{request.param}: not built, or not for this processor")
-    yield request.param
-    monkeypatch.undo()
-    kernels.library.cache_clear()
+        try:
+            if kernels.library() is None:
+                pytest.skip(f"{name}: not built, or not for this processor")
+            yield
+        finally:
+            kernels.library.cache_clear()
+
+
+@pytest.fixture(params=[*kernels.LIBRARIES, kernels.PORTABLE])
+def library(request):
+    with chosen(request.param):
+        yield request.param
 
 
 @pytest.fixture(params=["float32", "bfloat16"])
@@ -80,8 +111,124 @@ def test_cross_gating(library, half, channels, size, shape):
 
 
 @pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
+@pytest.mark.parametrize(("channels", "shape"), [(32, (1, 37, 48)), (64, (2, 18, 16)), (128, (1, 1, 32))])
+def test_channel_attention(library, half, channels, shape, padding_mode):
+    """Heights that fill no band, one row; with a long shortcut, and over x."""
+    block = randomise(ConvChannelAttention(channels, 4))
+    block.conv1.padding_mode = block.conv2.padding_mode = padding_mode
+    x, shortcut, run = 3 * torch.randn(*shape, channels) + 1, torch.randn(*shape, channels), pass_(half)
+    shortcut = shortcut.to(run.streaming.features)
+    exact = exactly(block, x)
+    tolerance = 2e-2 if half else 2e-6
+    kept = x.clone()
+    close(channel_attention(run, block, x), exact, tolerance)
+    joined = channel_attention(run, block, x, shortcut=shortcut)
+    assert joined.dtype == shortcut.dtype and torch.equal(x, kept)
+    close(joined, exact + shortcut, tolerance)
+    assert channel_attention(run, block, x, into=x).data_ptr() == x.data_ptr()
+    close(x, exact, tolerance)
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
+@pytest.mark.parametrize(("channels", "pixel", "shape"), [(32, 3, (1, 40, 48)), (64, 12, (2, 16, 16))])
+def test_supervised_attention(library, half, channels, pixel, shape, padding_mode):
+    module = randomise(SupervisedAttention(channels, pixel))
+    for layer in module.children():
+        layer.padding_mode = padding_mode
+    run = pass_(half)
+    x, image = torch.randn(*shape, channels).to(run.streaming.features), torch.rand(*shape, pixel)
+    with torch.autocast("cpu", enabled=False):
+        exact = module.double()(x.double(), image.double())
+        module.float()
+    for ours, expected in zip(supervised_attention(run, module, x, image), exact, strict=True):
+        close(ours, expected, 1e-2 if half else 2e-6)
+
+
+@pytest.mark.parametrize(("images", "strip_bytes"), [(1, 1), (2, 1 << 14), (1, 1 << 30)])
+def test_projections(library, half, images, strip_bytes):
+    """A fusion of three sizes beside a map from below, and a convolved image: rows of every strip."""
+    config, (h, w) = MaximConfig(32, 1), (16, 32)
+    fused, up = randomise(MultiScaleFusion(config, 1, (2, 0, 1))), randomise(ConvTranspose(128, 64))
+    conv, linear = randomise(ImageConv(3, 64)), randomise(nn.Linear(3 * 64 + 2 * 64, 64))
+    run = Pass(Streaming(strip_bytes, features=torch.bfloat16 if half else torch.float32), 4)
+    sizes = [(2 * h, 2 * w, 32), (h, w, 64), (h // 2, w // 2, 128)]
+    by_level = [torch.randn(images, *size).to(run.streaming.features) for size in sizes]
+    image = torch.rand(images, h, w, 3)
+    with torch.autocast("cpu", enabled=False):
+        for layer in (fused, up, conv, linear):
+            layer.double()
+        double = [x.double() for x in by_level]
+        exact = linear(torch.cat([fused(double), up(double[2]), conv(image.double())], dim=-1))
+        for layer in (fused, up, conv, linear):
+            layer.float()
+    sources = Fused(fused, by_level), Upsampled(up, by_level[2]), Convolved(conv, image)
+    called = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "project", lambda *args, f=native.project: (called.append(1), f(*args))[1])
+        for feature in (False, True):
+            result, kept = project(run, linear, *sources, size=exact.numel(), feature=feature, keep=True)
+            assert called and result.dtype == run.dtype(feature) and kept.dtype == run.dtype(True)
+            assert torch.equal(kept, result.to(kept.dtype))
+            close(result, exact, 1e-2 if half else 2e-6)
+
+
+def tile_products(name):
+    """Products of tiles of all kinds: usual numbers, the smallest and the largest, infinities and NaN."""
+    random = np.random.default_rng(0)
+    results = []
+    for low, high in 200 * [(120, 131), (0, 255), (55, 71), (185, 196), (0, 256)]:
+        signs, exponents = random.integers(0, 2, (2, 512)), random.integers(low, high, (2, 512))
+        bits = (signs << 15 | exponents << 7 | random.integers(0, 128, (2, 512))).astype(np.uint16)
+        bits[0, random.random(512) < random.choice([0, 0.9])] = 0  # sums of few terms, where roundings show
+        sums = (random.integers(0, high << 23, 256) | random.integers(0, 2, 256) << 31).astype(np.uint32)
+        left, right, total = (torch.from_numpy(x) for x in (*bits, sums.view(np.float32)))
+        before = total.clone()
+        kernels.call("tile_product", *kernels.pointers(left, right, total))
+        results.append((left.view(torch.bfloat16), right.view(torch.bfloat16), before, total))
+    return results
+
+
+def test_portable_tiles_are_products():
+    with chosen(kernels.PORTABLE):
+        for left, right, before, total in tile_products(kernels.PORTABLE)[::5]:
+            right = right.view(16, 16, 2).transpose(1, 2).reshape(32, 16)
+            exact = before.double().view(16, 16) + left.view(16, 32).double() @ right.double()
+            size = (
+                before.double().abs().view(16, 16) + left.view(16, 32).double().abs() @ right.double().abs()
+            )
+            assert ((total.view(16, 16) - exact).abs() <= 1e-6 * size + 1e-37).all()  # subnormals are 0
+
+
+def test_tiles_are_the_portable_ones_bit_by_bit():
+    """The only test of what AMX computes: all others compare with a tolerance."""
+    model, image = randomise(Maxim(MaximConfig(32, 2, 1, 1))).eval(), torch.rand(1, 3, 128, 64)
+    results = []
+    for name in ("amx", kernels.PORTABLE):
+        with chosen(name):
+            tiles = torch.stack([total for *_, total in tile_products(name)])
+            pictures = network.run(model, image, Streaming(1 << 18, features=torch.bfloat16))
+            results.append([tiles, *(scale for stage in pictures for scale in stage)])
+    for ours, portable in zip(*results, strict=True):
+        same = (ours == portable) & (ours.signbit() == portable.signbit()) | ours.isnan() & portable.isnan()
+        assert same.all()
+
+
+@pytest.mark.parametrize("name", ["amx", kernels.PORTABLE])
+def test_tiles_restore_a_photograph_as_fp32_does(name):
+    model = load_model("denoise").eval()
+    photograph = Image.open(EXAMPLES / "coffee.png").convert("RGB").crop((200, 100, 328, 228))
+    image = torch.from_numpy(np.array(photograph)).permute(2, 0, 1)[None] / 255
+    exact = network.run(model, image)[-1][-1]
+    with chosen(name):
+        half = network.run(model, image, Streaming(features=torch.bfloat16))[-1][-1]
+    assert 60 < -10 * (half - exact).square().mean().log10() < 100
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
 @pytest.mark.parametrize(("top", "bottom"), [(True, True), (True, False), (False, False), (False, True)])
-@pytest.mark.parametrize(("shape", "inputs", "outputs"), [((1, 8, 58), 32, 64), ((2, 5, 16), 16, 32)])
+@pytest.mark.parametrize(
+    ("shape", "inputs", "outputs"), [((1, 8, 58), 32, 64), ((2, 5, 16), 16, 32), ((2, 4, 24), 3, 64)]
+)
 def test_convolution(library, shape, inputs, outputs, top, bottom, padding_mode):
     """Odd and even heights, widths that fill no tile, ends that are padded or not."""
     conv = randomise(Conv(inputs, outputs, 3))
@@ -102,7 +249,9 @@ def test_convolution(library, shape, inputs, outputs, top, bottom, padding_mode)
 
 
 @pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
-@pytest.mark.parametrize(("shape", "inputs", "outputs"), [((1, 8, 58), 32, 64), ((2, 5, 16), 16, 32)])
+@pytest.mark.parametrize(
+    ("shape", "inputs", "outputs"), [((1, 8, 58), 32, 64), ((2, 5, 16), 16, 32), ((1, 6, 16), 3, 32)]
+)
 def test_gradients_of_a_convolution(library, shape, inputs, outputs, padding_mode):
     torch.manual_seed(0)
     conv = Conv(inputs, outputs, 3)
@@ -251,12 +400,15 @@ def test_kernels_were_built():
 
 
 @NEEDS_KERNELS
+@torch.inference_mode()
 def test_a_team_computes_what_one_thread_does(monkeypatch):
     x, weight, bias = torch.randn(1, 64, 64, 32), torch.randn(32, 32, 3, 3), torch.randn(32)
+    block = randomise(ConvChannelAttention(32, 4))
     results = []
     for threads in (1, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        results.append((kernels.gelu(x), kernels.convolve(x, weight, bias, True, True, False)))
+        convolved = kernels.convolve(x, weight, bias, True, True, False)
+        results.append((kernels.gelu(x), convolved, channel_attention(pass_(), block, x)))
     assert all(torch.equal(*both) for both in zip(*results, strict=True))
 
 

@@ -120,7 +120,7 @@ def test_a_colour_key_of_a_png(restorer, tmp_path):
     np.testing.assert_array_equal(results[0][~hidden], results[1][~hidden])
 
 
-@pytest.mark.parametrize("way", ["views", "strips", "ensemble"])
+@pytest.mark.parametrize("way", ["views", "windows", "ensemble"])
 def test_large_images(gentle_weights, way, monkeypatch):
     restorer = Restorer(gentle_weights, "cpu", "fp32", ensemble=way == "ensemble")
     size = (HEIGHT, WIDTH)
@@ -129,7 +129,7 @@ def test_large_images(gentle_weights, way, monkeypatch):
         for name, value in {"LARGE": 128, "SMALL": 64, "TILE": 128, "OVERLAP": 32}.items():
             monkeypatch.setattr(views, name, value)
         size = (150, 200)
-    elif way == "strips":
+    elif way == "windows":
         size = (200, 260)
     one, other, hidden = twins(size=size)
     assert restorer.way(*size) == (way if way != "ensemble" else "whole")

@@ -28,14 +28,14 @@ def read(body: bytes, kind=KIND, step=None):
 
 
 def content(found) -> bytes:
-    with found.file as file:
+    with found.files["image"].file as file:
         return file.read()
 
 
 def name_in(disposition: bytes) -> str:
     found = read(part(disposition) + b"--edge--\r\n")
-    assert content(found) == IMAGE and found.size == len(IMAGE)
-    return found.name
+    assert content(found) == IMAGE and found.files["image"].size == len(IMAGE)
+    return found.files["image"].name
 
 
 @pytest.mark.parametrize("step", [None, 1, 7])
@@ -43,7 +43,8 @@ def test_a_form_in_whole_and_in_pieces(step):
     body, _ = form(("task", None, b"denoise"), ("image", "photo.png", IMAGE), ("format", None, b""))
     found = read(body, step=step)
     assert found.texts == {"task": "denoise"}  # what is empty was not filled in
-    assert (found.name, found.size, content(found)) == ("photo.png", len(IMAGE), IMAGE)
+    upload = found.files["image"]
+    assert (upload.name, upload.size, content(found)) == ("photo.png", len(IMAGE), IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,18 @@ def test_an_address_is_no_image(text):
 
 @pytest.mark.parametrize("disposition", [b'name="image"; filename=""', b'name="image"'])
 def test_no_file_was_chosen(disposition):
-    assert read(part(disposition, b"") + b"--edge--\r\n").file is None
+    assert read(part(disposition, b"") + b"--edge--\r\n").files == {}
+
+
+@pytest.mark.parametrize("step", [None, 7])
+def test_several_files(step):
+    body = part(b'name="mask"; filename="m"', b"mask" * 50) + part(b'name="restored"', b"\0" * 9)
+    found = read(body + part(b'name="image"; filename="a"') + b"--edge--\r\n", step=step)
+    sizes = {name: upload.size for name, upload in found.files.items()}
+    assert sizes == {"mask": 200, "restored": 9, "image": len(IMAGE)}
+    assert found.files["mask"].file.read() == b"mask" * 50
+    found.close()
+    assert all(upload.file.closed for upload in found.files.values())
 
 
 @pytest.mark.parametrize(

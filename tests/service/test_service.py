@@ -16,7 +16,7 @@ from PIL import Image
 
 from helpers.command import maximir
 from helpers.serving import PATIENCE, Later, Service, children, until
-from maximir import Restorer, images
+from maximir import Chain, Restorer, images
 from maximir.service import server
 
 MAX_PIXELS = 2_200_000
@@ -62,6 +62,53 @@ def test_all_tasks(service):
     assert {answer.status_code for answer in results.values()} == {200}
     assert len({answer.content for answer in results.values()}) == 4
     assert 'filename="photo-dehaze.png"' in results["dehaze"].headers["content-disposition"]
+
+
+def test_strength_detail_and_a_mask(service, restorer):
+    data = encoded("png")
+    mask = np.zeros((16, 20), np.uint8)
+    mask[:, :9] = 255
+    fields = {"strength": 0.6, "detail": 0.3}
+    answer = service.restore(data, files={"mask": ("m.png", encoded(array=mask))}, **fields)
+    blend = restorer.blend(mask=mask, **fields)
+    expected, _ = images.encode(restorer.restore_photo(images.decode(data), blend=blend), "png")
+    assert answer.content == expected
+    earlier = service.restore(data).content
+    files = {"mask": ("m.png", encoded(array=mask)), "restored": ("r.png", earlier)}
+    assert service.restore(data, files=files, **fields).content == expected
+    unchanged = service.restore(data, strength=0)
+    assert np.array_equal(images.decode(unchanged.content).rgb, noise())
+
+
+@pytest.mark.parametrize(
+    ("fields", "files", "status", "words"),
+    [
+        ({"strength": "1.2"}, {}, 400, "strength must be from 0 to 1"),
+        ({"detail": "much"}, {}, 400, "detail must be a number from 0 to 1"),
+        ({"strength": "nan"}, {}, 400, "strength must be from 0 to 1"),
+        ({"task": "denoise,paint"}, {}, 422, "unknown task 'paint'"),
+        ({"task": "denoise,"}, {}, 400, "empty link"),
+        ({"task": "denoise:7,enhance"}, {}, 400, "must be from 0 to 1"),
+        ({"task": "denoise,enhance", "model": "denoise-box"}, {}, 422, "task has 2 links"),
+        ({"task": "enhance", "model": "denoise-box"}, {}, 422, "is for denoise"),
+        ({}, {"mask": np.zeros((16, 20), np.uint8)}, 422, "all black"),
+        ({}, {"mask": np.ones((16, 21), np.uint8)}, 422, "does not scale exactly"),
+        ({}, {"restored": np.ones((16, 21, 3), np.uint8)}, 422, "the restored image is"),
+    ],
+)
+def test_blends_and_chains_that_are_refused(fields, files, status, words, service):
+    files = {name: ("a.png", encoded(array=array)) for name, array in files.items()}
+    answer = service.restore(encoded(), files=files, **fields)
+    assert answer.status_code == status and words in answer.json()["error"].lower(), answer.text
+
+
+def test_a_chain(service):
+    data = encoded()
+    answer = service.restore(data, task="denoise,enhance:0.5")
+    chain = Chain("denoise,enhance:0.5", precision="fp32")
+    assert np.array_equal(images.decode(answer.content).rgb, chain.restore_photo(images.decode(data)).rgb)
+    assert 'filename="photo-denoise-enhance.png"' in answer.headers["content-disposition"]
+    assert "denoise-box" in answer.headers["x-maximir-notes"]
 
 
 def test_what_a_photograph_says_of_itself_is_kept(service):

@@ -82,9 +82,10 @@ def test_missing_key():
 
 
 def test_bad_files(tmp_path):
-    (tmp_path / "bad.toml").write_text("steps = = 3")
-    with pytest.raises(MaximirError, match="not valid TOML"):
-        load_recipe(str(tmp_path / "bad.toml"))
+    for text in ("steps = = 3", "steps = " + "[" * 100_000):
+        (tmp_path / "bad.toml").write_text(text)
+        with pytest.raises(MaximirError, match="not valid TOML"):
+            load_recipe(str(tmp_path / "bad.toml"))
     with pytest.raises(MaximirError, match="cannot be read"):
         load_recipe(str(tmp_path / "missing.toml"))
     with pytest.raises(MaximirError, match="unknown recipe 'deblur-huge'"):

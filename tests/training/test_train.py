@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.weights import POINTER
 from maximir import MaximirError, cli, load_model
 from maximir.models.checkpoint import read_tensors
 from maximir.training import train
@@ -62,6 +63,39 @@ def final_state(folder):
     return read_tensors(sorted((folder / "states").glob("*.safetensors"))[-1])[1]
 
 
+@pytest.mark.parametrize(
+    ("change", "undo"),
+    [
+        (lambda: torch.set_default_dtype(torch.float64), lambda: torch.set_default_dtype(torch.float32)),
+        (lambda: torch.set_default_dtype(torch.bfloat16), lambda: torch.set_default_dtype(torch.float32)),
+        (lambda: torch.set_default_device("meta"), lambda: torch.set_default_device(None)),
+        (lambda: torch.set_autocast_enabled("cpu", True), lambda: torch.set_autocast_enabled("cpu", False)),
+        (lambda: torch.set_grad_enabled(False), lambda: torch.set_grad_enabled(True)),
+    ],
+    ids=["float64", "bfloat16", "device", "autocast", "gradients"],
+)
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_what_the_caller_set_in_torch_does_not_matter(optimizer, change, undo, clean, tmp_path):
+    chosen, states = recipe(steps=2, phases=PHASES[1:], optimizer=optimizer), []
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    for name in ("usual", "changed"):
+        if name == "changed":
+            change()
+        try:
+            train.train(chosen, [clean], tmp_path / name, execution=CPU, every=Every(save=1, validate=1))
+            kept = torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
+        finally:
+            now = torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
+            undo()
+        assert kept == now
+        states.append(final_state(tmp_path / name))
+    assert torch.equal(torch.get_rng_state(), before), "the program's random numbers are its own"
+    assert states[0].keys() == states[1].keys()
+    for key, value in states[0].items():
+        assert value.dtype == states[1][key].dtype and torch.equal(value, states[1][key]), key
+
+
 @pytest.mark.parametrize(("optimizer", "workers"), [("adam", 0), ("muon", 2)])
 def test_killed_and_resumed_run_ends_bit_identical(optimizer, workers, clean, tmp_path, monkeypatch):
     chosen = recipe(optimizer=optimizer)
@@ -98,6 +132,14 @@ def test_damaged_newest_state_is_passed_over(clean, done):
     assert any("damaged" in line and newest.stem in line for line in reports)
     assert newest.exists()  # written again
     assert any("resumed from" in line and "00000002" in line for line in reports)
+
+
+def test_a_state_that_git_lfs_keeps_elsewhere_is_named_and_left_alone(clean, done):
+    newest = sorted((done / "states").glob("*.safetensors"))[-1]
+    newest.write_bytes(POINTER)
+    with pytest.raises(MaximirError, match=f"{newest.name}: is a Git LFS pointer"):
+        train.train(recipe(), [clean], done, execution=CPU)
+    assert newest.read_bytes() == POINTER
 
 
 def test_training_learns_and_writes_what_it_says(clean, tmp_path):

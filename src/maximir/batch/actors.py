@@ -16,15 +16,20 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maximir.batch.journal import ObjectJournal, settings_of
 from maximir.batch.outcome import Outcome
 from maximir.batch.plan import Job, Plan, file_size
 from maximir.batch.restore import restore_jobs
 from maximir.errors import MaximirError, UsageError
+from maximir.models.cards import ModelCard
+from maximir.restoring.links import Link
 from maximir.restoring.options import Options
 from maximir.storage import Address, Item, open_storage
+
+if TYPE_CHECKING:
+    import numpy as np
 
 GROUP_FILES = 32
 GROUP_BYTES = 8 * 2**20  # of files: a photograph of about 10 megapixels is a group of its own
@@ -57,10 +62,10 @@ class Restoring:
 
     def __init__(
         self,
-        weights: Any,
-        name: str,
+        links: Sequence[tuple[Any, str, str, float]],
         precision: str,
         options: Options,
+        mask: np.ndarray | None,
         output: str,
         settings: str,
         overwrite: bool,
@@ -68,15 +73,18 @@ class Restoring:
     ) -> None:
         import ray
 
-        from maximir.restoring.restorer import Restorer
+        from maximir.restoring.opening import restorer_of
 
-        with tempfile.TemporaryDirectory() as folder:  # nodes need not have the weights file
-            path = Path(folder) / name
-            path.write_bytes(ray.get(weights))
-            self.restorer = Restorer.with_options(path, options)
+        with tempfile.TemporaryDirectory() as folder:  # nodes need not have the weights files
+            local: list[Link] = []
+            for weights, suffix, name, strength in links:
+                path = Path(folder) / f"{len(local)}{suffix}"
+                path.write_bytes(ray.get(weights))
+                local.append(Link(ModelCard(name, "", "yours", path), strength))
+            self.restorer = restorer_of(local, options)
         self.same_precision = self.restorer.precision == precision
         self.output, self.settings, self.overwrite = open_storage(output), settings, overwrite
-        self.ledger, self.max_bytes = ledger, options.max_bytes
+        self.ledger, self.max_bytes, self.mask = ledger, options.max_bytes, mask
         self.storages = {output: self.output}
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
@@ -113,6 +121,7 @@ class Restoring:
             todo,
             self.restorer,
             journal,
+            mask=self.mask,
             overwrite=self.overwrite,
             max_bytes=self.max_bytes,
         )
@@ -128,10 +137,11 @@ class Restoring:
 
 def restore(
     planned: Plan,
-    weights: Path,
+    links: Sequence[Link],
     options: Options,
     *,
     address: str,
+    mask: np.ndarray | None = None,
     overwrite: bool = False,
     actors: int | None = None,
     cpus: float = 1,
@@ -140,8 +150,9 @@ def restore(
     """Restore the planned images on a cluster; yield outcomes as they arrive.
 
     Args:
-        weights: a file; its content is sent to the nodes.
-        options: of the `Restorer` in each actor.
+        links: the model or the chain; the weights are sent to the nodes.
+        options: of the restorer in each actor.
+        mask: from `prepare_mask`, for each image.
         address: the cluster, as for `ray.init`; "local" starts one on this machine for this run.
         actors: the maximum; None: as many as fit.
         cpus, gpus: resources per actor; fractions share one.
@@ -154,23 +165,26 @@ def restore(
         raise UsageError("--ray needs Ray: pip install 'maximir[ray]'")
     import torch
 
-    from maximir.restoring.restorer import Restorer
+    from maximir.restoring.opening import restorer_of
 
-    if weights.is_dir():
-        raise UsageError(f"{weights}: is a folder; `maximir convert` makes the one file that --ray needs")
+    for weights in (link.model.path for link in links):
+        if weights.is_dir():
+            raise UsageError(f"{weights}: is a folder; `maximir convert` makes the one file that --ray needs")
     # Checks the options before the cluster starts, and fixes the meaning of "auto" for all nodes.
     device = options.device if gpus and torch.cuda.is_available() else "cpu"
-    here = Restorer.with_options(weights, dataclasses.replace(options, device=device))
+    here = restorer_of(links, dataclasses.replace(options, device=device))
     planned.output.check_writable()
+    settings = settings_of(here, mask)
     return generate(
-        planned, weights, options, here.precision, settings_of(here), address, overwrite, actors, cpus, gpus
+        planned, links, options, mask, here.precision, settings, address, overwrite, actors, cpus, gpus
     )
 
 
 def generate(
     planned: Plan,
-    weights: Path,
+    links: Sequence[Link],
     options: Options,
+    mask: np.ndarray | None,
     precision: str,
     settings: str,
     address: str,
@@ -191,10 +205,11 @@ def generate(
     if not numbers:
         return
     connect(ray, address)
+    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
+    before = context.enable_progress_bars, logger.level
     try:
-        context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        logger.setLevel(logging.ERROR)
         driver = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         ledger = ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=driver).remote()
         share = {} if gpus == 0 else {"num_gpus": gpus}
@@ -209,10 +224,13 @@ def generate(
         outcomes = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS)).map_batches(
             Restoring,
             fn_constructor_args=(
-                ray.put(weights.read_bytes()),
-                weights.name,
+                [
+                    (ray.put(model.path.read_bytes()), model.path.suffix, model.name, strength)
+                    for model, strength in links
+                ],
                 precision,
                 options,
+                mask,
                 planned.output.url,
                 settings,
                 overwrite,
@@ -233,6 +251,8 @@ def generate(
     except ray.exceptions.RayError as error:
         raise MaximirError(f"Ray: {first_line(error)}; run with --ray again to continue") from error
     finally:
+        context.enable_progress_bars = before[0]
+        logger.setLevel(before[1])
         ray.shutdown()
 
 

@@ -16,10 +16,11 @@ import contextlib
 import hashlib
 import json
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,9 @@ from maximir.files import PART, JsonLines, file_digest, line_of, reason, sync_fo
 from maximir.storage import Address, Missing, Storage
 
 if TYPE_CHECKING:
-    from maximir.restoring.restorer import Restorer
+    import numpy as np
+
+    from maximir.restoring.base import ImageRestorer
 
 try:
     import fcntl
@@ -64,6 +67,9 @@ class Entry:
     width: int
     source_md5: str = ""
     result_md5: str = ""
+
+
+EXAMPLE = astuple(Entry("", "", "", "", 0, 0))
 
 
 class Journal:
@@ -144,8 +150,8 @@ class FileJournal(Journal):
 
     def look_up(self, target: Address) -> Entry | None:
         with contextlib.suppress(OSError, MaximirError):
-            if target.path in self.known:
-                return self.entries.get((target.path, target.storage.digest(target.path)))
+            if (name := composed(target.path)) in self.known:
+                return self.entries.get((name, target.storage.digest(target.path)))
         return None
 
     def add(self, entry: Entry, replaced: Entry | None = None) -> None:
@@ -181,8 +187,8 @@ class FileJournal(Journal):
         return self.path.exists() and os.path.samestat(os.fstat(self.lines.file.fileno()), self.path.stat())
 
     def _read(self) -> dict[tuple[str, str], Entry]:
-        """Return the newest entry of each target and result."""
-        return {(entry.target, entry.result): entry for entry in parse_entries(self.lines.read())}
+        """Return the newest entry of each target, by its composed name, and result."""
+        return {(composed(entry.target), entry.result): entry for entry in parse_entries(self.lines.read())}
 
     def _tidy(self) -> None:
         """Rewrite the file with one line per result, sorted by name, as an undisturbed run leaves it.
@@ -195,12 +201,12 @@ class FileJournal(Journal):
             return
         entries = self._read()
         of_target = Counter(name for name, _ in entries)
-        lines = b""
+        lines = []  # adding up bytes would take time that grows with their square
         for (name, result), entry in sorted(entries.items()):
-            path = self.folder / name
-            if path.exists() and (of_target[name] == 1 or file_digest(path) == result):
-                lines += line_of(values_of(entry))
-        write_atomically(self.path, lines)
+            there = (path for each in forms(entry.target) if (path := self.folder / each).exists())
+            if any(of_target[name] == 1 or file_digest(path) == result for path in there):
+                lines.append(line_of(values_of(entry)))
+        write_atomically(self.path, b"".join(lines))
 
 
 class ObjectJournal(Journal):
@@ -226,18 +232,26 @@ class ObjectJournal(Journal):
         return self.found.pop(target.path)
 
     def look_up(self, target: Address) -> Entry | None:
-        try:
-            lines = self.storage.read(record_path(target.path)).splitlines()
-        except Missing:
-            return None
-        for entry in parse_entries(map(parse_line, lines)):
-            if target.has_content(entry.result, entry.result_md5):
-                return entry
+        for name in forms(target.path):
+            with contextlib.suppress(Missing):
+                lines = self.storage.read(record_path(name)).splitlines()
+                for entry in parse_entries(map(parse_line, lines)):
+                    if target.has_content(entry.result, entry.result_md5):
+                        return entry
         return None
 
     def add(self, entry: Entry, replaced: Entry | None = None) -> None:
         entries = [entry] if replaced is None or replaced.result == entry.result else [replaced, entry]
         self.storage.write(record_path(entry.target), b"".join(line_of(asdict(each)) for each in entries))
+
+
+def composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def forms(name: str) -> list[str]:
+    """Return a name, then its other spellings: Macs write "é" as two characters where others write one."""
+    return list(dict.fromkeys((name, composed(name), unicodedata.normalize("NFD", name))))
 
 
 def record_path(target: str) -> str:
@@ -253,13 +267,17 @@ def parse_entries(values: Iterator[Any]) -> Iterator[Entry]:
     """Yield the entries among decoded lines of JSON; skip all else."""
     for each in values:
         with contextlib.suppress(TypeError):
-            yield Entry(**each)
+            entry = Entry(**each)
+            if all(
+                type(value) is type(example) for value, example in zip(astuple(entry), EXAMPLE, strict=True)
+            ):
+                yield entry
 
 
 def parse_line(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -268,19 +286,26 @@ def values_of(entry: Entry) -> dict[str, Any]:
     return {name: value for name, value in asdict(entry).items() if not name.endswith("_md5")}
 
 
-def settings_of(restorer: Restorer) -> str:
-    """Return one digest of all settings that affect the pixels of a restorer's results."""
-    from maximir.models import choice
+def settings_of(restorer: ImageRestorer, mask: np.ndarray | None = None) -> str:
+    """Return one digest of all settings that affect the pixels of a restorer's results.
 
+    Settings that are as they were before they existed are left out, so that earlier runs continue.
+    """
     options = restorer.options
-    stages = {} if options.stages is None else {"stages": options.stages}
+    weights: object = [[file_digest(path), strength] for path, strength in restorer.files]
+    others = {
+        "stages": options.stages,
+        "strength": None if options.strength == 1 else options.strength,
+        "detail": options.detail or None,
+        "mask": None if mask is None else hashlib.sha256(mask.tobytes()).hexdigest(),
+    }
     return settings_digest(
-        weights=file_digest(choice.resolve(restorer.path_or_name)),
+        weights=weights,
         precision=restorer.precision,  # "auto" is resolved for this machine
         ensemble=options.ensemble,
         view=options.view,
         version=__version__,
-        **stages,
+        **{name: value for name, value in others.items() if value is not None},
     )
 
 

@@ -25,6 +25,7 @@ class Outcome:
     size: tuple[int, int] | None = None  # height and width
     digest: str | None = None  # SHA-256 of the result
     precision: str | None = None  # of the arithmetic in this run
+    steps: tuple[dict[str, Any], ...] = ()  # what each link of a chain did
 
     def facts(self) -> dict[str, Any]:
         """Return the line of a `Report`."""
@@ -41,6 +42,7 @@ class Outcome:
             "width": width,
             "sha256": self.digest,
             "precision": self.precision,
+            "steps": self.steps,
         }
 
 

@@ -23,7 +23,10 @@ from maximir.restoring.options import Progress, silent
 from maximir.storage import Address
 
 if TYPE_CHECKING:  # torch takes a second to import; errors in a request are reported before
-    from maximir.restoring.restorer import Restorer
+    import numpy as np
+
+    from maximir.restoring.base import ImageRestorer
+    from maximir.restoring.blending import Blend, Mask
 
 LOOKERS = 16  # threads
 SMALL = 4 * 2**20  # bytes in a store that are read at once: a request for the first ones takes as long
@@ -32,8 +35,9 @@ SMALL = 4 * 2**20  # bytes in a store that are read at once: a request for the f
 def restore_files(
     inputs: str | Path | Sequence[str | Path],
     output: str | Path,
-    restorer: Restorer | str,
+    restorer: ImageRestorer | str,
     *,
+    mask: Mask | None = None,
     resume: bool = False,
     overwrite: bool = False,
     shard: str | None = None,
@@ -49,7 +53,9 @@ def restore_files(
     Args:
         inputs: images and folders, as paths or addresses of any storage that fsspec knows ("s3://bucket/in").
         output: a folder or an address for the results; or a file, for one image.
-        restorer: a `Restorer`, or what it takes: a task, a model's name, or a file of weights.
+        restorer: a `Restorer`, `Chain` or `AutoRestorer`; or a task, a model's name, a file of weights,
+            "denoise,enhance", or "auto".
+        mask: what to restore in each image: white wholly, grey partly. See `Restorer`.
         resume: continue a stopped run: keep results that belong to the same images and settings.
         overwrite: replace results that exist.
         shard: "i/n": only part i of n; implies `resume`.
@@ -60,17 +66,23 @@ def restore_files(
     """
     several = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
     planned = plan(several, output, shard=shard)
-    if isinstance(restorer, str):
-        from maximir.restoring.restorer import Restorer
+    shares = None
+    if mask is not None:
+        from maximir.restoring.blending import prepare_mask
 
-        restorer = Restorer(restorer)
-    return restore(planned, restorer, resume=resume or shard is not None, overwrite=overwrite)
+        shares = prepare_mask(mask)
+    if isinstance(restorer, str):
+        from maximir.restoring.opening import open_restorer
+
+        restorer = open_restorer(restorer)
+    return restore(planned, restorer, mask=shares, resume=resume or shard is not None, overwrite=overwrite)
 
 
 def restore(
     planned: Plan,
-    restorer: Restorer,
+    restorer: ImageRestorer,
     *,
+    mask: np.ndarray | None = None,
     resume: bool = False,
     overwrite: bool = False,
     started: Callable[[Job], None] = lambda job: None,
@@ -79,6 +91,7 @@ def restore(
     """Restore the planned images; yield their outcomes in order, failures included.
 
     Args:
+        mask: from `prepare_mask`, for each image.
         started: called with each readable job when computing begins.
         progress: called with the finished fraction of that image, 0 … 1.
 
@@ -87,7 +100,7 @@ def restore(
         MaximirError: the journal cannot be read or written.
     """
     planned.output.check_writable()
-    settings = settings_of(restorer)
+    settings = settings_of(restorer, mask)
 
     def outcomes() -> Generator[Outcome, None, None]:
         with planned.open_journal(settings, resume=resume) as journal:
@@ -95,6 +108,7 @@ def restore(
                 planned.jobs,
                 restorer,
                 journal,
+                mask=mask,
                 overwrite=overwrite,
                 max_bytes=restorer.options.max_bytes,
                 started=started,
@@ -106,9 +120,10 @@ def restore(
 
 def restore_jobs(
     jobs: Sequence[Job],
-    restorer: Restorer,
+    restorer: ImageRestorer,
     journal: Journal,
     *,
+    mask: np.ndarray | None = None,
     overwrite: bool = False,
     max_bytes: int | None = None,
     started: Callable[[Job], None] = lambda job: None,
@@ -117,25 +132,33 @@ def restore_jobs(
     """Restore jobs of one output with its open journal: see `restore` and `pipeline.run`.
 
     Args:
+        mask: from `prepare_mask`, for each image.
         max_bytes: the budget of memory: a larger file is not read. None: `images.MAX_BYTES`.
     """
     limit = min(images.MAX_BYTES, max_bytes or images.MAX_BYTES)
+    compute = functools.partial(restorer.restore_photo, progress=progress, reserve=pipeline.reserve(jobs))
+    blend = None
+    if mask is not None:
+        from maximir.restoring.blending import Blend
+
+        blend = Blend(restorer.options.strength, restorer.options.detail, mask)
+        compute = functools.partial(compute, blend=blend)
     return pipeline.run(
         jobs,
-        functools.partial(read, journal=journal, overwrite=overwrite, limit=limit),
-        functools.partial(restorer.restore_photo, progress=progress, reserve=pipeline.reserve(jobs)),
+        functools.partial(read, journal=journal, overwrite=overwrite, limit=limit, blend=blend),
+        compute,
         functools.partial(finish, restorer, journal=journal, overwrite=overwrite),
         finishers=max((job.target.storage.writers for job in jobs), default=1),
         started=started,
     )
 
 
-def find_unfinished(planned: Plan, restorer: Restorer) -> Iterator[Job]:
+def find_unfinished(planned: Plan, restorer: ImageRestorer, mask: np.ndarray | None = None) -> Iterator[Job]:
     """Yield the jobs whose result is missing or outdated."""
     if not planned.has_journal():
         yield from planned.jobs
         return
-    with planned.open_journal(settings_of(restorer), resume=True) as journal:
+    with planned.open_journal(settings_of(restorer, mask), resume=True) as journal:
 
         def is_done(job: Job) -> bool:
             entry = None if job.problem is not None else journal.look_up(job.target)
@@ -162,7 +185,14 @@ class Task(Work[Job]):
     source_md5: str = ""
 
 
-def read(job: Job, *, journal: Journal, overwrite: bool, limit: int = images.MAX_BYTES) -> Task:
+def read(
+    job: Job,
+    *,
+    journal: Journal,
+    overwrite: bool,
+    limit: int = images.MAX_BYTES,
+    blend: Blend | None = None,
+) -> Task:
     """Decode the image, unless its result exists already or cannot be written."""
     if job.problem is not None:
         return Task(job, error=job.problem)
@@ -174,6 +204,8 @@ def read(job: Job, *, journal: Journal, overwrite: bool, limit: int = images.MAX
     data = read_image(job.source, limit)
     photo = dataclasses.replace(images.decode(data), digest=hashlib.sha256(data).hexdigest())
     images.check_fits(photo, Path(job.target.name))
+    if blend is not None:
+        blend.check_size(*photo.rgb.shape[:2])
     source_md5 = md5(data) if job.source.local is None else ""
     return Task(job, photo, earlier=earlier, source_md5=source_md5)
 
@@ -185,7 +217,7 @@ def read_image(source: Address, limit: int) -> bytes:
     return source.read(limit=limit)
 
 
-def finish(restorer: Restorer, work: Work[Job], *, journal: Journal, overwrite: bool) -> Outcome:
+def finish(restorer: ImageRestorer, work: Work[Job], *, journal: Journal, overwrite: bool) -> Outcome:
     """Write the image, if there is one, and release it."""
     task = work if isinstance(work, Task) else Task(work.job, error=work.error)
     try:
@@ -194,7 +226,7 @@ def finish(restorer: Restorer, work: Work[Job], *, journal: Journal, overwrite: 
         work.photo = None
 
 
-def write(restorer: Restorer, task: Task, journal: Journal, overwrite: bool) -> Outcome:
+def write(restorer: ImageRestorer, task: Task, journal: Journal, overwrite: bool) -> Outcome:
     job, photo, earlier = task.job, task.photo, task.earlier
     if task.done and earlier is not None:
         return Outcome(job, known=True, size=(earlier.height, earlier.width), digest=earlier.result)
@@ -222,6 +254,7 @@ def write(restorer: Restorer, task: Task, journal: Journal, overwrite: bool) -> 
         size=(height, width),
         digest=digest,
         precision=restorer.precision_for(photo.rgb.dtype),
+        steps=photo.steps,
     )
 
 

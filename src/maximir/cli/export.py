@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -86,7 +90,8 @@ def export(
     network, task = checkpoint.load(model, stages)
     clock = time.monotonic()
     facts = {"model": name, "task": task}
-    difference = hosts.export(network, output, size, facts, tile=tile, half=half)
+    with quiet():
+        difference = hosts.export(network, output, size, facts, tile=tile, half=half)
     print(
         f"{output}: {output.stat().st_size / 1e6:.1f} MB, "
         f"differs from maximir by {difference:.1e} at most, {time.monotonic() - clock:.0f} s"
@@ -110,7 +115,8 @@ def for_darktable(
     darktable.check_request(output, size)
     network, task = checkpoint.load(model, stages)
     card = darktable.card_of(chosen)
-    difference = darktable.package(network, task, output, name=name, card=card, size=size)
+    with quiet():
+        difference = darktable.package(network, task, output, name=name, card=card, size=size)
     print(
         f"{output}: {output.stat().st_size / 1e6:.1f} MB, for tiles of {size} x {size}, "
         f"differs from maximir by {difference:.1e} at most"
@@ -128,6 +134,20 @@ def for_web(
     tile = web.TILE if tile is None else tile
     web.check_request(output, runtime, tile, overwrite=overwrite)
     cards = [choice.choose(model) for model in models] or [*catalogue.MODELS]
-    web.write_site(cards, output, runtime, tile=tile, overwrite=overwrite, report=print)
+    with quiet():
+        web.write_site(cards, output, runtime, tile=tile, overwrite=overwrite, report=print)
     total = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     print(f"{output}: {total / 1e6:.1f} MB; docs/hosts/web.md says how to publish it")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the exporters' remarks about packages, folding and their own old code.
+
+    Loggers and warnings belong to the process: the command's, which may set them.
+    """
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,20 +11,20 @@ from maximir.cli.options import (
     Device,
     Ensemble,
     MaxMemory,
-    Model,
+    Models,
     Precision,
     Scratch,
     Stages,
-    Task,
+    Tasks,
     View,
     Weights,
-    model_of,
+    links_of,
 )
 from maximir.errors import UsageError
 from maximir.restoring.options import Options
 
 if TYPE_CHECKING:
-    from maximir.models.cards import ModelCard
+    from maximir.restoring.links import Link
 
 
 def info(
@@ -32,8 +32,8 @@ def info(
         str | None,
         typer.Option(metavar="WIDTHxHEIGHT", help="Estimate memory and time for images of this size."),
     ] = None,
-    task: Task = None,
-    model: Model = None,
+    task: Tasks = None,
+    model: Models = None,
     weights: Weights = None,
     device: Device = Options.device,
     precision: Precision = Options.precision,
@@ -46,7 +46,7 @@ def info(
     """List models and variants; with --size, estimate memory and time for an image on this machine."""
     if size is not None:
         options = Options(device, precision, max_memory, scratch, ensemble, view, stages)
-        print_estimate(model_of(task, model, weights), size, options)
+        print_estimate(links_of(task, model, weights), size, options)
     elif task or model or weights or max_memory or scratch or stages or ensemble:
         raise UsageError("give --size WIDTHxHEIGHT to estimate memory and time")
     else:
@@ -80,16 +80,14 @@ def list_models() -> None:
     for name, config in VARIANTS.items():
         variants.add_row(name, str(config.features), str(config.stages))
     console.print(variants)
-    library = kernels.library()
-    console.print(
-        f"native kernels: {Path(library._name).stem if library else 'none, torch computes everything'}"
-    )
+    console.print(f"native kernels: {kernels.name() or 'none, torch computes everything'}")
     device = choose_device("auto")
-    auto = "bf16 for 8-bit images, otherwise fp32" if arithmetic.bf16_is_faster(device) else "fp32"
-    console.print(f"precision auto, on {device}: {auto}")
+    chosen = arithmetic.choose(device)
+    auto = "bf16 for 8-bit images, otherwise fp32" if chosen.bf16 else "fp32"
+    console.print(f"precision auto, on {device}: {auto} ({chosen.reason})")
 
 
-def print_estimate(chosen: ModelCard, size: str, options: Options) -> None:
+def print_estimate(links: Sequence[Link], size: str, options: Options) -> None:
     """Print an estimate of what `maximir restore` takes for an image of this size."""
     from maximir import (
         images,  # noqa: F401  as `restore` does: part of the process's memory
@@ -97,13 +95,14 @@ def print_estimate(chosen: ModelCard, size: str, options: Options) -> None:
     )
     from maximir.progress import in_words
     from maximir.restoring import estimate
-    from maximir.restoring.restorer import Restorer
+    from maximir.restoring.links import in_text
+    from maximir.restoring.opening import restorer_of
 
     height, width = sizes.parse_pixels(size)
-    restorer = Restorer.with_options(chosen.path, options)
+    restorer = restorer_of(links, options)
     needs = estimate.estimate(restorer, height, width)
     precision = restorer.precision_for("uint8")  # as for the estimate
-    print(f"{chosen.name}, {width} x {height} pixels, {precision}, {restorer.device}")
+    print(f"{in_text(links)}, {width} x {height} pixels, {precision}, {restorer.device}")
     print(f"memory  {sizes.in_words(needs.peak)}", end="")
     if needs.scratch:
         print(f", and up to {sizes.in_words(needs.scratch)} in scratch files", end="")

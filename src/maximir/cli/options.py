@@ -13,13 +13,28 @@ from maximir.errors import UsageError
 
 if TYPE_CHECKING:
     from maximir.models.cards import ModelCard
+    from maximir.restoring.links import Link
+
+ONE_OF = "give one of --task, --model and --weights"
 
 Task = Annotated[
     str | None,
     typer.Option(help="denoise, deblur, derain, dehaze, enhance or retouch: use the best model here."),
 ]
+Tasks = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TASK[,TASK…]",
+        help="denoise, deblur, derain, dehaze, enhance or retouch: use the best model here. "
+        "Several run in order: denoise,enhance; one may have a strength: denoise:0.5,enhance.",
+    ),
+]
 Model = Annotated[
     str | None, typer.Option(metavar="NAME", help="A model's name; `maximir models` lists them.")
+]
+Models = Annotated[
+    str | None,
+    typer.Option(metavar="NAME[,NAME…]", help="The models of these names; `maximir models` lists them."),
 ]
 Weights = Annotated[
     str | None,
@@ -63,6 +78,13 @@ Ensemble = Annotated[
         help="Average over eight rotations and reflections: slightly better, eight times as slow.",
     ),
 ]
+Strength = Annotated[
+    float,
+    typer.Option(metavar="0…1", help="0: the input, bit for bit. 1: the restored image. 0.6: in between."),
+]
+Detail = Annotated[
+    float, typer.Option(metavar="0…1", help="Part of the input's fine texture, and grain, that comes back.")
+]
 
 
 def model_of(task: str | None, model: str | None, weights: str | None) -> ModelCard:
@@ -80,7 +102,26 @@ def model_of(task: str | None, model: str | None, weights: str | None) -> ModelC
             return choice.named(model)
         case None, None, str():
             return choice.choose(weights)
-    raise UsageError("give one of --task, --model and --weights")
+    raise UsageError(ONE_OF)
+
+
+def links_of(task: str | None, model: str | None, weights: str | None) -> tuple[Link, ...]:
+    """Return the chain, mostly of one link, that --task, --model or --weights selects.
+
+    Raises:
+        UsageError: not exactly one of them is given, or a model is not on this machine.
+    """
+    from maximir.models import choice
+    from maximir.restoring.links import Link, parse_links
+
+    match task, model, weights:
+        case str(), None, None:
+            return parse_links(task, choice.for_task)
+        case None, str(), None:
+            return parse_links(model, choice.named)
+        case None, None, str():
+            return (Link(choice.choose(weights)),)
+    raise UsageError(ONE_OF)
 
 
 def command_line() -> str:

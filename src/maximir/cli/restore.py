@@ -11,31 +11,36 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maximir.cli.options import (
+    Detail,
     Device,
     Ensemble,
     MaxMemory,
-    Model,
+    Models,
     Precision,
     Scratch,
     Stages,
-    Task,
+    Strength,
+    Tasks,
     View,
     Weights,
     command_line,
-    model_of,
+    links_of,
 )
 from maximir.errors import UsageError
 from maximir.files import printable
 from maximir.restoring.options import Options
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from maximir.batch.plan import Job, Plan
-    from maximir.restoring.restorer import Restorer
+    from maximir.restoring.base import ImageRestorer
 
 RESUME = "Continue a stopped run: keep results that belong to the same images and settings."
 SHARD = "Restore only part i of n, for job arrays; implies --resume."
 LEFT = "List images not yet restored, and exit 1 if there are any; restore nothing."
 RAY = "Run on a Ray cluster: its address, auto, or local to start one here. Implies --resume."
+MASK = "Restore only where this image is white, and partly where it is grey; the rest stays bit for bit."
 REPORT = "Append one line of JSON per image to this file: the outcome."
 
 
@@ -48,9 +53,12 @@ def restore(
         str,
         typer.Option("--output", "-o", help="Folder or address for the results; for one image, a file."),
     ],
-    task: Task = None,
-    model: Model = None,
+    task: Tasks = None,
+    model: Models = None,
     weights: Weights = None,
+    strength: Strength = Options.strength,
+    detail: Detail = Options.detail,
+    mask: Annotated[Path | None, typer.Option(metavar="FILE", help=MASK)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help=RESUME)] = False,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help=REPORT)] = None,
@@ -77,8 +85,10 @@ def restore(
     from maximir.batch.plan import estimate_jobs, plan
     from maximir.batch.restore import restore as restore_planned
     from maximir.progress import WorkProgress, in_words
+    from maximir.restoring.links import in_text, steps_in_text
 
-    chosen = model_of(task, model, weights)
+    options = Options(device, precision, max_memory, scratch, ensemble, view, stages, strength, detail)
+    links = links_of(task, model, weights)
     if left and (ray is not None or overwrite):
         raise UsageError("--left restores nothing: leave out --ray and --overwrite")
     planned = plan(inputs, output, shard=shard, shared=ray is not None, report=report)
@@ -86,14 +96,14 @@ def restore(
         print(f"maximir: {printable(line)}", file=sys.stderr)
     if planned.to_file and (resume or left):
         raise UsageError("--resume needs a folder: give one as --output")
-    options = Options(device, precision, max_memory, scratch, ensemble, view, stages)
-    restorer: Restorer | None = None
+    shares = None if mask is None else load_mask(mask)
+    restorer: ImageRestorer | None = None
     if ray is None:
-        from maximir.restoring.restorer import Restorer
+        from maximir.restoring.opening import restorer_of
 
-        restorer = Restorer.with_options(chosen.path, options)
+        restorer = restorer_of(links, options)
         if left:
-            list_unfinished(planned, restorer)
+            list_unfinished(planned, restorer, shares)
         if shard is not None and precision == "auto":
             means = "bf16 for images of 8 bits" if restorer.precision == "auto" else restorer.precision
             note = "if the shards run on machines of different kinds, give --precision fp32 or bf16"
@@ -111,6 +121,7 @@ def restore(
                 outcomes = restore_planned(
                     planned,
                     restorer,
+                    mask=shares,
                     resume=resume or shard is not None,
                     overwrite=overwrite,
                     started=started,
@@ -121,8 +132,9 @@ def restore(
 
                 outcomes = ray_actors.restore(
                     planned,
-                    chosen.path,
+                    links,
                     options,
+                    mask=shares,
                     address=ray or "",
                     overwrite=overwrite,
                     actors=actors,
@@ -141,7 +153,7 @@ def restore(
                     known += 1
                     progress.succeed(f"{job.source} → {job.target}  (done before)", work[job], None)
                 elif outcome.error is None:
-                    notes = "".join(f"  [{note}]" for note in outcome.notes)
+                    notes = "".join(f"  [{note}]" for note in (*steps_in_text(outcome.steps), *outcome.notes))
                     line = f"{job.source} → {job.target}  {outcome.seconds:.1f} s{notes}"
                     progress.succeed(line, work[job], outcome.seconds)
                 else:
@@ -154,18 +166,25 @@ def restore(
     before = f"{known} done before, " if known else ""
     took = in_words(time.monotonic() - clock)
     counts = f"{before}{len(work) - known - failed} restored, {failed} failed"
-    facts = ", ".join([f"model: {chosen.name}", *sorted(precisions)])
+    models = f"model{'s' if len(links) > 1 else ''}: {in_text(links)}"
+    facts = ", ".join([models, *sorted(precisions)])
     place = planned.jobs[0].target if planned.to_file else planned.output
     print(f"{counts}, {took}, in {place} ({facts})")
     if failed:
         raise typer.Exit(1)
 
 
-def list_unfinished(planned: Plan, restorer: Restorer) -> None:
+def load_mask(path: Path) -> np.ndarray:
+    from maximir.restoring.blending import prepare_mask
+
+    return prepare_mask(path)
+
+
+def list_unfinished(planned: Plan, restorer: ImageRestorer, mask: np.ndarray | None) -> None:
     """Print the images that are not restored yet, and exit."""
     from maximir.batch.restore import find_unfinished
 
-    unfinished = list(find_unfinished(planned, restorer))
+    unfinished = list(find_unfinished(planned, restorer, mask))
     for job in unfinished:
         print(job.source)
     print(f"{len(unfinished)} of {len(planned.jobs)} left", file=sys.stderr)

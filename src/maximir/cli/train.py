@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,6 +91,8 @@ def train(
     from maximir.training.train import Every
     from maximir.training.train import train as run
 
+    # FSDP2 warns about in-place changes of the outputs; there are none here.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     run(
         chosen,
         clean,

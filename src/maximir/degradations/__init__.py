@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from maximir.degradations import blur, camera, haze, lowlight, noise, rain, raindrops
+from maximir.degradations import blur, camera, compression, haze, lowlight, noise, rain, raindrops
 from maximir.pixels import to_unit
 
 
@@ -38,6 +38,7 @@ DEGRADATIONS = {
     "gaussian": Degradation(noise.blind_gaussian),
     "gaussian-25": Degradation(noise.gaussian_25),
     "camera-noise": Degradation(camera.camera_noise),
+    "compression": Degradation(compression.compressed),
     "motion-blur": Degradation(blur.motion_blur, margin=blur.MARGIN),
     "straight-motion": Degradation(
         partial(blur.motion_blur, kind=blur.straight_path, longest=12.0, noise=0.3), margin=blur.MARGIN

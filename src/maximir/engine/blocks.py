@@ -97,6 +97,33 @@ def channel_attention(
     Args:
         shortcut: a long shortcut that ends with this block, to be added; the result is a feature map then.
     """
+    fits = native.fits(run, block, x, dtype=torch.float32, rows=True)
+    if fits and isinstance(block, ConvChannelAttention):
+        table = parameters_of(block.norm, block.conv1, block.conv2)
+        y, sums = native.channel_attention(run, x, table, replicates(block.conv1))
+        total = sums.sum(dim=1)
+    else:
+        y, total = transform(run, block, x)
+    mean = total / (x.shape[1] * x.shape[2])
+    weight = block.attention(mean.to(block.attention.squeeze.weight.dtype))
+    if fits:
+        return native.attend(run, x, y, weight, shortcut, into)
+
+    def add(rows: Rows) -> Tensor:
+        part = rows.of(x)
+        out = rows.out(part.shape, part.device)
+        weighted = (part, rows.of(y), weight[:, None, None])
+        if shortcut is None:
+            return torch.addcmul(*weighted, out=out)
+        return torch.add(rows.of(shortcut), torch.addcmul(*weighted), out=out)
+
+    if into is None or (shortcut is not None and into.dtype != y.dtype):
+        into = y
+    return run.rows(add, x.numel(), into, feature=shortcut is not None)
+
+
+def transform(run: Pass, block: ResidualChannelAttention, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return y, before the channels are weighted, and its sum over the image [N, C]."""
     totals: list[Tensor] = []
 
     def transform(rows: Rows) -> Tensor:
@@ -105,19 +132,7 @@ def channel_attention(
         return y
 
     y = run.rows(transform, x.numel(), feature=True)
-    mean = torch.stack(totals).sum(dim=0) / (x.shape[1] * x.shape[2])
-    weight = block.attention(mean.to(block.attention.squeeze.weight.dtype))[:, None, None]
-
-    def add(rows: Rows) -> Tensor:
-        part = rows.of(x)
-        out = rows.out(part.shape, part.device)
-        if shortcut is None:
-            return torch.addcmul(part, rows.of(y), weight, out=out)
-        return torch.add(rows.of(shortcut), torch.addcmul(part, rows.of(y), weight), out=out)
-
-    if into is None or (shortcut is not None and into.dtype != y.dtype):
-        into = y
-    return run.rows(add, x.numel(), into, feature=shortcut is not None)
+    return y, torch.stack(totals).sum(dim=0)
 
 
 def transform_rows(block: ResidualChannelAttention, x: Tensor, rows: Rows) -> Tensor:
@@ -144,8 +159,8 @@ def cross_gating(run: Pass, gate: CrossGating, from_x: Source, y: Tensor, size: 
         gated_x, gated_y = gate(from_x.whole(), y)
         return gated_x, gated_y
     from_y = Map(y) if gate.upsample_y is None else Upsampled(gate.upsample_y, y)
-    y = run.rows(project(gate.input_y, from_y), size, feature=True)
-    x = run.rows(project(gate.input_x, from_x), size, feature=True)
+    y, _ = project(run, gate.input_y, from_y, size=size, feature=True)
+    x, _ = project(run, gate.input_x, from_x, size=size, feature=True)
     if native.fits(run, gate, x, y):
         tables = {axis: (gate_table(gate, "x", axis), gate_table(gate, "y", axis)) for axis in AXES}
         joins = parameters_of(gate.project_out_y, gate.project_out_x)
@@ -210,10 +225,14 @@ def spatial_dense(gate: SpatialGate, axis: Axis) -> nn.Linear:
 def supervised_attention(
     run: Pass, sam: SupervisedAttention, x: Tensor, image: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """SAM in one sweep: attended features (a feature map) and the restored image."""
+    """SAM: attended features (a feature map) and the restored image."""
     if not knows_all(sam):
         attended, restored = sam(x, image)
         return attended, restored
+    if native.fits(run, sam, x, rows=True):
+        restored = add(run, image, convolution(run, sam.to_image, x, feature=False), feature=False)
+        table = parameters_of(sam.features, sam.attention)
+        return native.supervise(run, x, restored, table, replicates(sam.features)), restored
 
     def attend(rows: Rows) -> tuple[Tensor, Tensor]:
         restored = convolve_strip(sam.to_image, rows.of(x, halo=2), rows) + rows.of(image, halo=1)
@@ -237,8 +256,7 @@ def shortcut_block(run: Pass, block: ShortcutBlock, size: int, *sources: Source)
     if not knows(block, block.project, block.groups):
         maps = [source.whole() for source in sources]
         return run.keep(block(torch.cat(maps, dim=-1)))
-    x = run.rows(project(block.project, *sources), size)
-    shortcut = run.keep(x)
+    x, shortcut = project(run, block.project, *sources, size=size, keep=True)
     run.rest(shortcut)
     layers: list[nn.Module] = []
     for group in block.groups:
@@ -267,8 +285,15 @@ def convolution(run: Pass, conv: Conv, x: Tensor, *, feature: bool) -> Tensor:
     if not knows(conv):
         y: Tensor = conv(x)
         return y
+    if conv.out_channels in native.PICTURE_CHANNELS and native.fits(run, conv, x, rows=True):
+        return native.picture(run, x, conv.out_channels, parameters_of(conv), replicates(conv))
     size = x.numel() // conv.in_channels * max(conv.in_channels, conv.out_channels)
     return run.rows(lambda rows: convolve_rows(conv, x, rows, last=True), size, feature=feature)
+
+
+def replicates(conv: nn.Conv2d) -> bool:
+    """Return True if the outermost pixels pad this convolution."""
+    return conv.padding_mode == "replicate"
 
 
 def add(run: Pass, x: Tensor, y: Tensor, *, feature: bool = True) -> Tensor:
@@ -286,7 +311,7 @@ def convolved(conv: Conv, image: Tensor) -> Source:
     return Convolved(conv, image) if knows(conv) else Map(conv(image))
 
 
-def parameters_of(*layers: nn.Linear | nn.LayerNorm) -> Sequence[Tensor]:
+def parameters_of(*layers: nn.Linear | nn.LayerNorm | nn.Conv2d) -> Sequence[Tensor | None]:
     """Return each layer's weight and bias."""
     return [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
 

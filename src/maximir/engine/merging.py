@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maximir.engine.sweeps import Rows
+from maximir.engine import native
+from maximir.engine.sweeps import Pass, Rows
 from maximir.network.layers import Conv, ConvTranspose, ImageConv, ScaleTo, exactly
 from maximir.network.model import MultiScaleFusion
 from maximir.ops import functional as ops
@@ -29,10 +30,14 @@ class Projected(NamedTuple):
 
     Attributes:
         add_rows: adds these rows to a total, which is a bias [outputs] before there are rows, and returns it.
+        terms: the same rows as terms of a native projection.
+        maps: that the terms are made from.
         bias: to be added besides.
     """
 
     add_rows: Callable[[Rows, Tensor], Tensor]
+    terms: Callable[[Rows], Sequence[native.Term]]
+    maps: Sequence[Tensor]
     bias: Tensor | float = 0.0
 
 
@@ -62,7 +67,7 @@ class Map:
         return self.x.shape[-1]
 
     def project(self, weight: Tensor) -> Projected:
-        return Projected(lambda rows, total: add_product(rows, total, rows.of(self.x), weight))
+        return product(weight, lambda rows: rows.of(self.x), [self.x])
 
     def whole(self) -> Tensor:
         return self.x
@@ -80,9 +85,7 @@ class Convolved:
         return self.conv.out_channels
 
     def project(self, weight: Tensor) -> Projected:
-        return Projected(
-            lambda rows, total: add_product(rows, total, convolve_rows(self.conv, self.image, rows), weight)
-        )
+        return product(weight, lambda rows: convolve_rows(self.conv, self.image, rows).contiguous(), [])
 
     def whole(self) -> Tensor:
         result: Tensor = self.conv(self.image)
@@ -103,12 +106,16 @@ class Upsampled:
     def project(self, weight: Tensor) -> Projected:
         assert self.up.bias is not None
         kernel = torch.einsum("iohw,po->iphw", self.up.weight, weight)
+        taps = kernel.permute(2, 3, 1, 0).contiguous()
+
+        def terms(rows: Rows) -> Sequence[native.Term]:
+            return [native.Term(native.Kind.TRANSPOSED, rows.of(self.x), taps)]
 
         def add_rows(rows: Rows, total: Tensor) -> Tensor:
             planes = F.conv_transpose2d(rows.of(self.x).permute(0, 3, 1, 2), kernel, stride=2)
             return add(rows, total, planes.permute(0, 2, 3, 1))
 
-        return Projected(add_rows, weight @ self.up.bias)
+        return Projected(add_rows, terms, [self.x], weight @ self.up.bias)
 
     def whole(self) -> Tensor:
         result: Tensor = self.up(self.x)
@@ -140,28 +147,74 @@ class Fused:
         return result
 
 
-def project(linear: nn.Linear, *sources: Source) -> Callable[[Rows], Tensor]:
-    """Return rows of linear(concat(sources)) as a function: each source goes through its own columns."""
-    weights = torch.split(linear.weight, [source.channels for source in sources], dim=1)
-    parts = [source.project(weight) for source, weight in zip(sources, weights, strict=True)]
-    add_rows, bias = add_together(parts)
-    total = linear.bias + bias
-    return lambda rows: add_rows(rows, total)
+def project(
+    run: Pass, linear: nn.Linear, *sources: Source, size: int, feature: bool = False, keep: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return linear(concat(sources)), for which each source goes through its own columns.
+
+    Args:
+        size: number of values of the result.
+        feature: see `Pass.rows`.
+        keep: return the result as a feature map too.
+    """
+    with exactly(linear.weight):  # the merged weights
+        weights = torch.split(linear.weight, [source.channels for source in sources], dim=1)
+        parts = [source.project(weight) for source, weight in zip(sources, weights, strict=True)]
+        together = add_together(parts)
+        total = linear.bias + together.bias
+    if not native.projects(total, together.maps):
+        x = run.rows(lambda rows: together.add_rows(rows, total), size, feature=feature)
+        return x, run.keep(x) if keep else x
+    copy: Tensor | None = None
+
+    def project_rows(rows: Rows) -> Tensor:
+        nonlocal copy
+        terms = together.terms(rows)
+        n, height, width = next(term.size for term in terms if term.kind != native.Kind.ENLARGED)
+        shape = (n, height, width, len(total))
+        out = rows.out(shape, total.device)
+        assert out is not None
+        if keep and copy is None and run.dtype(True) != out.dtype:
+            whole = (n, height * rows.total // (rows.stop - rows.start), *shape[2:])
+            copy = run.new(whole, total.device, feature=True)
+        return native.project(terms, total, out, None if copy is None else rows.of(copy))
+
+    x = run.rows(project_rows, size // native.STRIPS_AT_ONCE, feature=feature)
+    return x, x if copy is None else copy
 
 
 def add_together(parts: Sequence[Projected]) -> Projected:
     def add_rows(rows: Rows, total: Tensor) -> Tensor:
         return functools.reduce(lambda total, part: part.add_rows(rows, total), parts, total)
 
-    return Projected(add_rows, functools.reduce(torch.add, [part.bias for part in parts]))
+    def terms(rows: Rows) -> Sequence[native.Term]:
+        return [term for part in parts for term in part.terms(rows)]
+
+    maps = [x for part in parts for x in part.maps]
+    return Projected(add_rows, terms, maps, functools.reduce(torch.add, [part.bias for part in parts]))
+
+
+def product(
+    weight: Tensor, make_rows: Callable[[Rows], Tensor], maps: Sequence[Tensor], bias: Tensor | float = 0.0
+) -> Projected:
+    """Project rows with `weight`."""
+    weight = weight.contiguous()
+
+    def add_rows(rows: Rows, total: Tensor) -> Tensor:
+        return add_product(rows, total, make_rows(rows), weight)
+
+    def terms(rows: Rows) -> Sequence[native.Term]:
+        return [native.Term(native.Kind.PRODUCT, make_rows(rows), weight)]
+
+    return Projected(add_rows, terms, maps, bias)
 
 
 def project_scaled(scale: ScaleTo, x: Tensor, weight: Tensor) -> Projected:
     """Project `scale(x)` with `weight`, from the whole map `x`: both projections in one product."""
     bias = weight @ scale.project.bias
-    weight = weight @ scale.project.weight
+    weight = (weight @ scale.project.weight).contiguous()
     if scale.ratio == 1:
-        return Projected(lambda rows, total: add_product(rows, total, rows.of(x), weight), bias)
+        return product(weight, lambda rows: rows.of(x), [x], bias)
     # A resize reaches as far as one row of the smaller map: 2 taps up, 2 / ratio taps down.
     halo = 1 if scale.ratio > 1 else round(1 / scale.ratio)
 
@@ -173,7 +226,18 @@ def project_scaled(scale: ScaleTo, x: Tensor, weight: Tensor) -> Projected:
         resized = rows.trim(scale.resize(strip), round(halo * scale.ratio))
         return add_product(rows, total, resized, weight)
 
-    return Projected(add_rows, bias)
+    def terms(rows: Rows) -> Sequence[native.Term]:
+        strip, above = rows.of(x, halo), 0 if rows.at_top else halo
+        if scale.ratio < 1:
+            resized = native.shrink(strip, rows.of(x).shape[1] // halo, halo, above)
+            return [native.Term(native.Kind.PRODUCT, resized, weight)]
+        small = strip.new_empty(*strip.shape[:3], len(weight))
+        native.project(
+            [native.Term(native.Kind.PRODUCT, strip, weight)], weight.new_zeros(len(weight)), small
+        )
+        return [native.Term(native.Kind.ENLARGED, small, factor=round(scale.ratio), above=above)]
+
+    return Projected(add_rows, terms, [x], bias)
 
 
 def convolve_rows(
@@ -200,7 +264,7 @@ def convolve_strip(
     if not isinstance(conv, ImageConv):
         return ops.convolve(conv, strip, negative_slope=negative_slope, out=out, **ends)
     with exactly(strip):
-        strip = strip.to(conv.weight.dtype)
+        strip = strip.to(conv.weight.dtype).contiguous()
         return ops.convolve(conv, strip, negative_slope=negative_slope, out=out, **ends)
 
 

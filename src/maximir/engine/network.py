@@ -30,6 +30,7 @@ from maximir.network.model import (
     Stage,
     StageFeatures,
     check_image,
+    pictures,
     pyramid,
 )
 from maximir.ops import kernels
@@ -61,19 +62,22 @@ def run(model: Maxim, image: Tensor, streaming: Streaming | None = None) -> list
             outputs: list[list[Tensor]] = model(image)
             return outputs
         check_image(image, model.dtype)
-        pass_ = Pass(streaming, image.shape[2] // UNIT)
+        images = pyramid(image.float(), model.config.unshuffle)
+        pass_ = Pass(streaming, images[0].shape[1] // UNIT)
         with streaming.store.reuse():
-            return run_stages(pass_, model, pyramid(image.float()))
+            stages = run_stages(pass_, model, images)
+        return [pictures(restored, image, model.config.unshuffle) for restored in stages]
 
 
 def run_stages(run: Pass, model: Maxim, images: list[Tensor]) -> list[list[Tensor]]:
+    """Return the restored images of every stage, by level."""
     outputs, features = [], None
     for stage in model.stages:
         if knows(stage):
             restored, features = run_stage(run, stage, images, features)
         else:
             restored, features = stage(images, features)
-        outputs.append([restored[level].permute(0, 3, 1, 2) for level in COARSE_TO_FINE])
+        outputs.append(restored)
     return outputs
 
 

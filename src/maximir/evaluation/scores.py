@@ -93,7 +93,7 @@ class Book:
             self.known = {score.name: score for score in read_scores(out)}
             lines = [line_of(score.values()) for score in self.known.values()]  # without a truncated line
             write_atomically(out / SCORES, b"".join(lines))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError(f"{out / RUN}: is damaged; choose another folder, or --overwrite") from error
         except OSError as error:
             raise MaximirError(f"{out}: cannot be written to ({reason(error)})") from error
@@ -132,7 +132,7 @@ def read_scores(folder: Path) -> list[Score]:
     for line in lines:
         try:
             each = Score.from_json(line)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue
         scores[each.name] = each
     return list(scores.values())
@@ -147,5 +147,5 @@ def kept(folder: Path) -> tuple[dict[str, Any], list[Score]]:
     try:
         settings = json.loads((folder / RUN).read_text("utf-8"))["settings"]
         return {"convention": settings["convention"], **settings}, read_scores(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise MaximirError(f"{folder}: holds no complete evaluation ({error})") from error

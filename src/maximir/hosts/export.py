@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import io
 import json
-import logging
 import operator
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ from maximir.files import reason, write_atomically
 from maximir.network.config import SIZE_MULTIPLE
 from maximir.network.model import Maxim
 from maximir.restoring import views
+from maximir.restoring.restorer import unaffected
 
 KINDS = (".onnx", ".pt2")
 OPSET = 20  # the oldest that has GELU
@@ -93,6 +91,7 @@ def tiling(task: str, tile: int) -> dict[str, object]:
     }
 
 
+@unaffected(gradients=True)
 def proved(
     model: Maxim,
     kind: str,
@@ -108,10 +107,9 @@ def proved(
         MaximirError: the difference is larger than `TOLERANCE`, or `HALF_TOLERANCE`.
     """
     tolerance = HALF_TOLERANCE if half else TOLERANCE
-    with quiet():
-        data = to_pt2(model, size) if kind == ".pt2" else to_onnx(model, size, facts, names, half=half)
-        run = run_pt2(data) if kind == ".pt2" else run_onnx(data)
-        difference = compare(model, run, SIZES if size is None else [(1, size, size)])
+    data = to_pt2(model, size) if kind == ".pt2" else to_onnx(model, size, facts, names, half=half)
+    run = run_pt2(data) if kind == ".pt2" else run_onnx(data)
+    difference = compare(model, run, SIZES if size is None else [(1, size, size)])
     if not difference <= tolerance:
         raise MaximirError(
             f"nothing was written: its results differ from maximir's by {difference:.1e} "
@@ -195,13 +193,17 @@ def capture(model: Maxim, size: int | None) -> ExportedProgram:
     model.requires_grad_(False)
     with torch.no_grad():
         if size is not None:
-            return torch.export.export(Restoring(model), (torch.zeros(1, 3, size, size),), strict=False)
+            return torch.export.export(Restoring(model), (blank(1, 3, size, size),), strict=False)
         symbols = {0: Dim("N", min=1), 2: Dim("h", min=1), 4: Dim("w", min=1)}
-        cells = torch.zeros(n, 3, h, side, w, side)
+        cells = blank(n, 3, h, side, w, side)
         program = torch.export.export(
             RestoringCells(model), (cells,), dynamic_shapes=(symbols,), strict=False
         )
-    return without_cells(program, torch.zeros(n, 3, h * side, w * side))
+    return without_cells(program, blank(n, 3, h * side, w * side))
+
+
+def blank(*shape: int) -> Tensor:
+    return torch.zeros(*shape, dtype=torch.float32)
 
 
 def without_cells(program: ExportedProgram, example: Tensor) -> ExportedProgram:
@@ -300,22 +302,6 @@ def halve(graph: Any) -> None:
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the exporters' remarks about packages, folding and their own old code."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def run_onnx(data: bytes) -> Run:

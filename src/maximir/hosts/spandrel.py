@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +13,11 @@ from torch import Tensor
 from maximir.errors import UsageError
 from maximir.models.checkpoint import REPLICATES
 from maximir.models.int8 import unpack
-from maximir.network.config import SIZE_MULTIPLE, MaximConfig
+from maximir.network.config import IMAGE_CHANNELS, SIZE_MULTIPLE, MaximConfig
 from maximir.network.model import Maxim
 
 ID = "MAXIM"
-FIRST_CONV = "stages.0.input_convs.0.weight"  # [C, 3, 3, 3]
+FIRST_CONV = "stages.0.input_convs.0.weight"  # [C, 3, 3, 3], or 12 channels of the image
 SQUEEZE = "stages.0.encoders.0.block.groups.0.1.attention.squeeze.weight"  # [C / reduction, C]
 TELLING = (FIRST_CONV, SQUEEZE, "stages.0.encoders.0.block.groups.0.0.grid.mix.weight")
 
@@ -62,6 +63,7 @@ def config_of(state: Mapping[str, Any]) -> MaximConfig:
         bottlenecks=count(state, r"stages\.0\.bottlenecks\.(\d+)\."),
         reduction=features // max(1, state[SQUEEZE].shape[0]),
         padding_mode="replicate" if REPLICATES in state else "zeros",
+        unshuffle=math.isqrt(state[FIRST_CONV].shape[1] // IMAGE_CHANNELS),
     )
 
 

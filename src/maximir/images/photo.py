@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,11 @@ class Photo:
     alpha: np.ndarray | None = None  # [H, W], same dtype as rgb; or a TIFF's extra channel
     metadata: Metadata = field(default_factory=Metadata)  # what write() puts back
     notes: tuple[str, ...] = ()  # facts worth telling the user
+    steps: tuple[dict[str, Any], ...] = ()  # what each link of a chain did: a report's "steps"
     digest: str = ""  # SHA-256 of the file that `read` decoded
+    source: bytes = b""  # the file that it was decoded from
+    # Of a photograph that a restorer left alone: notes of its reading, which do not hold for a copy of it.
+    unchanged: tuple[str, ...] | None = None
 
     @property
     def transparency(self) -> np.ndarray | None:

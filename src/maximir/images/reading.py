@@ -75,7 +75,7 @@ def decode(data: bytes, admit: CheckSize = lambda width, height: None) -> Photo:
         admit(width, height)
 
     try:
-        return _photo(_decoded(data, check_size))
+        return dataclasses.replace(_photo(_decoded(data, check_size)), source=data)
     except MemoryError as e:
         raise TooLarge("not enough memory to decode the image") from e
 

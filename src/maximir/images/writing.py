@@ -12,7 +12,7 @@ import pyvips
 
 from maximir.errors import MaximirError, TooLarge, UnsupportedImage
 from maximir.files import reason, write_atomically
-from maximir.images.codecs import jpeg, png, vips
+from maximir.images.codecs import decoders, jpeg, png, vips
 from maximir.images.metadata import exif, iptc, profiles
 from maximir.images.metadata.fields import Metadata
 from maximir.images.photo import Photo
@@ -64,15 +64,19 @@ def write(photo: Photo, path: Path, announce: Callable[[str], None] = lambda dig
 def encode(photo: Photo, kind: str) -> tuple[bytes, tuple[str, ...]]:
     """Return a file's content, and notes on what the format cannot hold. `kind`: a value of KINDS.
 
+    A photograph that was left alone is the file that it came from, if that is of this kind.
+
     Raises:
         UnsupportedImage: the format cannot hold this photograph.
         TooLarge: not enough memory.
     """
+    if photo.unchanged is not None and decoders.kind_of(photo.source) == kind:
+        return photo.source, ()
     _check_fits(photo, kind)
     try:
         pixels, metadata, notes = _fitted(photo, kind)
         data, more = vips.encode(pixels, metadata, kind)
-        return data, notes + more
+        return data, (photo.unchanged or ()) + notes + more
     except pyvips.Error as e:
         raise MaximirError(f"the image cannot be encoded as {kind.upper()} ({vips.cause(e)})") from e
     except MemoryError as e:
@@ -140,6 +144,8 @@ def _fitted(photo: Photo, kind: str) -> tuple[np.ndarray, Metadata, tuple[str, .
         notes.append(
             f"values in the narrow range of video, which {kind.upper()} cannot state: write PNG instead"
         )
+    if kind != "png" and "png-light" in metadata:
+        notes.append(f"the brightness of HDR left out, which {kind.upper()} cannot state here")
     if kind != "png" and "png-texts" in metadata:
         notes.append("the PNG's texts left out")
     return pixels, metadata, tuple(notes)

@@ -24,7 +24,7 @@ from torch import Tensor
 from maximir.errors import MaximirError
 from maximir.files import GIT_LFS, reason, refuse_pointer, write_atomically
 from maximir.models import choice, int8, official, tfjs
-from maximir.network.config import MaximConfig
+from maximir.network.config import LEVELS, MaximConfig
 from maximir.network.model import Maxim
 
 FORMAT = "maximir-1"
@@ -119,6 +119,9 @@ def read_package(path: Path) -> Checkpoint:
 
 def build(config: MaximConfig, state: Mapping[str, Tensor]) -> Maxim:
     """Create the network of `config` with the weights of `state`, checking each parameter."""
+    blocks = config.stages * (2 * LEVELS + config.bottlenecks)  # at the least; to create them takes time
+    if len(state) < blocks * config.groups:
+        raise MaximirError(f"{len(state)} parameters are too few for a network of the config in the file")
     with torch.device("meta"):
         model = Maxim(config)
     parameters = dict(model.named_parameters())

@@ -14,19 +14,20 @@ import torch
 from torch import Tensor
 
 from maximir.errors import MaximirError
+from maximir.network.config import UNSHUFFLES, MaximConfig
 
 SCALE = ".scale"
 LARGEST = 127
 CLIPS = (1.0, 0.97, 0.93, 0.88)
-IMAGE_CHANNELS = 3
 PROJECTION = ".project.weight"
+OF_IMAGES = {MaximConfig(unshuffle=side).image_channels for side in UNSHUFFLES}
 
 
 def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors to store for finite float32 parameters on the CPU; float16 overflow becomes inf."""
     packed = {}
     for name, value in state.items():
-        if value.ndim < 2 or IMAGE_CHANNELS in value.shape[:2] or name.endswith(PROJECTION):
+        if value.ndim < 2 or not OF_IMAGES.isdisjoint(value.shape[:2]) or name.endswith(PROJECTION):
             packed[name] = value.half()
         else:
             packed[name], packed[name + SCALE] = quantise(value)

@@ -12,10 +12,10 @@ from typing import Any
 
 import filelock
 
+from maximir import places
 from maximir.errors import MaximirError
 from maximir.files import GIT_LFS, reason, refuse_pointer
 
-HOME = "MAXIMIR_HOME"  # environment variable: folder to use instead of the system's data folder
 METADATA = "__metadata__"
 # Errors from reading JSON that is not of the expected form.
 NONSENSE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, struct.error)
@@ -24,10 +24,7 @@ MAX_HEADER = 16 << 20  # bytes of a .safetensors' header that are read for a lis
 
 def folder() -> Path:
     """Return the folder of the user's models, which may not exist yet."""
-    import platformdirs  # here, because training does without it
-
-    home = os.environ.get(HOME)
-    return (Path(home) if home else Path(platformdirs.user_data_dir("maximir", appauthor=False))) / "models"
+    return places.data_folder() / "models"
 
 
 def path_of(name: str) -> Path:
@@ -58,7 +55,7 @@ def writing(name: str) -> Iterator[Path]:
         raise MaximirError(f"{name}: another `maximir get` is fetching it now; wait until it ends") from error
     except OSError as error:
         raise MaximirError(
-            f"{place}: models cannot be stored there ({reason(error)}); set {HOME} to another folder"
+            f"{place}: models cannot be stored there ({reason(error)}); set {places.HOME} to another folder"
         ) from error
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maximir.network.config import IMAGE_CHANNELS
 from maximir.network.layers import (
     Conv,
     Conv1x1,
@@ -183,11 +184,11 @@ class CrossGating(nn.Module):
 class SupervisedAttention(nn.Module):
     """SAM: a restored image of this stage, and features attended by it for the next one. Official `SAM`."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, image_channels: int = IMAGE_CHANNELS) -> None:
         super().__init__()
         self.features = Conv(channels, channels, 3)
-        self.to_image = ImageConv(channels, 3)
-        self.attention = ImageConv(3, channels)
+        self.to_image = ImageConv(channels, image_channels)
+        self.attention = ImageConv(image_channels, channels)
 
     def forward(self, x: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Features `[N, H, W, C]`, image `[N, H, W, 3]` → attended features, restored image."""

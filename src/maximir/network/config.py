@@ -12,6 +12,8 @@ LEVELS = 3  # UNet depth, and also the number of supervised scales (full, 1/2, 1
 SIZE_MULTIPLE = 64  # 4 (two downsamplings) x the 16 of the grid, and 8 x 8 of the bottleneck
 WINDOWS = (16, 16, 8)  # side of blocks and of grids at each level
 BOTTLENECK_WINDOW = 8
+IMAGE_CHANNELS = 3
+UNSHUFFLES = (1, 2)
 PaddingMode = Literal["zeros", "replicate"]
 LARGEST = 512  # largest number in a config; a file that claims more is damaged
 
@@ -35,6 +37,8 @@ class MaximConfig:
         padding_mode: what the convolutions see beyond the border: "zeros" as the official code, or
             "replicate", the outermost pixel again. Zeros are a dark frame, and the grids repeat its traces
             all over an even area (docs/experiments.md, 17).
+        unshuffle: 2: the network sees 2 x 2 pixels as one position of 12 channels (not in the paper; FFDNet,
+            section III-B): a quarter of the work. 1: pixels.
     """
 
     features: int = 32
@@ -44,6 +48,7 @@ class MaximConfig:
     reduction: int = 4
     dropout: float = 0.0
     padding_mode: PaddingMode = "zeros"
+    unshuffle: int = 1
 
     def __post_init__(self) -> None:
         for name in ("features", "stages", "groups", "bottlenecks", "reduction"):
@@ -60,6 +65,18 @@ class MaximConfig:
             raise MaximirError(
                 f"config: padding_mode must be 'zeros' or 'replicate', not {self.padding_mode!r}"
             )
+        if self.unshuffle not in UNSHUFFLES:
+            raise MaximirError(f"config: unshuffle must be 1 or 2, not {self.unshuffle!r}")
+
+    @property
+    def image_channels(self) -> int:
+        """Channels that the convolutions from images take, and those to images make."""
+        return IMAGE_CHANNELS * self.unshuffle**2
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Side of blocks and of grids at each level, of as many pixels with `unshuffle` as without."""
+        return tuple(max(BOTTLENECK_WINDOW, window // self.unshuffle) for window in WINDOWS)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> MaximConfig:

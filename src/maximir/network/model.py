@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -22,7 +23,7 @@ from maximir.network.blocks import (
     MultiAxisGatedMlp,
     SupervisedAttention,
 )
-from maximir.network.config import BOTTLENECK_WINDOW, LEVELS, SIZE_MULTIPLE, WINDOWS, MaximConfig
+from maximir.network.config import BOTTLENECK_WINDOW, LEVELS, SIZE_MULTIPLE, MaximConfig
 from maximir.network.layers import Conv, Conv1x1, ConvTranspose, ImageConv, Modules, ScaleTo, subsample
 
 FINE_TO_COARSE = tuple(range(LEVELS))
@@ -96,10 +97,10 @@ class Encoder(nn.Module):
 
     def __init__(self, config: MaximConfig, level: int, *, first_stage: bool) -> None:
         super().__init__()
-        channels = config.features << level
+        channels, window = config.features << level, config.windows[level]
         inputs = channels if level == 0 else channels // 2
-        self.block = EncoderDecoderBlock(config, inputs + channels, channels, WINDOWS[level])
-        self.gate = None if first_stage else CrossGating(channels, channels, WINDOWS[level], config.dropout)
+        self.block = EncoderDecoderBlock(config, inputs + channels, channels, window)
+        self.gate = None if first_stage else CrossGating(channels, channels, window, config.dropout)
         self.down = Conv(channels, channels, 4, stride=2)
 
     def forward(self, x: Tensor, features: Tensor, gating: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -115,10 +116,10 @@ class Decoder(nn.Module):
 
     def __init__(self, config: MaximConfig, level: int) -> None:
         super().__init__()
-        channels = config.features << level
+        channels, window = config.features << level, config.windows[level]
         below = channels if level == LEVELS - 1 else 2 * channels
         self.up = ConvTranspose(below, channels)
-        self.block = EncoderDecoderBlock(config, channels + LEVELS * channels, channels, WINDOWS[level])
+        self.block = EncoderDecoderBlock(config, channels + LEVELS * channels, channels, window)
 
     def forward(self, x: Tensor, skips: Tensor) -> Tensor:
         return self.block(torch.cat([self.up(x), skips], dim=-1))
@@ -148,11 +149,11 @@ class Stage(nn.Module):
         channels = [config.features << level for level in FINE_TO_COARSE]
         coarsest = channels[-1]
         self.last = last
-        self.input_convs = Modules(ImageConv(3, c) for c in channels)
+        self.input_convs = Modules(ImageConv(config.image_channels, c) for c in channels)
         self.input_gates: Modules[CrossGating] = Modules(
             ()
             if first
-            else (CrossGating(c, c, w, config.dropout) for c, w in zip(channels, WINDOWS, strict=True))
+            else (CrossGating(c, c, w, config.dropout) for c, w in zip(channels, config.windows, strict=True))
         )
         self.encoders = Modules(Encoder(config, level, first_stage=first) for level in FINE_TO_COARSE)
         self.bottlenecks = Modules(Bottleneck(config, coarsest) for _ in range(config.bottlenecks))
@@ -163,7 +164,7 @@ class Stage(nn.Module):
             CrossGating(
                 LEVELS * channels[level],
                 channels[level],
-                WINDOWS[level],
+                config.windows[level],
                 config.dropout,
                 upsample_from=channels[min(level + 1, LEVELS - 1)],
             )
@@ -173,7 +174,8 @@ class Stage(nn.Module):
             MultiScaleFusion(config, level, COARSE_TO_FINE) for level in FINE_TO_COARSE
         )
         self.decoders = Modules(Decoder(config, level) for level in FINE_TO_COARSE)
-        self.outputs = Modules(ImageConv(c, 3) if last else SupervisedAttention(c) for c in channels)
+        output = ImageConv if last else SupervisedAttention
+        self.outputs = Modules(output(c, config.image_channels) for c in channels)
 
     def forward(
         self, images: Sequence[Tensor], previous: StageFeatures | None
@@ -250,12 +252,12 @@ class Maxim(nn.Module):
             MaximirError: wrong shape or type.
         """
         check_image(image, self.dtype)
-        images = pyramid(image)
+        images = pyramid(image, self.config.unshuffle)
         outputs = []
         features = None
         for stage in self.stages:
             restored, features = stage(images, features)
-            outputs.append([restored[level].permute(0, 3, 1, 2) for level in COARSE_TO_FINE])
+            outputs.append(pictures(restored, image, self.config.unshuffle))
         return outputs
 
     def recompute(self, on: bool) -> None:
@@ -303,9 +305,34 @@ class Maxim(nn.Module):
                 parameter.zero_()
 
 
-def pyramid(image: Tensor) -> list[Tensor]:
-    """Return the image `[N, 3, H, W]` at each level, channels-last."""
-    return [subsample(image, 2**level).permute(0, 2, 3, 1) for level in FINE_TO_COARSE]
+def pyramid(image: Tensor, unshuffle: int = 1) -> list[Tensor]:
+    """Return the image `[N, 3, H, W]` at each level, channels-last.
+
+    With `unshuffle` 2 a position is 2 x 2 pixels, and the height or width of an odd number of 64 is padded.
+    """
+    top, left = margins(image, unshuffle)
+    if top or left:
+        image = F.pad(image, (left, left, top, top), mode="reflect")
+    levels = (F.pixel_unshuffle(subsample(image, 2**level), unshuffle) for level in FINE_TO_COARSE)
+    return [level.permute(0, 2, 3, 1) for level in levels]
+
+
+def pictures(restored: Sequence[Tensor], image: Tensor, unshuffle: int = 1) -> list[Tensor]:
+    """Undo `pyramid(image, unshuffle)`: what a stage makes of it by level → coarse to fine, `[N, 3, …]`."""
+    top, left = margins(image, unshuffle)
+    outputs = []
+    for level in COARSE_TO_FINE:
+        picture = F.pixel_shuffle(restored[level].permute(0, 3, 1, 2), unshuffle)
+        h, w = picture.shape[2:]
+        y, x = top >> level, left >> level
+        outputs.append(picture[:, :, y : h - y, x : w - x])
+    return outputs
+
+
+def margins(image: Tensor, unshuffle: int) -> tuple[int, int]:
+    """Return the rows at both ends and the columns at both sides that make a size fit the coarsest grid."""
+    height, width = (-length % (SIZE_MULTIPLE * unshuffle) // 2 for length in image.shape[2:])
+    return height, width
 
 
 def check_image(image: Tensor, dtype: torch.dtype) -> None:

@@ -67,9 +67,9 @@ def fits_kernel(layer: nn.Conv2d, x: Tensor, whole: bool) -> bool:
         layer.kernel_size == (3, 3)
         and layer.stride == (1, 1)
         and layer.bias is not None
-        and x.shape[2] % 2 == 0
-        and x.shape[3] % kernels.CHANNELS == 0
-        and layer.out_channels % kernels.CONV_OUTPUTS == 0
+        and x.shape[2] % (2 if x.shape[3] % kernels.CHANNELS == 0 else kernels.IMAGE_WIDTH) == 0
+        and (x.shape[3] % kernels.CHANNELS == 0 or x.shape[3] < kernels.CHANNELS)
+        and layer.out_channels % kernels.BLOCK_CHANNELS == 0
         and (not torch.is_grad_enabled() or whole)
         and kernels.take(x, layer.weight, layer.bias)
     )
@@ -144,7 +144,7 @@ class Convolution(torch.autograd.Function):
         native = (
             to_map
             and not torch.is_grad_enabled()
-            and weight.shape[1] % kernels.CONV_OUTPUTS == 0
+            and weight.shape[1] % kernels.BLOCK_CHANNELS == 0
             and kernels.take(gradient, weight)
         )
         if ctx.replicate:

@@ -1,4 +1,4 @@
-"""The native library for this processor (`kernels.cpp`), and its kernels for single operators.
+"""The native library for this processor (`native/`), and its kernels for single operators.
 
 The library is compiled with the package, once for each instruction set. Where a kernel does not fit (no
 library for this processor, a GPU, a graph that is being captured, odd widths), torch computes the same. The
@@ -25,18 +25,20 @@ from maximir.errors import UsageError
 
 SWITCH = "MAXIMIR_KERNELS"  # environment variable: the library to use, by its name
 OFF = "off"
-SOURCE = Path(__file__).with_name("kernels.cpp")  # a library of another version would misread its arguments
-LIBRARIES = ("avx512bf16", "avx512", "avx2", "baseline")  # the best first
-# The library in torch/lib that is or links torch's OpenMP runtime, and the functions that kernels.cpp calls.
+SOURCES = Path(__file__).with_name("native")  # a library of another version would misread its arguments
+LIBRARIES = ("amx", "avx512bf16", "avx512", "avx2", "baseline")  # the best first
+PORTABLE = "portable"  # slow, for tests: used only if the environment names it (build_kernels.py)
+# The library in torch/lib that is or links torch's OpenMP runtime, and the functions that memory.h calls.
 OPENMP = {"win32": "libiomp5md.dll", "darwin": "libtorch_cpu.dylib"}.get(sys.platform, "libtorch_cpu.so")
 ENTRY_POINTS = (
     ("__kmpc_global_thread_num", "__kmpc_push_num_threads", "__kmpc_fork_call")
     if sys.platform == "win32"
     else ("GOMP_parallel",)
 )
-CHANNELS = 16  # the kernels take multiples of this
-CONV_OUTPUTS = 32  # convolutions make multiples of this
-EPSILON = 1e-6  # of LayerNorm, a constant in kernels.cpp
+CHANNELS = 16  # LayerNorm and convolutions take multiples of this; convolutions also fewer, as of images,
+IMAGE_WIDTH = 8  # which then have widths that are multiples of this
+BLOCK_CHANNELS = 32  # whole blocks take, and convolutions make, multiples of this
+EPSILON = 1e-6  # of LayerNorm, a constant in native/
 
 _allowed: contextvars.ContextVar[bool] = contextvars.ContextVar("allowed", default=True)
 
@@ -57,26 +59,37 @@ def library() -> ctypes.CDLL | None:
         UsageError: the environment asks for an unknown one.
     """
     chosen = os.environ.get(SWITCH)
-    if chosen not in (None, OFF, *LIBRARIES):
+    if chosen not in (None, OFF, PORTABLE, *LIBRARIES):
         raise UsageError(f"{SWITCH}={chosen}: must be {OFF} or one of {', '.join(LIBRARIES)}")
     openmp = openmp_entry_points()
     if openmp is None:
         return None
-    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
-    for name in LIBRARIES:
+    for name in LIBRARIES if chosen is None else [chosen]:
         path = Path(__file__).with_name(f"kernels-{name}.so")
-        if chosen not in (None, name) or not path.exists():
+        if not path.exists():
             continue
         try:
             loaded = ctypes.CDLL(str(path))
             loaded.source_digest.restype = ctypes.c_char_p
-            current = loaded.source_digest().decode() == digest
+            current = loaded.source_digest().decode() == digest()
         except (OSError, AttributeError):  # of another system or version
             continue
         if current and loaded.supported():
             loaded.use_openmp(openmp)
             return loaded
     return None
+
+
+@functools.cache
+def digest() -> str:
+    """Return the digest of the sources, by which a library is known to be made of them."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(SOURCES.iterdir()))).hexdigest()[:16]
+
+
+def name() -> str | None:
+    """Return the name of the library in use; None: torch computes everything."""
+    loaded = library()
+    return None if loaded is None else Path(loaded._name).stem.removeprefix("kernels-")
 
 
 def openmp_entry_points() -> ctypes.Array[c_void_p] | None:
@@ -97,6 +110,11 @@ def allow(on: bool) -> Iterator[None]:
         yield
     finally:
         _allowed.reset(token)
+
+
+def allowed() -> bool:
+    """Return True if there are kernels and this context uses them."""
+    return _allowed.get() and library() is not None
 
 
 def take(*tensors: Tensor | None) -> bool:
@@ -152,7 +170,7 @@ def convolve(
     negative_slope: float = 1.0,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Convolve rows `[N, H, W, C]` 3 x 3 by Winograd, then a leaky ReLU; see `functional.convolve`.
+    """Convolve rows `[N, H, W, C]` 3 x 3, then a leaky ReLU; see `functional.convolve`.
 
     Args:
         top, bottom, replicate: where rows are padded, and by the outermost row instead of zeros.

@@ -8,9 +8,12 @@
 //                       may return a sentence, such as what its first use downloads
 //   restore(job, signal, report)   {blob, name, notes, seconds} for a job {file, image, task, model, format,
 //                       size}; report.tell shows progress, report.announce tells screen readers
+//   blends              true if jobs may have {strength, detail, mask, restored}: see blending.js; `restored` is
+//                       an earlier result, lossless, to be blended instead of computed
 // Errors with a sentence for the user are of the class Problem. One with a `size` {width, height} offers to
 // restore the photograph in that size.
 
+import { Blending } from "./blending.js";
 import { $, make } from "./elements.js";
 import { kindOf } from "./kinds.js";
 import * as restorer from "./restorer.js";
@@ -19,12 +22,15 @@ import { choices, duration, Problem, size } from "./words.js";
 
 const TITLE = document.title;
 const SLOW = 400; // ms after which "Opening …" is shown
+const LOSSLESS = ["image/png", "image/tiff"];
 
 const viewer = new Viewer($("viewer"), showZoom);
+const blending = new Blending($("viewer").querySelector(".after"));
 
 let state = "start";
 let photo = null; // {file, image, kind, url}: image is null where the browser cannot show it
-let result = null; // {blob, name, image, url}
+let result = null; // {blob, name, image, url, job}
+let blended = null; // {blob, name, url}: the result as it is blended now, once it has been made
 let running = null; // AbortController of the current job
 let choosing = Promise.resolve(); // settles when the newest photograph is loaded
 let offering = Promise.resolve(); // settles when the tasks are known
@@ -153,6 +159,9 @@ function forget() {
 }
 
 function forgetResult() {
+  paint(false);
+  blending.end();
+  forgetBlended();
   if (result) URL.revokeObjectURL(result.url);
   result = null;
   $("download").removeAttribute("href");
@@ -217,28 +226,41 @@ async function restore(size = null) {
     if (!photo) $("file").focus();
     return;
   }
+  const { file, image } = photo;
+  const job = { file, image, task, model: $("model").value, format: $("format").value, size };
+  await working(
+    async (signal) => {
+      const answer = await restorer.restore(job, signal, { tell, announce });
+      const url = URL.createObjectURL(answer.blob);
+      result = { ...answer, url, job, image: await load(url) };
+      signal.throwIfAborted();
+      finish();
+    },
+    (sentence, error) => {
+      forgetResult();
+      enter("chosen");
+      say("form-message", sentence);
+      if (error.size) offerSize(error.size);
+      $("restore").focus({ preventScroll: true });
+    },
+  );
+}
+
+/** Run `work` in the state "working"; `failed` gets a sentence, "" if it was cancelled, and the error. */
+async function working(work, failed) {
   running = new AbortController();
   const { signal } = running;
   enter("working");
   $("phase").focus({ preventScroll: true });
   const awake = await stayAwake();
   try {
-    const { file, image } = photo;
-    const job = { file, image, task, model: $("model").value, format: $("format").value, size };
-    const answer = await restorer.restore(job, signal, { tell, announce });
-    const url = URL.createObjectURL(answer.blob);
-    result = { ...answer, url, image: await load(url) };
-    signal.throwIfAborted();
-    finish();
+    await work(signal);
   } catch (error) {
-    forgetResult();
-    enter("chosen");
     say("stage-message", "");
+    if (signal.aborted) failed("", error);
+    else if (error instanceof Problem) failed(error.message, error);
+    else failed(`Something went wrong in this page: ${error.message}`, error);
     if (signal.aborted) announce("Cancelled.");
-    else if (error instanceof Problem) say("form-message", error.message);
-    else say("form-message", `Something went wrong in this page: ${error.message}`);
-    if (error.size) offerSize(error.size);
-    $("restore").focus({ preventScroll: true });
   } finally {
     running = null;
     awake?.release();
@@ -275,6 +297,10 @@ function finish() {
   enter("done");
   const [shown, why] = compared();
   display(shown, image, why);
+  $("blending").hidden = !restorer.blends || !shown;
+  if (!$("blending").hidden) blending.begin(shown, image);
+  [$("strength").value, $("detail").value] = [100, 0];
+  blend();
   say("stage-message", "");
   const notes = image && why ? [...result.notes, why] : result.notes;
   $("outcome").textContent = isNaN(seconds) ? "Restored" : `Restored in ${duration(Math.max(1, seconds))}`;
@@ -299,6 +325,94 @@ function compared() {
   if (before.naturalWidth !== after.naturalWidth || before.naturalHeight !== after.naturalHeight)
     return [null, `This browser shows the original in another size or orientation: ${alone}`];
   return [before, ""];
+}
+
+// ---------------------------------------------------------------- how much of the result is taken
+
+/** Show the result as the sliders say. */
+function blend() {
+  for (const name of ["strength", "detail"]) {
+    $(`${name}-told`).textContent = `${$(name).value}%`;
+    $(name).setAttribute("aria-valuetext", `${$(name).value}%`);
+  }
+  blending.set($("strength").value / 100, $("detail").value / 100);
+  forgetBlended();
+}
+
+function forgetBlended() {
+  if (blended) URL.revokeObjectURL(blended.url);
+  blended = null;
+  say("done-message", "");
+  if (result) $("download").href = result.url;
+  if (result) $("result-size").textContent = blending.whole ? facts(result.image, result.blob) : "";
+}
+
+/** Start or end painting. */
+function paint(on) {
+  $("brush").hidden = !on;
+  $("paint").setAttribute("aria-pressed", on);
+  $("erase").setAttribute("aria-pressed", false);
+  $("viewer").setAttribute("aria-describedby", on ? "brush-keys" : "keys");
+  viewer.paintWith(on ? { radius: radius(), stroke } : null);
+  if (on) $("viewer").focus();
+}
+
+function stroke(from, to) {
+  const erases = $("erase").getAttribute("aria-pressed") === "true";
+  blending.paint(from, to, radius(), erases);
+  const { naturalWidth, naturalHeight } = result.image;
+  const place = [to.x / naturalWidth, to.y / naturalHeight].map((part) => `${Math.round(part * 100)}%`);
+  if (from === to) announce(`${erases ? "Erased" : "Painted"} at ${place[0]} from the left, ${place[1]} from the top`);
+  forgetBlended();
+}
+
+/** Return the radius of the brush in pixels of the photograph. */
+function radius() {
+  const { naturalWidth, naturalHeight } = result.image;
+  return (Math.max(naturalWidth, naturalHeight) * $("radius").value) / 400;
+}
+
+/** Return the result as it is blended now. Throws if it has to be made and cannot be. */
+async function current(signal) {
+  if (blending.whole) return result;
+  if (blended) return blended;
+  const { blob, job } = result;
+  const lossless = LOSSLESS.includes(blob.type) ? { restored: blob } : {};
+  const fields = await blending.fields();
+  const answer = await restorer.restore({ ...job, ...fields, ...lossless }, signal, { tell, announce });
+  signal.throwIfAborted();
+  return (blended = { ...answer, url: URL.createObjectURL(answer.blob) });
+}
+
+/** Make the file as it is blended now, then call `use` with it. */
+async function withCurrent(use) {
+  const back = (sentence) => {
+    enter("done");
+    say("done-message", sentence);
+    $("download").focus({ preventScroll: true });
+  };
+  await working(async (signal) => {
+    const file = await current(signal);
+    back("");
+    use(file);
+  }, back);
+}
+
+function download(event) {
+  if (blending.whole || blended) return;
+  event.preventDefault();
+  withCurrent(({ blob, name, url }) => {
+    $("download").href = url;
+    $("download").download = name;
+    $("result-size").textContent = facts(result.image, blob);
+    $("download").click();
+  });
+}
+
+function goOn() {
+  const on = ({ blob, name }) => choose([new File([blob], name, { type: blob.type })]);
+  if (blending.whole || blended) on(blended ?? result);
+  else withCurrent(on);
 }
 
 function startAgain() {
@@ -332,7 +446,14 @@ $("form").onsubmit = (event) => (event.preventDefault(), restore());
 $("cancel").onclick = () => running?.abort();
 $("other").onclick = () => $("file").click();
 $("again").onclick = anotherTask;
-$("on").onclick = () => choose([new File([result.blob], result.name, { type: result.blob.type })]);
+$("on").onclick = goOn;
+$("download").onclick = download;
+$("strength").oninput = $("detail").oninput = blend;
+$("paint").onclick = () => paint($("paint").getAttribute("aria-pressed") === "false");
+$("erase").onclick = () =>
+  $("erase").setAttribute("aria-pressed", $("erase").getAttribute("aria-pressed") === "false");
+$("unpaint").onclick = () => (blending.clear(), forgetBlended(), announce("Nothing is painted: restored everywhere"));
+$("radius").oninput = () => (viewer.radius = radius());
 $("new").onclick = startAgain;
 $("zoom-in").onclick = () => viewer.step(1);
 $("zoom-out").onclick = () => viewer.step(-1);

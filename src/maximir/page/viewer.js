@@ -4,6 +4,9 @@
 // they always coincide. Zoom is in screen pixels per image pixel: at 1, each pixel of the file is one pixel
 // of the screen, whatever its density.
 
+import { make } from "./elements.js";
+
+const ARROWS = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 const STEPS = [0.05, 0.1, 0.15, 0.2, 0.25, 0.33, 0.5, 0.67, 1, 1.5, 2, 3, 4, 6, 8];
 const MOST = 8;
 const ENLARGED = 2; // maximum CSS pixels per image pixel at which a small photograph fills the viewer
@@ -24,7 +27,9 @@ export class Viewer {
   #fitted = true;
   #split = 0.5; // position of the line as a fraction of the visible photograph
   #pointers = new Map();
-  #drag = null; // "line" or "photograph", once known
+  #drag = null; // "line", "photograph" or "brush", once known
+  #brush = null; // {radius, stroke, element} while the photograph is painted on
+  #tip = { x: 0, y: 0 }; // of the brush, in pixels of the photograph
 
   /** `changed` is called with this viewer whenever its zoom changes. */
   constructor(root, changed) {
@@ -78,6 +83,26 @@ export class Viewer {
     this.#images = [];
     this.#width = this.#height = 0;
     this.#fitted = true;
+  }
+
+  /**
+   * Paint on the photograph, or (null) do no longer.
+   *
+   * @param brush {radius, stroke(from, to)}: in pixels of the photograph
+   */
+  paintWith(brush) {
+    this.#brush?.element.remove();
+    this.#brush = brush && { ...brush, element: make("div", { className: "brush" }) };
+    this.#root.classList.toggle("painting", Boolean(brush));
+    if (!brush) return;
+    this.#root.append(this.#brush.element);
+    this.#tip = this.#onPhotograph(this.#middle());
+    this.#lay();
+  }
+
+  set radius(radius) {
+    if (this.#brush) this.#brush.radius = radius;
+    this.#lay();
   }
 
   fit() {
@@ -156,6 +181,11 @@ export class Viewer {
     const lengths = { x: this.#x, y: this.#y, width, height, top, left, right: clientWidth - right };
     lengths.bottom = clientHeight - bottom;
     lengths.line = left + this.#split * (right - left);
+    if (this.#brush) {
+      lengths["tip-x"] = this.#x + this.#tip.x * this.#scale();
+      lengths["tip-y"] = this.#y + this.#tip.y * this.#scale();
+      lengths.radius = this.#brush.radius * this.#scale();
+    }
     for (const [name, value] of Object.entries(lengths)) {
       this.#root.style.setProperty(`--${name}`, `${value}px`);
     }
@@ -186,7 +216,10 @@ export class Viewer {
 
   #key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const moved = event.target === this.#line ? this.#lineKey(event) : this.#panKey(event);
+    let moved;
+    if (event.target === this.#line) moved = this.#lineKey(event);
+    else if (this.#brush && !event.shiftKey) moved = this.#brushKey(event);
+    else moved = this.#panKey(event); // with Shift also while painting
     if (moved || this.#zoomKey(event)) event.preventDefault();
   }
 
@@ -216,10 +249,33 @@ export class Viewer {
     return true;
   }
 
+  /** Move the brush by half its radius, or paint with it. */
+  #brushKey({ key }) {
+    const { radius, stroke } = this.#brush;
+    if (key === " ") stroke(this.#tip, this.#tip);
+    else if (key in ARROWS) {
+      const [x, y] = ARROWS[key].map((direction) => -direction * Math.max(1, radius / 2));
+      this.#moveTip({ x: this.#tip.x + x, y: this.#tip.y + y });
+    } else return false;
+    return true;
+  }
+
+  #moveTip({ x, y }) {
+    this.#tip = {
+      x: Math.min(Math.max(x, 0), this.#width),
+      y: Math.min(Math.max(y, 0), this.#height),
+    };
+    this.#lay();
+  }
+
+  /** Return a point of the viewer in pixels of the photograph. */
+  #onPhotograph({ x, y }) {
+    return { x: (x - this.#x) / this.#scale(), y: (y - this.#y) / this.#scale() };
+  }
+
   #panKey({ key }) {
-    const steps = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
-    if (!(key in steps) || !this.#root.classList.contains("larger")) return false;
-    const [x, y] = steps[key];
+    if (!(key in ARROWS) || !this.#root.classList.contains("larger")) return false;
+    const [x, y] = ARROWS[key];
     this.#moved((x * this.#root.clientWidth) / 5, (y * this.#root.clientHeight) / 5);
     return true;
   }
@@ -241,12 +297,18 @@ export class Viewer {
     this.#root.setPointerCapture(event.pointerId);
     this.#pointers.set(event.pointerId, this.#point(event));
     this.#drag = this.#line.contains(event.target) ? "line" : null;
+    if (this.#brush && !this.#drag && this.#pointers.size === 1) {
+      this.#drag = "brush";
+      this.#moveTip(this.#onPhotograph(this.#point(event)));
+      this.#brush.stroke(this.#tip, this.#tip);
+    }
   }
 
   #move(event) {
     const last = this.#pointers.get(event.pointerId);
-    if (!last) return;
     const point = this.#point(event);
+    if (this.#brush && !this.#pointers.size) this.#moveTip(this.#onPhotograph(point));
+    if (!last) return;
     if (!this.#drag && this.#pointers.size === 1) {
       if (Math.hypot(point.x - last.x, point.y - last.y) < SLACK) return;
       const pans = this.#root.classList.contains("larger") || this.#images.length < 2;
@@ -257,6 +319,11 @@ export class Viewer {
     const now = this.#grip();
     if (this.#pointers.size > 1) this.zoomTo((this.#zoom * now.spread) / before.spread, before, now);
     else if (this.#drag === "line") this.#splitAt(point.x);
+    else if (this.#drag === "brush") {
+      const from = this.#tip;
+      this.#moveTip(this.#onPhotograph(point));
+      this.#brush.stroke(from, this.#tip);
+    }
     else this.#moved(now.x - before.x, now.y - before.y);
   }
 

@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maximir.restoring import edges, views
+from maximir.errors import UsageError
+from maximir.restoring import memory, views, windows
+from maximir.restoring.base import ImageRestorer
+from maximir.restoring.chain import Chain
 from maximir.restoring.memory import padded_pixels, plan
 from maximir.restoring.restorer import Restorer, memory_errors_name
 
@@ -25,24 +28,31 @@ class Estimate(NamedTuple):
     sample: str
 
 
-def estimate(restorer: Restorer, height: int, width: int) -> Estimate:
+def estimate(restorer: ImageRestorer, height: int, width: int) -> Estimate:
     """Estimate what `restorer` needs for an 8-bit image of this size, in a few seconds: it restores a sample.
+
+    The links of a chain run one after the other: the largest one sets the memory.
 
     Raises:
         MaximirError: the image needs more memory than allowed.
+        UsageError: what it needs depends on the photograph.
     """
+    if isinstance(restorer, Restorer):
+        return estimate_one(restorer, height, width)
+    if not isinstance(restorer, Chain):
+        raise UsageError("auto decides for each photograph: give a task for an estimate")
+    links = [
+        estimate_one(link, height, width, more=3 * height * width * (number > 0))
+        for number, link in enumerate(restorer.restorers)
+    ]
+    peak, scratch, least = (max(values) for values in zip(*(link[:3] for link in links), strict=True))
+    return Estimate(peak, scratch, least, sum(link.seconds for link in links), links[0].sample)
+
+
+def estimate_one(restorer: Restorer, height: int, width: int, more: int = 0) -> Estimate:
+    """Estimate what one model needs; `more`: bytes held besides, such as a chain's original."""
     photograph = np.broadcast_to(np.uint8(0), (height, width, 3))
-    way = restorer.way(height, width)
-    if way == "views":
-        shape = (1, views.TILE, views.TILE)
-        pixels = padded_pixels(shape) * (views.pieces(height, width) + 1)  # and the small view
-    elif way == "strips":
-        parts = list(edges.parts(height, width))
-        shape = (1, parts[0][0].stop, parts[0][1].stop)
-        pixels = sum(edges.padded_pixels(*part) for part in parts)
-    else:
-        shape = (1, height, width)
-        pixels = padded_pixels(shape)
+    shape, pixels = passes(restorer, height, width)
     with memory_errors_name(height, width):
         needed = plan(
             restorer.model.config,
@@ -51,7 +61,7 @@ def estimate(restorer: Restorer, height: int, width: int) -> Estimate:
             device=restorer.device,
             max_memory=restorer.options.max_bytes,
             scratch=restorer.scratch,
-            more=photograph.nbytes + restorer.result_bytes([photograph]),
+            more=more + photograph.nbytes + restorer.result_bytes([photograph]),
         )
     for side in SAMPLES:
         image = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
@@ -61,3 +71,22 @@ def estimate(restorer: Restorer, height: int, width: int) -> Estimate:
         if side > SAMPLES[0] and seconds > LONG_SAMPLE:
             break
     return Estimate(*needed[1:], seconds * pixels / side**2, f"{side} x {side} pixels in {seconds:.1f} s")
+
+
+def passes(restorer: Restorer, height: int, width: int) -> tuple[tuple[int, int, int], int]:
+    """Return the largest pass that an image needs (images, height, width), and the padded pixels of all."""
+    way = restorer.way(height, width)
+    if way == "views":
+        shape = (1, views.TILE, views.TILE)
+        return shape, padded_pixels(shape) * (views.pieces(height, width) + 1)  # and the small view
+    if way == "windows":
+        parts = list(windows.parts(height, width))
+        return (1, parts[0][0].stop, parts[0][1].stop), sum(windows.padded_pixels(*part) for part in parts)
+    shape = (1, height, width)
+    return shape, padded_pixels(shape)
+
+
+def gpu_bytes(restorer: Restorer, height: int, width: int) -> int:
+    """Return the bytes of a GPU that a floating-point image of this size takes."""
+    shape, _ = passes(restorer, height, width)
+    return memory.gpu_bytes(restorer.model.config, shape, restorer.features_for(np.float32))

@@ -64,8 +64,9 @@ def needs(config: MaximConfig, features: torch.dtype) -> Needs:
     """Measure what networks of this shape take for each pixel, with feature maps of this type."""
     with torch.device("meta"):
         model = Maxim(config).float().eval()  # whatever the caller's default dtype is
-        image = torch.empty(1, 3, SIZE_MULTIPLE, SIZE_MULTIPLE, dtype=torch.float32)
-    pixels = SIZE_MULTIPLE**2
+        side = SIZE_MULTIPLE * config.unshuffle
+        image = torch.empty(1, 3, side, side, dtype=torch.float32)
+    pixels = side**2
     flops: list[float] = []
     counter = FlopCounterMode(display=False)
     dry = Streaming(features=features, strip_done=lambda strips: flops.append(counter.get_total_flops()))
@@ -105,9 +106,9 @@ def plan(
     Raises:
         MaximirError: even that needs more, or the scratch folder has not enough room; says how much.
     """
-    maps = round(needs(config, features).map_bytes * padded_pixels(shape))
     if device.type != "cpu":
-        return plan_on_gpu(config, shape, features, maps, device, max_memory)
+        return plan_on_gpu(config, shape, features, device, max_memory)
+    maps = round(needs(config, features).map_bytes * padded_pixels(shape))
     limit = budget(max_memory)
     least = fixed(config, shape, more, SMALLEST_STRIP)
     for strip_bytes in (STRIP_BYTES, SMALLEST_STRIP):
@@ -130,13 +131,11 @@ def plan_on_gpu(
     config: MaximConfig,
     shape: tuple[int, int, int],
     features: torch.dtype,
-    maps: int,
     device: torch.device,
     max_memory: int | None,
 ) -> Plan:
     """Plan a pass on a GPU: long strips keep it busy, and what it cannot hold is refused before."""
-    strip_bytes = GPU_STRIPS * STRIP_BYTES
-    peak = fixed(config, shape, -resident(), strip_bytes) + maps
+    peak = gpu_bytes(config, shape, features)
     if max_memory is None:  # what torch holds and does not use counts as free
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         max_memory = torch.cuda.mem_get_info(device)[0] + unused
@@ -146,7 +145,13 @@ def plan_on_gpu(
             f"need {in_words(peak)} on the GPU with this model, but there are {in_words(max_memory)}; "
             "use --device cpu, which needs less",
         )
-    return Plan(Streaming(strip_bytes, features), peak, 0, peak)
+    return Plan(Streaming(GPU_STRIPS * STRIP_BYTES, features), peak, 0, peak)
+
+
+def gpu_bytes(config: MaximConfig, shape: tuple[int, int, int], features: torch.dtype) -> int:
+    """Return the bytes of a GPU that a pass takes."""
+    maps = round(needs(config, features).map_bytes * padded_pixels(shape))
+    return fixed(config, shape, -resident(), GPU_STRIPS * STRIP_BYTES) + maps
 
 
 def padded_pixels(shape: tuple[int, int, int]) -> int:

@@ -15,7 +15,8 @@ from maximir.sizes import parse_size
 PRECISIONS = ("auto", "fp32", "bf16")
 VIEWS = ("auto", "exact")
 
-Progress = Callable[[float], None]  # called with the part that is done, 0 … 1
+# Called often, with the part that is done, 0 … 1. An exception that it raises ends the work.
+Progress = Callable[[float], None]
 
 
 def silent(part: float) -> None:
@@ -28,6 +29,12 @@ def share_progress(progress: Progress, number: int, shares: Sequence[float]) -> 
     return lambda part: progress((before + shares[number] * part) / whole)
 
 
+def check_fraction(name: str, value: float) -> None:
+    """Raise UsageError unless 0 <= value <= 1."""
+    if not 0 <= value <= 1:  # also true for NaN
+        raise UsageError(f"{name} must be from 0 to 1, not {value:g}")
+
+
 @dataclass(frozen=True)
 class Options:
     """Options of a restorer.
@@ -37,18 +44,22 @@ class Options:
         precision: "fp32", or "bf16": faster and less exact arithmetic, and feature maps of half the size.
             "auto": bf16 for 8-bit images where it is faster (`engine.precision`), otherwise fp32.
         max_memory: limit for the memory of the process, in bytes or as text ("4GB"); None: most of what is
-            free. What does not fit goes to scratch files, with the same result.
+            free, of which a photograph takes 2 GB at most unless `view` is "exact". What does not fit goes
+            to scratch files, with the same result.
         scratch: folder for these; None: the system's folder for temporary files.
         ensemble: the mean over the image's eight rotations and reflections: a little better, and eight times
             the time (the paper's "geometric ensemble"; the official script's stacks them, and so fails for
             images that are not square).
         view: "exact": every image whole, as in the paper. "auto": large images, for a task that changes the
-            light of the whole, get it from a small view, and detail from tiles (`views`). For other tasks,
-            sizes a little above multiples of 64 are restored in windows without padding (`edges`).
+            light of the whole, get it from a small view, and detail from tiles (`views`). For other tasks
+            they, and sizes a little above multiples of 64, are restored in `windows`.
         stages: end after this many of the model's stages: faster, and a little less good. None: all.
+        strength: 0: the input, bit for bit … 1: what the network makes of it (`blending`).
+        detail: 0 … 1: fine texture of the input that comes back.
 
     Raises:
-        UsageError: an unknown precision or view, or `max_memory` is not an amount of memory.
+        UsageError: an unknown precision or view, `max_memory` is not an amount of memory, or strength or
+            detail is outside 0 … 1.
     """
 
     device: str = "auto"
@@ -58,6 +69,8 @@ class Options:
     ensemble: bool = False
     view: str = "auto"
     stages: int | None = None
+    strength: float = 1.0
+    detail: float = 0.0
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -66,6 +79,8 @@ class Options:
             raise UsageError(f'view must be "auto" or "exact", not {self.view!r}')
         if self.max_memory is not None:
             parse_size(self.max_memory)
+        check_fraction("strength", self.strength)
+        check_fraction("detail", self.detail)
 
     @property
     def max_bytes(self) -> int | None:

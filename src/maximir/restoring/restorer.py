@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from maximir.engine import network as engine
 from maximir.engine import precision as arithmetic
 from maximir.engine.sweeps import Streaming
-from maximir.errors import MaximirError, NotEnoughMemory, UsageError
+from maximir.errors import NotEnoughMemory, UsageError
+from maximir.models import choice
 from maximir.models.checkpoint import load
 from maximir.network.model import Maxim
 from maximir.pixels import from_unit, to_unit
-from maximir.restoring import edges, pil, transparency, views
+from maximir.restoring import views, windows
+from maximir.restoring.base import ImageRestorer, Restored
 from maximir.restoring.options import Options, Progress, share_progress, silent
 from maximir.restoring.padding import Window, pad, reflected
 from maximir.sizes import in_words
@@ -31,9 +31,6 @@ from maximir.sizes import in_words
 if TYPE_CHECKING:  # training restores arrays, and must not need libvips
     from numpy.typing import DTypeLike
 
-    from maximir.images import Photo
-
-AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray)
 log = logging.getLogger("maximir")
 
 BAND = 256  # rows
@@ -53,8 +50,8 @@ def restore_batch(model: Maxim, image: Tensor, streaming: Streaming | None = Non
 
 
 @contextlib.contextmanager
-def unaffected() -> Iterator[None]:
-    """Keep what the caller has set in torch for its thread (device, autocast, gradients) outside.
+def unaffected(*, gradients: bool = False) -> Iterator[None]:
+    """Ignore what the caller has set in torch for its thread: device, autocast, gradients.
 
     The default dtype belongs to the whole process, so it is not changed here: code that makes tensors names
     their dtype.
@@ -63,7 +60,8 @@ def unaffected() -> Iterator[None]:
         torch.device("cpu"),
         torch.autocast("cpu", enabled=False),
         torch.autocast("cuda", enabled=False),
-        torch.inference_mode(),
+        torch.inference_mode(not gradients),
+        torch.set_grad_enabled(gradients),
     ):
         yield
 
@@ -84,12 +82,12 @@ def memory_errors_name(height: int, width: int) -> Iterator[None]:
         raise
 
 
-class Restorer:
+class Restorer(ImageRestorer):
     """Restores images with one model, loaded once.
 
     Args:
         path_or_name: what `load_model` takes: weights, an embedded model's name, or a task ("denoise").
-        device, precision, max_memory, scratch, ensemble, view, stages: see `Options`.
+        device, precision, max_memory, scratch, ensemble, view, stages, strength, detail: see `Options`.
 
     Attributes:
         options: as they were given.
@@ -98,7 +96,8 @@ class Restorer:
         task: what the model is for; "" if neither its name nor its file says.
 
     Calls take, besides images:
-        progress: called with the part of an image (or batch) that is done, 0 … 1.
+        progress: called with the part of an image (or batch) that is done, 0 … 1, after each strip of the
+            network. An exception that it raises ends the work.
         reserve: bytes that others in this process may take meanwhile.
         view: instead of the option; None: as there.
 
@@ -117,17 +116,17 @@ class Restorer:
         ensemble: bool = Options.ensemble,
         view: str = Options.view,
         stages: int | None = Options.stages,
+        strength: float = Options.strength,
+        detail: float = Options.detail,
     ) -> None:
         self.path_or_name = path_or_name
-        self.options = Options(device, precision, max_memory, scratch, ensemble, view, stages)
+        self.options = Options(
+            device, precision, max_memory, scratch, ensemble, view, stages, strength, detail
+        )
         self.scratch = None if scratch is None else scratch_folder(scratch)
         self.poses = POSES if ensemble else POSES[:1]
         self.device = choose_device(device)
-        if precision == "auto" and not arithmetic.bf16_is_faster(self.device):
-            precision = "fp32"  # so that "auto" left here means that there are both
-        if precision == "bf16" and arithmetic.bf16_is_emulated(self.device):
-            log.warning("maximir: %s", arithmetic.EMULATED)
-        self.precision = precision
+        self.precision = resolve_precision(precision, self.device)
         self.model, self.task = self._load(path_or_name)
 
     @classmethod
@@ -140,77 +139,32 @@ class Restorer:
         model, task = load(path_or_name, self.options.stages)
         return model.to(self.device), task
 
-    def __call__(self, image: AnyImage, *, progress: Progress = silent) -> AnyImage:
-        """Restore one image; the result is of the same kind and size.
-
-        Args:
-            image: a `PIL.Image` (8 bit, or 16-bit grey; transparency is kept), or an array `[H, W, 3]`,
-                `[H, W]` or `[H, W, 4]` (alpha is kept): uint8, uint16, or floating in [0, 1].
-
-        Returns:
-            The same kind. Integers are rounded; floats are not clipped, as in the field's tables.
-
-        Raises:
-            MaximirError: another kind of image, an empty one, or one that does not fit into memory.
-        """
-        if isinstance(image, Image.Image):
-            return self._restore_pil(image, progress)
-        if isinstance(image, np.ndarray):
-            return self._restore_array(image, progress)
-        raise MaximirError(f"images are PIL.Image or numpy.ndarray, not {type(image).__name__}")
-
-    def restore_file(
-        self, source: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False
-    ) -> tuple[str, ...]:
-        """Restore one image file as `maximir restore` does: 16 bits, profiles and metadata are kept.
-
-        The format is that of the suffix of `target`, which appears whole or not at all.
-
-        Returns:
-            Facts worth telling, such as what the format could not hold.
-
-        Raises:
-            MaximirError: `source` cannot be read or restored, or `target` exists or cannot be written.
-        """
-        from maximir import images
-
-        source, target = Path(source), Path(target)
-        if not overwrite and os.path.lexists(target):
-            raise MaximirError(f"{target} exists; give overwrite=True to replace it")
-        try:
-            photo = images.read(source)
-            images.check_fits(photo, target)
-            restored = self.restore_photo(photo)
-        except MaximirError as error:
-            raise MaximirError(f"{source}: {error}") from error
-        try:
-            return restored.notes + images.write(restored, target)
-        except MaximirError as error:
-            raise MaximirError(f"{target}: {error}") from error
-
-    def restore_photo(
-        self, photo: Photo, *, progress: Progress = silent, reserve: int = 0, view: str | None = None
-    ) -> Photo:
-        """Restore a decoded file: alpha and metadata stay; a grey image stays grey, in any file."""
-        rgb = self._restore_visible(
-            photo.rgb, photo.transparency, grey=photo.grey, progress=progress, reserve=reserve, view=view
+    def restore_visible(
+        self,
+        rgb: np.ndarray,
+        *,
+        grey: bool,
+        progress: Progress = silent,
+        reserve: int = 0,
+        view: str | None = None,
+    ) -> Restored:
+        (restored,) = self.restore_arrays([rgb], [grey], progress=progress, reserve=reserve, view=view)
+        return Restored(
+            restored, (views.NOTE,) if self.way(rgb.shape[0], rgb.shape[1], view) == "views" else ()
         )
-        notes = (views.NOTE,) if self.way(photo.rgb.shape[0], photo.rgb.shape[1], view) == "views" else ()
-        return dataclasses.replace(photo, rgb=rgb, notes=photo.notes + notes)
 
-    def way(self, height: int, width: int, view: str | None = None) -> Literal["whole", "views", "strips"]:
-        """Return the way to restore an image of this size: whole, in `views`, or in strips (`edges`)."""
+    def way(self, height: int, width: int, view: str | None = None) -> Literal["whole", "views", "windows"]:
+        """Return the way to restore an image of this size: whole, in `views` or in `windows`."""
         if (view or self.options.view) == "exact":
             return "whole"
         if self.task in views.GLOBAL_TASKS:
             return "views" if views.is_large(height, width) else "whole"
-        return "strips" if edges.has_strips(height, width) else "whole"
+        unknown = not self.task and max(height, width) > windows.LARGEST  # it may change the light
+        return "windows" if windows.several(height, width) and not unknown else "whole"
 
-    def precision_for(self, dtype: DTypeLike) -> str:
-        """Return the precision for images of this type: "fp32" or "bf16"."""
-        if self.precision == "auto":
-            return "bf16" if np.dtype(dtype) == np.uint8 else "fp32"
-        return self.precision
+    @property
+    def files(self) -> list[tuple[Path, float]]:
+        return [(choice.resolve(self.path_or_name), 1.0)]
 
     def features_for(self, dtype: DTypeLike) -> torch.dtype:
         """Return the type of feature maps for images of this type."""
@@ -247,7 +201,7 @@ class Restorer:
                 )[0]
                 for number, (image, flag) in enumerate(pairs)
             ]
-        if way == "strips":
+        if way == "windows":
             reserve += sum(image.nbytes for image in images)
 
         def restore(parts: Sequence[np.ndarray], progress: Progress = silent) -> list[np.ndarray]:
@@ -256,8 +210,8 @@ class Restorer:
         with memory_errors_name(h, w):
             if way == "views":
                 return [views.restore_in_views(images[0], lambda tile: restore([to_unit(tile)])[0], progress)]
-            if way == "strips":
-                return edges.restore_with_strips(images, restore, progress)
+            if way == "windows":
+                return windows.restore_in_windows(images, restore, progress)
             return restore(images, progress)
 
     def _restore_whole(
@@ -314,7 +268,7 @@ class Restorer:
         config, (h, w, _) = self.model.config, images[0].shape
         shape = (len(images), h, w)
         if self.device.type == "cpu" and memory.is_small(config, shape, self.options.max_bytes):
-            return Streaming(features=features)
+            return Streaming(features=features, strip_done=lambda strips: progress(0.0))
         chosen = memory.plan(
             config,
             shape,
@@ -333,50 +287,14 @@ class Restorer:
         besides = 3 * sum(image.size * 4 for image in images) if len(self.poses) > 1 else 0
         return 3 * sum(image.nbytes for image in images) + besides
 
-    def _restore_array(
-        self, image: np.ndarray, progress: Progress, alpha: np.ndarray | None = None
-    ) -> np.ndarray:
-        if image.size == 0:
-            raise MaximirError(f"the image is empty: its shape is {list(image.shape)}")
-        match image.shape:
-            case (_, _):
-                rgb = np.repeat(image[..., None], 3, axis=-1)
-                return self._restore_visible(rgb, alpha, grey=True, progress=progress)[..., 0]
-            case (_, _, 3):
-                return self._restore_visible(image, alpha, progress=progress)
-            case (_, _, 4):
-                rgb = self._restore_visible(image[..., :3], image[..., 3], progress=progress)
-                return np.concatenate([rgb, image[..., 3:]], axis=-1)
-        raise MaximirError(f"arrays are [H, W, 3], [H, W] or [H, W, 4], not {list(image.shape)}")
 
-    def _restore_visible(
-        self,
-        rgb: np.ndarray,
-        alpha: np.ndarray | None,
-        *,
-        grey: bool = False,
-        progress: Progress = silent,
-        reserve: int = 0,
-        view: str | None = None,
-    ) -> np.ndarray:
-        """Restore `[H, W, 3]`; colours where `alpha` `[H, W]` is 0 stay, and do not change the others.
-
-        A grey image stays grey, as it does in a file.
-        """
-        hidden = None if alpha is None else alpha <= 0
-        hidden = hidden if hidden is not None and hidden.any() else None
-        visible = rgb if hidden is None else transparency.fill(rgb, hidden)
-        reserve += 0 if hidden is None else visible.nbytes
-        (restored,) = self.restore_arrays(
-            [visible], [grey or is_grey(visible)], progress=progress, reserve=reserve, view=view
-        )
-        if hidden is not None:
-            np.copyto(restored, rgb, where=hidden[..., None])
-        return restored
-
-    def _restore_pil(self, image: Image.Image, progress: Progress) -> Image.Image:
-        pixels, alpha, info = pil.to_arrays(image)
-        return pil.from_arrays(self._restore_array(pixels, progress, alpha), alpha, info)
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Return "fp32" or "bf16", or "auto" where it depends on the image. Warns where bf16 is emulated."""
+    if precision == "auto" and not arithmetic.bf16_is_faster(device):
+        return "fp32"
+    if precision == "bf16" and arithmetic.bf16_is_emulated(device):
+        log.warning("maximir: %s", arithmetic.EMULATED)
+    return precision
 
 
 def choose_device(name: str) -> torch.device:
@@ -422,11 +340,6 @@ def scratch_folder(folder: str | os.PathLike[str]) -> Path:
     from maximir.engine import machine
 
     return machine.scratch_folder(Path(folder))
-
-
-def is_grey(rgb: np.ndarray) -> bool:
-    r, g, b = (rgb[..., c] for c in range(3))
-    return bool((r == g).all() and (g == b).all())
 
 
 def bands(height: int) -> Iterator[slice]:

@@ -15,6 +15,14 @@ CELL = 4  # pixels: side of the cells that the pyramid begins with
 BAND = 64 * CELL  # rows
 
 
+def fill_hidden(image: np.ndarray, alpha: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return `[H, W, 3]` with filled colours where alpha `[H, W]` is 0, and where that is; None: nowhere."""
+    hidden = None if alpha is None else alpha <= 0
+    if hidden is None or not hidden.any():
+        return image, None
+    return fill(image, hidden), hidden
+
+
 def fill(image: np.ndarray, hidden: np.ndarray) -> np.ndarray:
     """Return a copy of `image` whose hidden pixels continue the visible ones.
 

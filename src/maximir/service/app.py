@@ -24,7 +24,8 @@ from maximir.errors import UsageError
 from maximir.files import printable
 from maximir.models import catalogue, choice
 from maximir.models.cards import ModelCard
-from maximir.restoring.options import VIEWS, Options
+from maximir.restoring.links import AUTO, Link, in_text, parse_links
+from maximir.restoring.options import VIEWS, Options, check_fraction
 from maximir.service.form import TEXTS, Form, read
 from maximir.service.jobs import Job, Result
 from maximir.service.limits import exchange_of, too_large
@@ -46,7 +47,7 @@ ERRORS = {
     408: "The upload was too slow.",
     413: "Too many bytes or pixels.",
     415: "Not an image, an unsupported kind of image, or a compressed form.",
-    422: "A damaged image; an unknown task, model, format or view; a bad id.",
+    422: "A damaged image or mask; an unknown task, model, format or view; a bad id.",
     429: "The queue is full; see Retry-After.",
     503: "The service is stopping, or no worker process is available; see Retry-After.",
     504: "Processing took too long.",
@@ -143,12 +144,12 @@ def make_app(queue: Queue, settings: Settings, metrics: Metrics) -> FastAPI:
             try:
                 job = read_job(form, settings)
             except Refusal:
-                if form.file is not None:
-                    form.file.close()
+                form.close()
                 raise
-            exchange_of(request.scope).about = printable(f"{job.model}, {form.name[:LONGEST_NAME]}")
+            name = form.files["image"].name
+            exchange_of(request.scope).about = printable(f"{job.model}, {name[:LONGEST_NAME]}")
             result = await unless_gone(request, queue, job)
-        return Restored(result, result_name(form.name, job.task or job.model, result.kind), queue)
+        return Restored(result, result_name(name, job.tasks or job.model, result.kind), queue)
 
     @app.get("/v1/progress/{id}", responses=problems(401, 403, 404))
     async def progress(id: Annotated[str, InPath(description="The id sent with the image.")]) -> JobProgress:
@@ -210,10 +211,11 @@ def read_job(form: Form, settings: Settings) -> Job:
     Raises:
         Refusal: a field is missing or invalid.
     """
-    if form.file is None:
+    others = dict(form.files)
+    if (image := others.pop("image", None)) is None:
         raise Refusal(400, "the field image is missing")
-    task, model, kind, view, id = map(form.texts.get, TEXTS)
-    chosen = choose(task, model)
+    task, model, kind, view, id, strength, detail = map(form.texts.get, TEXTS)
+    links = choose(task, model)
     kind = kind and KIND_OF.get(kind.lower(), kind.lower())
     if kind is not None and kind not in FORMATS:
         raise Refusal(422, f"unknown format {kind[:40]!r}: choose one of {', '.join(FORMATS)}")
@@ -221,31 +223,84 @@ def read_job(form: Form, settings: Settings) -> Job:
         raise Refusal(422, f"unknown view {view[:40]!r}: choose one of {', '.join(VIEWS)}")
     if id is not None and not ID.fullmatch(id):
         raise Refusal(422, "an id has 8 to 64 letters, digits, - or _")
-    if form.size > settings.max_bytes:
+    if sum(upload.size for upload in form.files.values()) > settings.max_bytes:
         raise too_large(settings)
-    return Job(chosen.task, chosen.name, kind, form.file, form.size, id, view or Options.view)
+    tasks = "-".join(link.model.task for link in links) or AUTO
+    return Job(
+        tasks if len(links) < 2 else "chain",
+        in_text(links),
+        kind,
+        image.file,
+        image.size,
+        id,
+        view or Options.view,
+        tasks,
+        fraction("strength", strength, Options.strength),
+        fraction("detail", detail, Options.detail),
+        others,
+    )
 
 
-def choose(task: str | None, model: str | None) -> ModelCard:
-    """Return the model that the fields `task` and `model` select.
+def fraction(name: str, text: str | None, default: float) -> float:
+    """Return the number 0 … 1 that a field holds. Raises Refusal if it holds another text."""
+    try:
+        value = default if text is None else float(text)
+        check_fraction(name, value)
+    except ValueError:
+        raise Refusal(400, f"{name} must be a number from 0 to 1, not {(text or '')[:40]!r}") from None
+    except UsageError as error:
+        raise Refusal(400, str(error)) from error
+    return value
+
+
+def choose(task: str | None, model: str | None) -> tuple[Link, ...]:
+    """Return the chain, mostly of one link, that the fields `task` and `model` select.
 
     Raises:
-        Refusal: no model matches, or the model is for another task.
+        Refusal: no model matches, or a model is for another task.
     """
     if task is None and model is None:
         raise Refusal(400, f"the field task is missing: choose one of {', '.join(catalogue.TASKS)}")
-    if task is not None and task not in catalogue.TASKS:
-        raise Refusal(422, f"unknown task {task[:40]!r}: choose one of {', '.join(catalogue.TASKS)}")
-    here = choice.available()
-    if model is not None and model not in here:
-        raise Refusal(422, f"unknown model {model[:40]!r}: choose one of {', '.join(here)}")
     try:
-        chosen = here[model] if model is not None else choice.for_task(task or "")
+        links = () if task is None else parse_links(task, model_for if model is None else check_task)
+        if model is None:
+            return links
+        if task is not None and not links:
+            raise Refusal(422, "auto chooses its models: leave out the field model")
+        chosen = parse_links(model, model_named)
+    except UsageError as error:
+        raise Refusal(400, str(error)) from error
+    for wanted, link in zip(links, chosen, strict=False):
+        if link.model.task not in (wanted.model.task, ""):
+            raise Refusal(
+                422, f"the model {link.model.name} is for {link.model.task}, not for {wanted.model.task}"
+            )
+    if links and len(links) != len(chosen):
+        raise Refusal(422, f"task has {len(links)} links, but model has {len(chosen)}")
+    return chosen
+
+
+def check_task(task: str) -> ModelCard:
+    """Return a card that stands for any model of a task. Raises Refusal for an unknown task."""
+    if task not in catalogue.TASKS:
+        raise Refusal(422, f"unknown task {task[:40]!r}: choose one of {', '.join(catalogue.TASKS)}")
+    return ModelCard("", task, "box")
+
+
+def model_for(task: str) -> ModelCard:
+    """Return the default model of a task. Raises Refusal if there is none."""
+    check_task(task)
+    try:
+        return choice.for_task(task)
     except UsageError as error:
         raise Refusal(422, str(error)) from error
-    if task is not None and chosen.task not in (task, ""):
-        raise Refusal(422, f"the model {chosen.name} is for {chosen.task}, not for {task}")
-    return chosen
+
+
+def model_named(name: str) -> ModelCard:
+    here = choice.available()
+    if name not in here:
+        raise Refusal(422, f"unknown model {name[:40]!r}: choose one of {', '.join(here)}")
+    return here[name]
 
 
 async def unless_gone(request: Request, queue: Queue, job: Job) -> Result:
@@ -337,10 +392,31 @@ def restore_replies() -> dict[int | str, dict[str, Any]]:
     )
 
 
+def fraction_schema(description: str) -> dict[str, Any]:
+    number = {"type": "number", "minimum": 0, "maximum": 1}
+    return {"anyOf": [number, {"const": ""}], "description": description}
+
+
 def upload_schema() -> dict[str, Any]:
     properties = {
         "image": {"type": "string", "format": "binary"},
-        "task": {"type": "string", "enum": list(catalogue.TASKS)},
+        "task": {
+            "type": "string",
+            "description": f"One of {', '.join(catalogue.TASKS)}; or several in order: denoise,enhance. "
+            "A link may have a strength: denoise:0.8,enhance.",
+        },
+        "strength": fraction_schema("0: the image unchanged. 1 (default): the restored image."),
+        "detail": fraction_schema("Part of the image's fine texture that comes back; default: 0."),
+        "mask": {
+            "type": "string",
+            "format": "binary",
+            "description": "An image that scales exactly: white is restored, grey partly, black not.",
+        },
+        "restored": {
+            "type": "string",
+            "format": "binary",
+            "description": "An earlier result for this image, at strength 1: it is only blended.",
+        },
         "model": {
             "type": "string",
             "description": "A model of /v1/models instead of the task's default; makes task optional.",

@@ -1,4 +1,4 @@
-"""Uploads as multipart/form-data: one file and short text fields.
+"""Uploads as multipart/form-data: an image, perhaps others that belong to it, and short text fields.
 
 Starlette's parser requires a file name, ignores `filename*` and has one message for every error. This parser
 identifies fields by name, decodes file names in every form that clients are known to send, and refuses a part
@@ -7,13 +7,14 @@ as soon as its head has arrived.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from email.errors import MessageError
 from email.header import decode_header, make_header
 from tempfile import SpooledTemporaryFile
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 from urllib.parse import unquote, unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
@@ -26,8 +27,8 @@ from maximir.service.refusal import Refusal
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-FILE = "image"
-TEXTS = ("task", "model", "format", "view", "id")
+FILES = ("image", "mask", "restored")
+TEXTS = ("task", "model", "format", "view", "id", "strength", "detail")
 LONGEST_TEXT = 1024  # bytes
 LONGEST_LINE = 16_384  # bytes of a line in a part's head: file names of some systems are long
 IN_MEMORY = 1 << 20  # bytes of a file kept in memory; larger files go to disk
@@ -41,25 +42,33 @@ PERCENT_ENCODED = re.compile(r"(?:[A-Za-z0-9_.~!'()*\[\]-]|%[0-9A-Fa-f]{2})+")  
 HTML = re.compile(r"%(?:22|0A|0D)", re.IGNORECASE)  # the only characters that browsers encode
 
 
+class Upload(NamedTuple):
+    """An uploaded file, its size in bytes, and its name, or ""."""
+
+    file: BinaryIO
+    size: int
+    name: str = ""
+
+
 @dataclass
 class Form:
-    """A parsed form. Its owner closes the file.
+    """A parsed form. Its owner closes the files.
 
     Attributes:
         texts: non-empty texts by field name; browsers send missing fields as empty.
-        file: the upload, or None.
-        name: the file's name, or "".
-        size: bytes of the file.
+        files: the uploads by field name.
     """
 
     texts: dict[str, str] = field(default_factory=dict)
-    file: BinaryIO | None = None
-    name: str = ""
-    size: int = 0
+    files: dict[str, Upload] = field(default_factory=dict)
+
+    def close(self) -> None:
+        for upload in self.files.values():
+            upload.file.close()
 
 
 async def read(content_type: str, pieces: AsyncIterator[bytes]) -> Form:
-    """Read the form in a request's body; its file is stored on disk, or in memory if small.
+    """Read the form in a request's body; its files are stored on disk, or in memory if small.
 
     Raises:
         Refusal: the body is not a valid form, or there is no space to store it.
@@ -81,13 +90,13 @@ async def read(content_type: str, pieces: AsyncIterator[bytes]) -> Form:
             raise Refusal(400, "the form is incomplete, or is not multipart/form-data")
         return await reader.form()
     except FormParserError as error:
-        await reader.close()
+        reader.close()
         raise Refusal(400, f"the form is not valid multipart/form-data ({error})") from error
     except OSError as error:
-        await reader.close()
+        reader.close()
         raise Refusal(503, f"the upload could not be stored ({reason(error)})", 60) from error
-    except BaseException:  # includes a client that disconnects: close the file
-        await reader.close()
+    except BaseException:  # includes a client that disconnects: close the files
+        reader.close()
         raise
 
 
@@ -96,8 +105,8 @@ class Reader:
 
     def __init__(self) -> None:
         self.texts: dict[str, bytearray] = {}
-        self.upload: UploadFile | None = None
-        self.pending = bytearray()  # bytes of the file that are not stored yet
+        self.uploads: dict[str, UploadFile] = {}
+        self.pending: list[tuple[UploadFile, bytes]] = []  # bytes that are not stored yet
         self.head: dict[bytes, bytes] = {}  # headers of the current part
         self.label, self.value, self.part = bytearray(), bytearray(), ""
         self.ended = False
@@ -124,10 +133,9 @@ class Reader:
         name = decoded(options.get(b"name", b""))
         if not name:
             raise Refusal(400, "a part of the form has no name")
-        if name != FILE and name not in TEXTS:
-            wanted = "send image, task or model, and optionally format, view and id"
-            raise Refusal(400, f"unknown field {name[:40]!r}: {wanted}")
-        if name in self.texts or (name == FILE and self.upload is not None):
+        if name not in FILES and name not in TEXTS:
+            raise Refusal(400, f"unknown field {name[:40]!r}: send only {', '.join((*FILES, *TEXTS))}")
+        if name in self.texts or name in self.uploads:
             raise Refusal(400, f"the field {name} was sent twice")
         encoding = decoded(self.head.get(b"content-transfer-encoding", b"")).lower()
         if encoding not in ("", "binary", "8bit", "7bit"):
@@ -135,18 +143,18 @@ class Reader:
         filename = extended_name(decoded(disposition))
         if filename is None and b"filename" in options:
             filename = plain_name(decoded(options[b"filename"]))
-        if name != FILE and filename:
+        if name not in FILES and filename:
             raise Refusal(400, f"the field {name} must be text, not a file")
         self.part = name
-        if name == FILE:
+        if name in FILES:
             spooled = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 (closed by `close` or the form's owner)
-            self.upload = UploadFile(cast(BinaryIO, spooled), size=0, filename=filename)
+            self.uploads[name] = UploadFile(cast(BinaryIO, spooled), size=0, filename=filename)
         else:
             self.texts[name] = bytearray()
 
     def take(self, data: bytes) -> None:
-        if self.part == FILE:
-            self.pending += data
+        if self.part in FILES:
+            self.pending.append((self.uploads[self.part], data))
             return
         self.texts[self.part] += data
         if len(self.texts[self.part]) > LONGEST_TEXT:
@@ -156,26 +164,27 @@ class Reader:
         self.ended = True
 
     async def store(self) -> None:
-        if self.upload is not None and self.pending:
-            data, self.pending = bytes(self.pending), bytearray()
-            await self.upload.write(data)
+        pending, self.pending = self.pending, []
+        for upload, pieces in itertools.groupby(pending, key=lambda each: each[0]):
+            await upload.write(b"".join(data for _, data in pieces))
 
     async def form(self) -> Form:
         form = Form({name: decoded(bytes(text)) for name, text in self.texts.items() if text})
-        upload = self.upload
-        if upload is None or not (upload.size or upload.filename):  # browsers send this if no file was chosen
-            await self.close()
-            return form
-        await upload.seek(0)
-        if upload.filename is None and (upload.size or 0) <= LONGEST_TEXT and is_text(await upload.read()):
-            raise Refusal(400, "image must be the file itself; paths and addresses are not opened")
-        await upload.seek(0)
-        form.file, form.name, form.size = upload.file, upload.filename or "", upload.size or 0
+        for name, upload in self.uploads.items():
+            size = upload.size or 0
+            if not (size or upload.filename):  # browsers send this if no file was chosen
+                upload.file.close()
+                continue
+            await upload.seek(0)
+            if upload.filename is None and size <= LONGEST_TEXT and is_text(await upload.read()):
+                raise Refusal(400, f"{name} must be the file itself; paths and addresses are not opened")
+            await upload.seek(0)
+            form.files[name] = Upload(upload.file, size, upload.filename or "")
         return form
 
-    async def close(self) -> None:
-        if self.upload is not None:
-            await self.upload.close()
+    def close(self) -> None:
+        for upload in self.uploads.values():
+            upload.file.close()
 
 
 def decoded(text: bytes) -> str:

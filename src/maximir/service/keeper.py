@@ -127,7 +127,7 @@ class Keeper:
                 why = "the worker process crashed on this image"
                 self.line.refuse(job, Refusal(503, why, SOON))
             if job.outcome.done():
-                job.image.close()
+                job.close()
             else:
                 job.alone = job in suspects
                 back.append(job)
@@ -172,7 +172,10 @@ class Keeper:
                     job.stage = "sent"
                     self.line.wake()  # now another worker may be next
                     order = {"job": job.number, "model": job.model, "kind": job.kind, "view": job.view}
-                    await worker.send(order, job.image, job.size)
+                    order |= {"strength": job.strength, "detail": job.detail}
+                    order["others"] = {name: upload.size for name, upload in job.others.items()}
+                    others = [(upload.file, upload.size) for upload in job.others.values()]
+                    await worker.send(order, (job.image, job.size), *others)
                 await self.changed.wait()
         except (OSError, EOFError) as error:  # of the upload's file: the message is incomplete
             log.error("cannot read an upload again: %s", error)
@@ -240,7 +243,7 @@ class Keeper:
     def leave(self, job: Job) -> None:
         """Remove a job that the worker has finished with."""
         del self.working[job.number]
-        job.image.close()
+        job.close()
 
 
 def pause_after(failures: int) -> float:

@@ -42,19 +42,20 @@ class Worker:
     def pid(self) -> int:
         return self.process.pid
 
-    async def send(self, message: wire.Message, body: BinaryIO | None = None, size: int = 0) -> None:
-        """Send a message and `size` bytes of a file. Ignore a worker that has ended: `receive` reports it."""
+    async def send(self, message: wire.Message, *bodies: tuple[BinaryIO, int]) -> None:
+        """Send a message, and files with sizes. Ignore a worker that has ended: `receive` reports it."""
         with contextlib.suppress(ConnectionError):
-            self.orders.write(wire.head(message, size))
-            if body is not None:
+            self.orders.write(wire.head(message, sum(size for _, size in bodies)))
+            for body, size in bodies:
                 body.seek(0)
-            while size > 0 and body is not None:
-                chunk = body.read(min(CHUNK, size))
-                if not chunk:
-                    raise EOFError("the upload is shorter than it was")
-                self.orders.write(chunk)
-                size -= len(chunk)
-                await self.orders.drain()
+                left = size
+                while left > 0:
+                    chunk = body.read(min(CHUNK, left))
+                    if not chunk:
+                        raise EOFError("the upload is shorter than it was")
+                    self.orders.write(chunk)
+                    left -= len(chunk)
+                    await self.orders.drain()
             await self.orders.drain()
 
     async def receive(self) -> tuple[wire.Message, BinaryIO | str | None] | None:

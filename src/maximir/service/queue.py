@@ -145,15 +145,15 @@ class Queue:
             Refusal: the image cannot be restored, or its id is in use.
         """
         if self.closed:
-            job.image.close()
+            job.close()
             raise Refusal(503, STOPPING, self.settings.drain)
         if job.id is not None and job.id in self.ids:
-            job.image.close()
+            job.close()
             raise Refusal(422, "this id belongs to another image in the queue; choose a new one")
         if job.id is not None:
             self.ids[job.id] = job
         if (pixels := extent.padded_pixels(job.image)) is not None:  # from the header, until it is decoded
-            job.pixels = min(pixels, self.settings.max_pixels)
+            job.pixels = min(pixels, self.settings.max_pixels) * job.passes
         self.line.append(job)
         self.wake()
         try:
@@ -288,7 +288,7 @@ class Queue:
 
     def refuse_line(self, refusal: Refusal) -> None:
         for job in self.line:
-            job.image.close()
+            job.close()
             self.refuse(job, refusal)
         self.line.clear()
 
@@ -316,7 +316,7 @@ class Queue:
             return
         with contextlib.suppress(ValueError):
             self.line.remove(job)
-        job.image.close()
+        job.close()
         self.wake()  # the job may have needed a worker to itself
 
     def refuse(self, job: Job, refusal: Refusal) -> None:
@@ -327,7 +327,7 @@ class Queue:
             self.metrics.jobs.labels(job.task or "other", "failed").inc()
 
     def fulfil(self, job: Job, result: Result) -> None:
-        if job.pixels is not None:
+        if job.pixels:
             self.pace.learn(result.seconds, job.pixels, job.size)
             self.metrics.pixels.inc(job.pixels)
         self.metrics.seconds.labels(job.task or "other").observe(result.seconds)

@@ -3,7 +3,8 @@
 It may crash, hang or be killed; the service then starts another. It has three threads: while one image is
 computed, the next is decoded and the last one encoded. Messages to it (see `wire`), after the settings:
 
-    {"job": 7, "model": "denoise-box", "kind": "png" or null, "view": "auto"} and the file: restore it
+    {"job": 7, "model": "denoise-box", "kind": "png" or null, "view": "auto", "strength": 1, "detail": 0,
+        "others": {"mask": 3000}} and the file, then the others: restore it; with "restored", only blend
     {"cancel": 7}                                        stop job 7
 
 and from it:
@@ -18,6 +19,7 @@ and from it:
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 import signal
@@ -32,11 +34,14 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, BinaryIO
 
 from maximir.errors import MaximirError, TooLarge, UnsupportedImage, UsageError
-from maximir.models import catalogue
+from maximir.models import catalogue, choice
+from maximir.restoring.links import parse_links, steps_in_text
 from maximir.service import wire
 
 if TYPE_CHECKING:
     from maximir.images import Photo
+    from maximir.restoring.base import ImageRestorer
+    from maximir.restoring.blending import Blend
     from maximir.restoring.restorer import Restorer
 
 FIRST = catalogue.MODELS[0].name  # loaded at the start
@@ -59,7 +64,10 @@ class Order:
     model: str
     kind: str | None
     view: str
+    blend: Blend
     data: bytes
+    others: dict[str, bytes]
+    restored: Photo | None = None  # by an earlier job: only blended
     photo: Photo | None = None
     large: bool = False
     seconds: float = 0.0
@@ -80,10 +88,12 @@ class Worker:
     def __init__(self, settings: wire.Message, replies: BinaryIO) -> None:
         from maximir import images
         from maximir.images.codecs import decoders
-        from maximir.restoring import restorer
+        from maximir.restoring import auto, blending, chain, restorer
 
         self.decoders, self.images = decoders, images
+        self.auto, self.blending, self.chain = auto, blending, chain
         self.max_pixels = settings.pop("max_pixels")
+        self.settings = settings
         self.load: Callable[[str], Restorer] = lambda model: restorer.Restorer(model, **settings)
         self.restorers: dict[str, Restorer] = {}  # by model, least recently used first
         self.restorers[FIRST] = self.load(FIRST)  # at once, because it checks all settings
@@ -147,6 +157,13 @@ class Worker:
     def decode(self, order: Order) -> None:
         source = self.decoders.kind_of(order.data)
         order.photo = self.images.decode(order.data, functools.partial(self.admit, order))
+        admit = functools.partial(self.admit, order)
+        if (mask := order.others.pop("mask", None)) is not None:
+            shares = self.blending.mask_of(self.images.decode(mask, admit))
+            order.blend = dataclasses.replace(order.blend, mask=self.blending.prepare_mask(shares))
+        order.blend.check_size(*order.photo.rgb.shape[:2])
+        if (restored := order.others.pop("restored", None)) is not None:
+            order.restored = self.images.decode(restored, admit)
         order.data = b""
         kinds = self.images.KINDS.values()
         order.kind = order.kind or (source if source in kinds else "png")
@@ -168,13 +185,19 @@ class Worker:
 
         assert order.photo is not None
         height, width = order.photo.rgb.shape[:2]
-        pixels = padded_size(height) * padded_size(width)
+        passes = 0 if order.restored else order.model.count(",") + 1
+        pixels = padded_size(height) * padded_size(width) * passes
         self.tell({"job": order.number, "stage": "waiting", "pixels": pixels})
         self.decoded.put(order)
 
     def compute(self, order: Order) -> None:
-        restorer = self.restorer(order.model)
         assert order.photo is not None
+        start = time.perf_counter()
+        if order.restored is not None:
+            order.photo = self.blending.blend_photo(order.photo, order.restored, order.blend)
+            order.restored, order.seconds = None, time.perf_counter() - start
+            return
+        restorer = self.restorer_of(order.model)
         start = time.perf_counter()
         try:
             order.photo = restorer.restore_photo(
@@ -182,11 +205,21 @@ class Worker:
                 progress=functools.partial(self.progress, order),
                 reserve=3 * SMALL_BYTES,  # one being decoded, one waiting, one being encoded
                 view=order.view,
+                blend=order.blend,
             )
         except MaximirError as error:  # decoding succeeded, so the cause is memory
             raise TooLarge(str(error)) from error
         order.precision = restorer.precision_for(order.photo.rgb.dtype)
         order.seconds = time.perf_counter() - start
+
+    def restorer_of(self, model: str) -> ImageRestorer:
+        """Return the restorer of a model's name, of a chain, or of "auto"."""
+        links = parse_links(model, choice.named)
+        if not links:
+            return self.auto.AutoRestorer(load=lambda card, _: self.restorer(card.name), **self.settings)
+        if len(links) == 1 and links[0].strength == 1:
+            return self.restorer(model)
+        return self.chain.Chain(links, load=lambda card, _: self.restorer(card.name), **self.settings)
 
     def restorer(self, model: str) -> Restorer:
         """Return the loaded model; it may replace the least recently used one."""
@@ -210,12 +243,14 @@ class Worker:
     def encode(self, order: Order) -> None:
         assert order.photo is not None and order.kind is not None
         data, notes = self.images.encode(order.photo, order.kind)
-        notes, order.photo = order.photo.notes + notes, None
+        notes = (*steps_in_text(order.photo.steps), *order.photo.notes, *notes)
+        order.photo = None
         done = {"job": order.number, "done": order.kind, "seconds": order.seconds}
         self.tell(done | {"precision": order.precision, "notes": notes}, data)
 
     def forget(self, order: Order) -> None:
-        order.photo, order.data = None, b""
+        order.photo, order.restored, order.data = None, None, b""
+        order.others.clear()
         self.present.discard(order.number)
         self.cancelled.discard(order.number)
         if order.large:
@@ -237,13 +272,18 @@ class Worker:
                     self.cancelled.update(self.present & {message["cancel"]})
                 else:
                     self.present.add(message["job"])
-                    self.sent.put(
-                        Order(message["job"], message["model"], message["kind"], message["view"], data)
-                    )
+                    self.sent.put(self.order(message, data))
         except BaseException:  # e.g. out of memory: restart rather than ignore messages
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
+
+    def order(self, message: wire.Message, data: bytes) -> Order:
+        others: dict[str, bytes] = {}
+        for name, size in reversed(message["others"].items()):
+            data, others[name] = data[: len(data) - size], data[len(data) - size :]
+        blend = self.blending.Blend(message["strength"], message["detail"])
+        return Order(message["job"], message["model"], message["kind"], message["view"], blend, data, others)
 
 
 def status_of(error: MaximirError, order: Order) -> int:

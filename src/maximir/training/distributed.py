@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -108,8 +107,6 @@ def spread(model: Maxim, processes: Processes, *, shard: bool) -> nn.Module:
         return DistributedDataParallel(model)
     from torch.distributed.fsdp import fully_shard
 
-    # FSDP2 warns about in-place changes of the outputs; there are none here.
-    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     for stage in model.stages:
         fully_shard(stage)
     fully_shard(model)

@@ -73,6 +73,7 @@ def load_batches(recipe: Recipe, sources: Mapping[str, Views], run: Run) -> Iter
         num_workers=workers,
         pin_memory=run.device.type == "cuda",
         worker_init_fn=send_by_value,
+        generator=torch.Generator("cpu"),  # the loader draws a number, and the program's are its own
     )
     try:
         batches = iter(loader)

@@ -115,6 +115,7 @@ FIELDS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
         "two numbers in [0, 1)",
     ),
     "clip_norm": (NUMBER, positive, "a positive number"),
+    "colour": (NUMBER, lambda value: 0 <= value < math.inf, "a number of at least 0"),
     "ema": (NUMBER, between_0_and_1, "a number in [0, 1)"),
     "start_as_identity": (bool, lambda value: True, "true or false"),
     "scales": (tuple, are_scales, "numbers in (0, 1]"),
@@ -142,6 +143,8 @@ class Recipe:
         warmup: steps of linear increase before the decay.
         betas: Adam's betas.
         clip_norm: gradients are clipped to this norm.
+        colour: weight of the loss's colour term (not in the paper): for darkness and haze, whose casts cost
+            little in the rest of the loss.
         ema: decay of the weights' moving average, which is validated and saved as the model.
         start_as_identity: initialise the last convolutions with zeros, so that the untrained network
             returns its input (not in the paper; see docs/experiments.md).
@@ -175,6 +178,7 @@ class Recipe:
     warmup: int = 0
     betas: tuple[float, float] = (0.9, 0.999)
     clip_norm: float = 1.0
+    colour: float = 0.0
     ema: float = 0.999
     start_as_identity: bool = False
     scales: tuple[float, ...] = (1.0,)
@@ -301,7 +305,7 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
         )
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{name_or_path}: not valid TOML ({error})") from error
     if chosen:
         values |= values.pop("sets")[chosen]

@@ -10,14 +10,16 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import filelock
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from maximir import sizes
 from maximir.errors import MaximirError, UsageError
-from maximir.files import PART, write_atomically
+from maximir.files import GIT_LFS, PART, refuse_pointer, write_atomically
 from maximir.models import checkpoint
 from maximir.network.model import Maxim
 from maximir.training.distributed import Processes, accumulating, as_parts, spread, whole
@@ -69,6 +71,35 @@ def schedule(recipe: Recipe, step: int) -> float:
     return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
 
 
+class Drawing(TorchFunctionMode):
+    """New modules are float32, and drawn from their own random numbers.
+
+    Torch's default dtype and random numbers belong to the whole process, so they are not changed.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.generator = torch.Generator("cpu").manual_seed(seed)
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        chosen = {"dtype": torch.float32, "generator": self.generator}
+        return function(*args, **{k: chosen.get(k) if v is None else v for k, v in (kwargs or {}).items()})
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's random numbers, which dropout uses; afterwards they are the program's again."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
 def first_weights(recipe: Recipe, *, load: bool = True) -> Maxim:
     """Make the network at the start of a run: random, or with the weights of the recipe's `init`.
 
@@ -78,8 +109,8 @@ def first_weights(recipe: Recipe, *, load: bool = True) -> Maxim:
     Raises:
         MaximirError: `init` cannot be loaded, or its network has another shape.
     """
-    torch.manual_seed(recipe.seed)
-    model = Maxim(recipe.model)
+    with Drawing(recipe.seed):
+        model = Maxim(recipe.model)
     if recipe.init and load:
         loaded = checkpoint.load_model(recipe.init)
         if recipe.model.stages < loaded.config.stages:  # the first stages of a larger model restore too
@@ -159,21 +190,21 @@ class Run:
         recipe, parts = self.recipe, self.execution.accumulate
         if self.teacher is not None and lessons is not None:
             clean = self.teacher.targets(degraded, clean, lessons)
-        torch.manual_seed((self.processes.rank << 48) + recipe.seed * 1_000_003 + self.step)
+        seed = (self.processes.rank << 48) + recipe.seed * 1_000_003 + self.step
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * schedule(recipe, self.step)
         self.model.zero_grad(set_to_none=True)
         losses = []
-        for number, (part, target) in enumerate(
-            zip(degraded.chunk(parts), clean.chunk(parts), strict=True), 1
-        ):
-            with accumulating(self.network, last=number == parts):
-                with torch.autocast(self.device.type, torch.bfloat16, self.features == torch.bfloat16):
-                    outputs = self.network(part)
-                loss = restoration_loss(outputs, target) / parts
-                loss.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
+        chunks = zip(degraded.chunk(parts), clean.chunk(parts), strict=True)
+        with seeded(seed, self.device) if recipe.model.dropout else contextlib.nullcontext():
+            for number, (part, target) in enumerate(chunks, 1):
+                with accumulating(self.network, last=number == parts):
+                    with torch.autocast(self.device.type, torch.bfloat16, self.features == torch.bfloat16):
+                        outputs = self.network(part)
+                    loss = restoration_loss(outputs, target, recipe.colour) / parts
+                    loss.backward()  # type: ignore[no-untyped-call]
+                losses.append(loss.detach())
         loss = self.processes.mean(torch.stack(losses).sum())
         norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm))
         if not torch.isfinite(norm):
@@ -252,6 +283,7 @@ class Run:
     def _newest_whole_state(self, report: Callable[[str], None]) -> int:
         """Return the step of the newest whole state, or -1 if there is no state."""
         for path in reversed(self.states()):
+            check_content(path)
             try:
                 metadata, _ = checkpoint.read_tensors(path)
                 step = int(metadata["step"])
@@ -300,6 +332,16 @@ class Run:
                     as_parts(value, parameter) if value.shape == parameter.shape else value.to(self.device)
                 )
                 owners[parameter].state[parameter][key] = moment
+
+
+def check_content(state: Path) -> None:
+    """Raise MaximirError for a Git LFS pointer: the state is not damaged, but elsewhere."""
+    with state.open("rb") as file:
+        start = file.read(len(GIT_LFS))
+    try:
+        refuse_pointer(start)
+    except MaximirError as error:
+        raise MaximirError(f"{state}: {error}") from error
 
 
 def check_parts(recipe: Recipe, processes: Processes, execution: Execution) -> None:

@@ -88,7 +88,7 @@ def write_site(
             (site / "static").mkdir(parents=True)
             version, programs = add_runtime(site, runtime)
             report(f"ONNX Runtime Web {version}")
-            models = []
+            models: list[dict[str, Any]] = []
             for card in cards:
                 facts, difference = add_model(site, card, tile, {model["tasks"][0] for model in models})
                 models.append(facts)

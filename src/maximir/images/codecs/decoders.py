@@ -117,7 +117,7 @@ def heic(data: bytes, check_size: CheckSize) -> Decoded:
     notes = [f"one of {len(file)} pictures"] if len(file) > 1 else []
     if info.get("aux") or info.get("depth_images"):
         notes.append("depth or gain map left out")
-    metadata = _of_pillow(info)
+    metadata = _of_pillow(info) | heif.light(data)
     numbers = None
     if nclx := info.get("nclx_profile"):
         numbers = heif.as_cicp(int(nclx["color_primaries"]), int(nclx["transfer_characteristics"]))
@@ -189,8 +189,8 @@ def odd_avif(data: bytes, check_size: CheckSize) -> Decoded:
     """Decode in 8 bits, with Pillow."""
     decoded, flags = _by_pillow(AvifImagePlugin.AvifImageFile, data, check_size), _av1_flags(data)
     icc = decoded.metadata.pop("icc-profile-data", None)
-    metadata = decoded.metadata | profiles.chosen(heif.numbers(data), icc, grey=decoded.pixels.shape[2] < 3)
-    decoded = decoded._replace(metadata=metadata)
+    chosen = profiles.chosen(heif.numbers(data), icc, grey=decoded.pixels.shape[2] < 3)
+    decoded = decoded._replace(metadata=decoded.metadata | heif.light(data) | chosen)
     if not flags & MORE_THAN_8:
         return decoded
     return decoded._replace(notes=(*decoded.notes, f"{12 if flags & TWELVE else 10} bit reduced to 8"))

@@ -1,21 +1,40 @@
-"""Boxes of AVIF files: colours by numbers, and EXIF, which libvips would write anew."""
+"""Boxes of AVIF and HEIC files: colours by numbers, the light of HDR, and EXIF that libvips would rewrite."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
 
+from maximir.images.codecs.png import chunk
+from maximir.images.metadata.fields import Metadata
+
 # Block that libvips makes an item of, and that `with_exif` replaces.
 PLACEHOLDER = b"II*\0" + struct.pack("<IHHHIII", 8, 1, 0x0112, 3, 1, 1, 0)
 
 
 MOST_SEARCHED = 65_536  # bytes
+CANDELAS = 10_000  # units of a PNG's cLLI in 1 cd/m²
 
 
 def numbers(heif: bytes) -> bytes | None:
     """Return the colours of the first image by numbers, if it has them."""
     at = heif.find(b"colrnclx", 0, MOST_SEARCHED) + 8
     return as_cicp(*struct.unpack_from(">HH", heif, at)) if 8 <= at <= len(heif) - 4 else None
+
+
+def light(heif: bytes) -> Metadata:
+    """Return what the first image says on the light of its HDR, as a PNG's chunks say it."""
+    found = b""
+    at = heif.find(b"\0\0\0\x20mdcv", 0, MOST_SEARCHED) + 8
+    if 8 <= at <= len(heif) - 24:
+        *green_blue, red_x, red_y, white_x, white_y = struct.unpack_from(">8H", heif, at)
+        points = struct.pack(">8H", red_x, red_y, *green_blue, white_x, white_y)
+        found += chunk(b"mDCV", points + heif[at + 16 : at + 24])
+    at = heif.find(b"\0\0\0\x0cclli", 0, MOST_SEARCHED) + 8
+    if 8 <= at <= len(heif) - 4:
+        most, mean = struct.unpack_from(">2H", heif, at)
+        found += chunk(b"cLLI", struct.pack(">2I", CANDELAS * most, CANDELAS * mean))
+    return {"png-light": found} if found else {}
 
 
 def as_cicp(primaries: int, transfer: int) -> bytes:

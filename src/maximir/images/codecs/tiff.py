@@ -158,8 +158,22 @@ def _extra_sample(reader: ifd.Reader, fields: list[ifd.Field]) -> Metadata:
     return {} if kind == UNASSOCIATED else {"extra-sample": min(kind, ASSOCIATED)}
 
 
+def divided(pixels: np.ndarray) -> np.ndarray:
+    """Round the colours of [H, W, C] that libvips divided by alpha and cut off: the inverse of `multiplied`.
+
+    Otherwise each reading and writing would darken them.
+    """
+    full = np.iinfo(pixels.dtype).max
+    alpha = pixels[..., -1:].astype(np.int64)
+    stored = (pixels * alpha + full - 1) // full  # the only value that was cut off to this one
+    result = np.minimum((stored * full + alpha // 2) // np.maximum(alpha, 1), full)
+    result = np.where(alpha > 0, result, pixels).astype(pixels.dtype)
+    result[..., -1:] = pixels[..., -1:]
+    return result
+
+
 def multiplied(pixels: np.ndarray) -> np.ndarray:
-    """Multiply the colours of [H, W, C] by alpha, rounded: libvips divides by it on reading."""
+    """Multiply the colours of [H, W, C] by alpha, rounded: `divided` is its inverse."""
     full = np.iinfo(pixels.dtype).max
     alpha = pixels[..., -1:].astype(np.uint32)
     result = ((pixels * alpha + full // 2) // full).astype(pixels.dtype)
@@ -230,7 +244,7 @@ def _copied(
     for field in fields:
         if field.tag in left_out or field.tag in found:
             continue
-        if field.kind in (16, 17, 18):  # BigTIFF's own
+        if field.kind in ifd.OF_BIGTIFF:
             notes.append(NOT_COPIED)
             continue
         total += field.size
@@ -307,7 +321,7 @@ def with_metadata(
         if blob.startswith(iptc.PHOTOSHOP):
             resources = blob[len(iptc.PHOTOSHOP) :]
             own[PHOTOSHOP] = Entry(7, len(resources), resources)
-    theirs: dict[int, bytes] = {}
+    theirs: dict[int, bytearray] = {}
     if "exif-data" in metadata:
         try:
             besides = (exif.EXIF, exif.GPS, XMP, IPTC, PHOTOSHOP, *(RESOLUTION if stated else ()))
@@ -321,22 +335,26 @@ def with_metadata(
     return bytes(body), tuple(notes)
 
 
-def _entries(block: bytearray, own: Directory, besides: tuple[int, ...]) -> tuple[dict[int, bytes], bool]:
-    """Return the entries of the block's first directory, and whether all are complete.
+def _entries(block: bytearray, own: Directory, besides: tuple[int, ...]) -> tuple[dict[int, bytearray], bool]:
+    """Return the entries of the block's first directory, and whether all are there.
 
-    Fields about the layout are left out, except `besides`.
+    Fields about the layout are left out, except `besides`. EXIF 3.0's UTF-8 becomes ASCII, as libtiff has it.
     """
     reader = ifd.Reader(block)
     start = reader.first()
     fields, end = reader.directory(start)
+    fields = [field for field in fields if field.kind not in ifd.OF_BIGTIFF]
     wanted = (field for field in fields if field.tag not in LAYOUT or field.tag in besides)
     kept = [field for field in wanted if field.tag not in own]
     kept.reverse()  # the first of repeated fields counts
-    entries = {field.tag: bytes(block[field.at : field.at + 12]) for field in kept}
+    entries = {field.tag: block[field.at : field.at + 12] for field in kept}
+    for field in kept:
+        if field.kind == ifd.UTF8:
+            struct.pack_into(reader.order + "H", entries[field.tag], 2, ifd.ASCII)
     return entries, len(fields) == (end - start - 2) // 12
 
 
-def _append_both(body: bytearray, order: str, own: Directory, theirs: dict[int, bytes]) -> int:
+def _append_both(body: bytearray, order: str, own: Directory, theirs: dict[int, bytearray]) -> int:
     """Append a directory of fields with values and of entries whose values are in `body` already."""
     start = _append(body, order, own | {tag: Entry(1, 1, b"\0") for tag in theirs})
     for number, tag in enumerate(sorted(own | theirs)):

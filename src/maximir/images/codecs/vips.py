@@ -116,6 +116,8 @@ def decode(data: bytes, kind: str | None, check_size: CheckSize) -> Decoded:
     bits = get(image, "bits-per-sample", 16)
     if kind == "avif" and pixels.dtype == np.uint16 and bits < 16:
         pixels, metadata["bits-per-sample"] = unpacked(pixels, bits), bits
+    if kind == "tiff" and metadata.get("extra-sample") == tiff.ASSOCIATED:
+        pixels = tiff.divided(pixels)
     notes = [f"first of {frames} {pictures}"] if frames > 1 else []
     if kind == "jpeg":
         notes += jpeg.notes(data)
@@ -204,7 +206,7 @@ def kept(image: pyvips.Image, data: bytes, kind: str | None) -> tuple[Metadata, 
         case "png":
             metadata |= png.colours(data, icc)
         case "avif":
-            metadata |= profiles.chosen(heif.numbers(data), icc, grey=False)
+            metadata |= heif.light(data) | profiles.chosen(heif.numbers(data), icc, grey=False)
         case "tiff" if icc is None:
             metadata |= tiff.colours(data)
         case _ if icc is not None:

@@ -21,7 +21,7 @@ Metadata = TypedDict(
         "png-srgb": bytes,  # the intent of a PNG that says "sRGB"
         "jpeg-segments": bytes,  # others of a JPEG, as they stood in the file
         "extra-sample": int,  # what a TIFF says its last channel is, if not usual alpha: see `tiff`
-        "png-light": bytes,  # chunks on the light of HDR, as they stood in the file
+        "png-light": bytes,  # on the light of HDR, as chunks of a PNG
         "comments": tuple[bytes, ...],  # of a JPEG or GIF
         "cicp": bytes,  # a PNG's colours, or those of HDR, as 4 numbers of ITU-T H.273: see `profiles.chosen`
         "cicp-profile": bytes,  # the profile beside these numbers, for readers that do not know them

@@ -14,7 +14,8 @@ STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 SIZES |= {16: 8, 17: 8, 18: 8, 129: 1}
 INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
-SHORT, LONG = 3, 4
+ASCII, SHORT, LONG, UTF8 = 2, 3, 4, 129
+OF_BIGTIFF = (16, 17, 18)  # types that other TIFF files and EXIF lack
 MOST_NUMBERS = 100_000  # of one field
 MOST_FIELDS = 100_000  # of all directories: some are circular
 

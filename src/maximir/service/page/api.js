@@ -66,18 +66,20 @@ export function newId() {
  *
  * Uses XMLHttpRequest, because fetch does not report upload progress.
  *
- * @param job {file, task, model, format, id}; format "": the file's own
+ * @param job {file, task, model, format, id}; format "": the file's own; and perhaps strength, detail,
+ *   mask (a blob), restored (the blob of an earlier result, to be blended instead of computed)
  * @param signal aborts the request and thereby the job
  * @param sending called with the fraction that has been sent, 0 … 1
  * @returns {blob, name, notes, seconds}
  * @throws ApiError, or the signal's AbortError
  */
-export function restore({ file, task, model, format, id }, signal, sending) {
+export function restore({ file, task, model, format, id, ...blend }, signal, sending) {
   const body = new FormData();
   body.append("task", task);
   if (model) body.append("model", model);
   if (format) body.append("format", format);
   body.append("id", id);
+  for (const [name, value] of Object.entries(blend)) body.append(name, value);
   body.append("image", file, file.name);
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason);

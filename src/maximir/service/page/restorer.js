@@ -6,6 +6,7 @@ import { duration, left, percent } from "./words.js";
 
 export const promise = "Sent to this server only, and not kept.";
 export const unshown = "The server may still be able to read it.";
+export const blends = true;
 export const formats = ["png", "jpeg", "webp", "tiff", "avif"];
 
 const TRIES = 4; // attempts when the server is busy

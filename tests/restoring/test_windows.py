@@ -1,4 +1,6 @@
-"""Sizes a little above multiples of 64: a window and strips instead of padding."""
+"""Windows: of large photographs, and with strips instead of padding for some sizes."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -6,53 +8,63 @@ import pytest
 from maximir import Restorer
 from maximir.models import checkpoint
 from maximir.network.config import padded_size
-from maximir.restoring import edges, estimate, memory
+from maximir.restoring import estimate, memory, windows
 
 
-@pytest.mark.parametrize("length", [1, 64, 100, 191, 192, 193, 208, 209, 255, 256, 321, 336, 337, 4016])
+@pytest.mark.parametrize("length", [1, 64, 100, 191, 192, 193, 208, 209, 255, 256, 321, 336, 337, 1280])
 def test_windows_cover_and_cost_no_more_than_padding(length):
-    windows = edges.windows(length)
-    assert windows[0][0] == 0 and windows[-1][1] == length
-    assert sum(padded_size(end - start) for start, end in windows) == padded_size(length)
-    if len(windows) > 1:
-        assert all((end - start) % 64 == 0 for start, end in windows), "nothing is padded"
-        assert windows[0][1] - windows[1][0] > edges.FADE
-        assert 0 < length % 64 <= edges.MOST_REST
+    found = windows.windows(length)
+    assert found[0][0] == 0 and found[-1][1] == length
+    assert sum(padded_size(end - start) for start, end in found) == padded_size(length)
+    if len(found) > 1:
+        assert all((end - start) % 64 == 0 for start, end in found), "nothing is padded"
+        assert found[0][1] - found[1][0] > windows.FADE
+        assert 0 < length % 64 <= windows.MOST_REST
 
 
-def test_which_sizes_have_strips():
-    assert edges.has_strips(321, 481) and edges.has_strips(193, 256) and edges.has_strips(200, 200)
+@pytest.mark.parametrize("length", [1281, 1500, 2048, 3000, 4000, 4016, 12345])
+def test_windows_of_long_axes_overlap_and_have_one_size(length):
+    found = windows.windows(length)
+    assert found[0][0] == 0 and found[-1][1] == length
+    assert {end - start for start, end in found} == {found[0][1]} and found[0][1] % 64 == 0
+    assert found[0][1] <= windows.LARGEST
+    for (_, end), (start, _) in itertools.pairwise(found):
+        assert end - start >= windows.OVERLAP
+    assert sum(end - start for start, end in found) < 1.25 * length
+
+
+def test_which_sizes_have_windows():
+    assert windows.several(321, 481) and windows.several(193, 256) and windows.several(200, 200)
+    assert windows.several(1281, 64)
     assert not any(
-        edges.has_strips(*size) for size in [(320, 512), (300, 500), (65, 70), (1, 129), (339, 600)]
+        windows.several(*size) for size in [(320, 512), (300, 500), (65, 70), (1, 129), (339, 600)]
     )
 
 
-@pytest.mark.parametrize("size", [(193, 256), (256, 208), (325, 200), (321, 481)])
+@pytest.mark.parametrize("size", [(193, 256), (256, 208), (325, 200), (321, 481), (1300, 80), (1350, 1290)])
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
 def test_who_changes_nothing_gets_the_same_picture(size, kind):
     image = np.random.default_rng(1).random((*size, 3), np.float32)
     image = image if kind is np.float32 else (image * np.iinfo(kind).max).astype(kind)
     seen = []
-    (result,) = edges.restore_with_strips([image], lambda images, report: list(images), seen.append)
+    (result,) = windows.restore_in_windows([image], lambda images, report: list(images), seen.append)
     np.testing.assert_array_equal(result, image)
 
 
-def test_strips_fade_in_and_progress_grows():
-    image, seen = np.zeros((325, 201, 3), np.float32), []
+@pytest.mark.parametrize(("size", "fade"), [((325, 201), windows.FADE), ((1300, 1290), windows.OVERLAP // 2)])
+def test_windows_fade_in_and_progress_grows(size, fade):
+    image, seen, lights = np.zeros((*size, 3), np.float32), [], []
 
     def mood(images, report):
         """Each window has its own light: what a border without fading would show."""
         report(0.5), report(1.0)
-        return [piece + np.float32(0.1 * (piece.size % 7)) for piece in images]
+        lights.append(np.float32(0.1 * (len(lights) + 1)))
+        return [piece + lights[-1] for piece in images]
 
-    (result,) = edges.restore_with_strips([image], mood, seen.append)
-    light = [
-        np.float32(0.1 * (r.stop - r.start) * (c.stop - c.start) * 3 % 0.7) for r, c in edges.parts(325, 201)
-    ]
-    assert len(light) == 4 and len(set(light)) > 1
-    largest = np.ptp(light)
+    (result,) = windows.restore_in_windows([image], mood, seen.append)
+    assert len(lights) == 4
     for axis in (0, 1):
-        assert np.abs(np.diff(result, axis=axis)).max() < 2.5 * largest / (edges.FADE + 1)
+        assert np.abs(np.diff(result, axis=axis)).max() < 3 * np.ptp(lights) / (fade + 1)
     assert seen == sorted(seen) and seen[-1] == 1.0 and len(seen) == 8
 
 
@@ -61,7 +73,7 @@ def restorers(gentle_weights, tmp_path):
     model = checkpoint.load_model(gentle_weights)
 
     def make(task, precision="fp32", **options):
-        path = tmp_path / f"{task}.safetensors"
+        path = tmp_path / f"of-{task}.safetensors"
         checkpoint.save_model(model, path, metadata={"task": task})
         return Restorer(path, precision=precision, **options)
 
@@ -71,8 +83,12 @@ def restorers(gentle_weights, tmp_path):
 def test_who_is_restored_that_way(restorers):
     image = np.random.default_rng(0).integers(0, 256, (193, 256, 3), np.uint8)
     rain, exact, haze = restorers("derain"), restorers("derain", view="exact"), restorers("dehaze")
-    assert [restorer.way(193, 256) for restorer in (rain, exact, haze)] == ["strips", "whole", "whole"]
-    assert rain.way(193, 256, "exact") == "whole" and exact.way(193, 256, "auto") == "strips"
+    assert [restorer.way(193, 256) for restorer in (rain, exact, haze)] == ["windows", "whole", "whole"]
+    unknown = restorers("")
+    assert [restorer.way(1400, 256) for restorer in (rain, exact, haze, unknown)] == [
+        "windows", "whole", "views", "whole"
+    ]  # fmt: skip
+    assert rain.way(193, 256, "exact") == "whole" and exact.way(193, 256, "auto") == "windows"
     assert (rain(image) != exact(image)).any()
     np.testing.assert_array_equal(haze(image), exact(image))
     np.testing.assert_array_equal(rain(image)[:180], exact(image[:192])[:180])

@@ -1,0 +1,24 @@
+"""Folders of the user: models, and what may be measured or fetched again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+HOME = "MAXIMIR_HOME"  # environment variable: folder to use instead of the system's
+
+
+def data_folder() -> Path:
+    """Return the folder for models, which may not exist yet."""
+    import platformdirs  # here, because training does without it
+
+    home = os.environ.get(HOME)
+    return Path(home) if home else Path(platformdirs.user_data_dir("maximir", appauthor=False))
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again, which may not exist yet."""
+    import platformdirs
+
+    home = os.environ.get(HOME)
+    return Path(home) if home else Path(platformdirs.user_cache_dir("maximir", appauthor=False))

@@ -1,0 +1,143 @@
+"""What a photograph needs: a small network of our own looks at parts of it and at a view of the whole.
+
+It gives a probability for each damage that a task of ours mends. Not sure means doing less, and a photograph
+that needs nothing is left alone. Trained by scripts/train_diagnosis.py; docs/auto.md has its table of errors.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from maximir.pixels import UINT8, from_unit, to_unit
+
+WEIGHTS = Path(__file__).parents[1] / "models" / "box" / "diagnosis.safetensors"
+TASKS = {  # by damage, in the order in which they are mended
+    "compression": "dejpeg",
+    "noise": "denoise",
+    "rain": "derain",
+    "haze": "dehaze",
+    "blur": "deblur",
+    "darkness": "enhance",
+}
+DAMAGES = tuple(TASKS)
+NAMES = {damage: damage for damage in DAMAGES} | {
+    "compression": "compression artefacts",
+    "blur": "motion blur",
+    "darkness": "low light",
+}
+SURE = dict.fromkeys(DAMAGES, 0.9)  # less probable damage is left alone
+CROP = 96  # pixels: side of a part at full size
+CROPS = 3  # parts along each axis
+VIEW = 128  # pixels: side of the view of the whole, whatever its shape
+BLOCK = 8  # parts begin on a JPEG's grid
+BAND = 64  # rows at a time
+
+
+class Views(NamedTuple):
+    """What the network sees of pictures: `crops` [N, K, 96, 96, 3] and `view` [N, 128, 128, 3], uint8."""
+
+    crops: Tensor
+    view: Tensor
+
+
+def views_of(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return crops `[9, 96, 96, 3]` and the view `[128, 128, 3]` of a picture, uint8 `[H, W, 3]`."""
+    view = Image.fromarray(image).resize((VIEW, VIEW), Image.Resampling.BOX)
+    short = [(0, max(0, CROP - side)) for side in image.shape[:2]]
+    if short[0][1] or short[1][1]:
+        image = np.pad(image, (*short, (0, 0)), mode="symmetric")
+    tops, lefts = (
+        [round(i * (side - CROP) / (CROPS - 1)) // BLOCK * BLOCK for i in range(CROPS)]
+        for side in image.shape[:2]
+    )
+    crops = [image[top : top + CROP, left : left + CROP] for top in tops for left in lefts]
+    return np.stack(crops), np.array(view)
+
+
+class Diagnosis(nn.Module):
+    """`Views` → a logit for each of `DAMAGES`, `[N, 6]`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.detail = nn.ModuleList(
+            [
+                nn.Conv2d(6, 32, 5, stride=2, padding=2),
+                nn.Conv2d(32, 48, 3, stride=2, padding=1),
+                nn.Conv2d(48, 64, 3, stride=2, padding=1),
+                nn.Conv2d(64, 64, 3, padding=1),
+            ]
+        )
+        self.whole = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in ((3, 16), (16, 32), (32, 48), (48, 64))
+        )
+        self.hidden = nn.Linear(4 * 64 + 64 + 6, 64)
+        self.out = nn.Linear(64, len(DAMAGES))
+
+    def forward(self, views: Views) -> Tensor:
+        n, k = views.crops.shape[:2]
+        crops = views.crops.flatten(0, 1).permute(0, 3, 1, 2).contiguous().float() / 255
+        fine = crops - F.avg_pool2d(crops, 3, stride=1, padding=1, count_include_pad=False)
+        x = torch.cat([crops - 0.5, 10 * fine], dim=1)
+        for layer in self.detail:
+            x = F.relu(layer(x))
+        x = torch.cat([x.mean(dim=(2, 3)), x.std(dim=(2, 3))], dim=1).view(n, k, -1)
+        x = torch.cat([x.mean(dim=1), x.amax(dim=1)], dim=1)
+        view = views.view.permute(0, 3, 1, 2).float() / 255
+        y = view - 0.5
+        for layer in self.whole:
+            y = F.relu(layer(y))
+        light = torch.cat([view.mean(dim=(2, 3)), view.std(dim=(2, 3))], dim=1)
+        return self.out(F.relu(self.hidden(torch.cat([x, y.mean(dim=(2, 3)), light], dim=1))))
+
+
+@torch.inference_mode()
+def probabilities(model: Diagnosis, views: Views) -> Tensor:
+    """Return the probability of each damage, `[N, 6]`."""
+    return torch.sigmoid(model(views))
+
+
+class Finding(NamedTuple):
+    """A damage that a photograph has, and how strongly to mend it: 0.5 if it is barely sure … 1."""
+
+    damage: str
+    strength: float
+
+
+def diagnose(image: np.ndarray) -> list[Finding]:
+    """Return the damage of an image `[H, W, 3]` of any type, the surest first; none if it needs nothing."""
+    crops, view = views_of(in_8_bits(image))
+    found = probabilities(network(), Views(torch.from_numpy(crops)[None], torch.from_numpy(view)[None]))[0]
+    sure = [(p, damage) for p, damage in zip(found.tolist(), DAMAGES, strict=True) if p > SURE[damage]]
+    if len(sure) > 1:  # noise and rain look much like compression, and their networks mend both
+        sure = [(p, damage) for p, damage in sure if damage != "compression"]
+    return [
+        Finding(damage, round(0.5 + 0.5 * (p - SURE[damage]) / (1 - SURE[damage]), 1))
+        for p, damage in sorted(sure, reverse=True)
+    ]
+
+
+@functools.cache
+def network() -> Diagnosis:
+    with torch.device("meta"):
+        model = Diagnosis().eval()
+    state = {name: value.float() for name, value in load_file(WEIGHTS).items()}
+    model.load_state_dict(state, assign=True)
+    return model
+
+
+def in_8_bits(image: np.ndarray) -> np.ndarray:
+    if image.dtype == np.uint8:
+        return image
+    result = np.empty(image.shape, np.uint8)
+    for row in range(0, len(image), BAND):
+        result[row : row + BAND] = from_unit(to_unit(image[row : row + BAND]), UINT8)
+    return result

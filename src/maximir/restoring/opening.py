@@ -1,0 +1,30 @@
+"""The restorer that a text or a chain of links means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from maximir.models import choice
+from maximir.restoring.auto import AutoRestorer
+from maximir.restoring.base import ImageRestorer
+from maximir.restoring.chain import Chain, load_restorer
+from maximir.restoring.links import Link, parse_links
+from maximir.restoring.options import Options
+from maximir.restoring.restorer import Restorer
+
+
+def open_restorer(text: str) -> ImageRestorer:
+    """Return the restorer of what a `Restorer` takes, of a chain ("denoise,enhance"), or of "auto"."""
+    return (
+        Restorer(text) if Path(text).is_file() else restorer_of(parse_links(text, choice.choose), Options())
+    )
+
+
+def restorer_of(links: Sequence[Link], options: Options) -> ImageRestorer:
+    """Return the restorer of one model, or of a chain; of no links, the one that looks for itself."""
+    if not links:
+        return AutoRestorer(**vars(options))
+    if len(links) == 1 and links[0].strength == 1:
+        return load_restorer(links[0].model, options)
+    return Chain(links, **vars(options))
