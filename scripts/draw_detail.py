@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import skimage
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from maximir import Restorer
 from maximir.metrics import psnr
@@ -31,9 +31,13 @@ CROPS = {
 
 
 def add_noise(clean: np.ndarray, *, grain: bool) -> np.ndarray:
-    """Add coloured noise, or grain, which has no colour."""
-    noise = np.random.default_rng(0).normal(size=clean.shape).astype(np.float32)
-    noise = noise[..., :1] if grain else noise
+    """Add coloured noise, or the grain of a film: in luma alone, and larger than a pixel."""
+    random = np.random.default_rng(0)
+    noise = random.normal(size=clean.shape).astype(np.float32)
+    if grain:
+        image = Image.fromarray(np.round(noise[..., 0] * 32 + 128).clip(0, 255).astype(np.uint8))
+        noise = np.asarray(image.filter(ImageFilter.GaussianBlur(0.7)), np.float32)[..., None] - 128
+        noise = noise / noise.std()
     return from_unit(to_unit(clean) + noise * np.float32(SIGMA / 255), UINT8)
 
 
