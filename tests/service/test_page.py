@@ -182,6 +182,7 @@ def expect(what):
 def choose(page, *files):
     page.get_by_label("Choose a photograph").set_input_files(list(files) or [upload()])
     if not files:
+        page.get_by_role("radio", name="Noise").check()  # auto would be the page's choice
         expect(page.locator("#viewer")).to_be_visible()
 
 
@@ -402,6 +403,17 @@ def test_the_last_choice_counts(page):
     page.wait_for_timeout(1600)
     expect(page.locator("#name")).to_have_text("quick.png")
     assert page.evaluate("urls.size") == 1
+
+
+def test_the_page_begins_with_what_a_photograph_needs(page):
+    page.get_by_label("Choose a photograph").set_input_files([upload()])
+    expect(page.get_by_role("radio", name="What it needs")).to_be_checked()
+    sent = []
+    page.on("request", lambda request: request.method == "POST" and sent.append(request.post_data_buffer))
+    restore(page)
+    done(page)
+    assert b'name="task"\r\n\r\nauto' in sent[0] and b'name="model"' not in sent[0]
+    expect(page.locator("#done")).to_contain_text(re.compile("left as it is|: (de|en)"))
 
 
 def test_another_task_and_going_on_with_the_result(page):
@@ -1055,9 +1067,9 @@ def test_a_task_with_two_models_offers_both(page):
     alone = {"name": "denoise-box", "tasks": ["denoise"], "origin": "box", "default": True}
     page.route("**/v1/models", lambda route: route.fulfill(json=[theirs, box, alone]))
     page.reload()
-    choose(page)
     how = page.get_by_label("Model", exact=True)
-    expect(page.locator("[value=denoise]")).to_be_checked()
+    expect(page.locator("[value=auto]")).to_be_checked()
+    choose(page)
     expect(how).to_be_hidden()
     page.locator("[value=derain]").check()
     expect(how).to_have_value("derain-box")
