@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from maximir.degradations import degrade_photograph
 from maximir.degradations.files import compress
-from maximir.restoring.diagnosis import DAMAGES, Diagnosis, Views, probabilities, views_of
+from maximir.restoring.diagnosis import DAMAGES, SURE, Diagnosis, Views, probabilities, views_of
 
 KINDS = {  # of each damage
     "darkness": ["low-light"],
@@ -40,6 +40,7 @@ TOGETHER = [
     ("haze", "compression"), ("blur", "compression"), ("darkness", "compression"),
 ]  # fmt: skip
 OF_PAIRS = {"noise": "noise", "low-light": "darkness", "haze": "haze", "blur": "blur", "rain": "rain"}
+SHARES = [0.3, 0.14, 0.14, 0.14, 0.14, 0.14]  # of `DAMAGES`: compression is the hardest to see
 UNKNOWN = -1.0  # a label that is not trained
 VISIBLE, HIDDEN = 36.0, 42.0  # dB: below, a damage is one; above, it is none
 HELD_OUT = 7  # one in so many photographs
@@ -90,7 +91,7 @@ def damaged(photograph: Image.Image, rng: np.random.Generator) -> tuple[np.ndarr
     if choice > 0.7:
         chosen = TOGETHER[rng.integers(len(TOGETHER))]
     elif choice > 0.3:
-        chosen = (str(rng.choice(list(DAMAGES))),)
+        chosen = (str(rng.choice(list(DAMAGES), p=SHARES)),)
     for damage in (name for name in KINDS if name in chosen):
         kind = str(rng.choice(KINDS[damage]))
         after = to_uint8(degrade_photograph(image, kind, [int(rng.integers(1 << 31))]))
@@ -180,10 +181,12 @@ def train(args: argparse.Namespace) -> None:
     views, labels, held_out = load(args.samples)
     chosen = (~held_out).nonzero()[:, 0]
     model = Diagnosis()
+    if args.init:
+        model.load_state_dict({name: value.float() for name, value in load_file(args.init).items()})
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(chosen)} samples")
     steps = args.epochs * (len(chosen) // args.batch)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.rate, total_steps=steps)
     started = time.monotonic()
     for epoch in range(args.epochs):
         model.train()
@@ -224,22 +227,28 @@ def test(args: argparse.Namespace) -> None:
         [probabilities(model, Views(views.crops[each], views.view[each])) for each in chosen.split(64)]
     )
     labels = labels[chosen]
-    clean = (labels == 0).all(dim=1) | ((labels <= 0).all(dim=1) & (labels == UNKNOWN).sum(dim=1).le(1))
-    print(f"{len(chosen)} held out, {int(clean.sum())} of them clean")
+    clean = ((labels == 0) | (labels == UNKNOWN)).all(dim=1) & ((labels == UNKNOWN).sum(dim=1) <= 1)
+    sure = found > torch.tensor([SURE[name] for name in DAMAGES])
+    sure[:, DAMAGES.index("compression")] &= sure.sum(dim=1) == 1  # as `diagnose`
     print(
-        "| damage | seen at 0.5 | at 0.9 | wrongly at 0.5 | at 0.9 | of clean ones at 0.9 |\n| --- " * 1
-        + "|"
-        + " --- |" * 5
+        f"{len(chosen)} held out, {int(clean.sum())} of them clean: {int((~sure[clean].any(dim=1)).sum())} left alone"
     )
+    print("| damage | sure from | of those that have it | of those that do not | of the clean ones |")
+    print("| --- |" + " --- |" * 4)
     for i, name in enumerate(DAMAGES):
-        yes, no = found[labels[:, i] == 1, i], found[labels[:, i] == 0, i]
-        shares = [(values > limit).float().mean().item() for values in (yes, no) for limit in (0.5, 0.9)]
-        of_clean = (found[clean, i] > 0.9).float().mean().item()
-        print(
-            f"| {name} ({len(yes)}) | "
-            + " | ".join(f"{100 * share:.1f}%" for share in (*shares, of_clean))
-            + " |"
+        having, others = (sure[labels[:, i] == value, i] for value in (1, 0))
+        shares = (
+            f"{100 * part.float().mean():.1f}% of {len(part)}" for part in (having, others, sure[clean, i])
         )
+        print(f"| {name} | {SURE[name]} | " + " | ".join(shares) + " |")
+    print("| has, alone | " + " | ".join(DAMAGES) + " | nothing |")
+    print("| --- |" + " --- |" * (len(DAMAGES) + 1))
+    for i, name in enumerate((*DAMAGES, "nothing")):
+        only = clean if name == "nothing" else (labels[:, i] == 1) & ((labels == 1).sum(dim=1) == 1)
+        counts = [int(sure[only, j].sum()) for j in range(len(DAMAGES))] + [
+            int((~sure[only].any(dim=1)).sum())
+        ]
+        print(f"| {name} ({int(only.sum())}) | " + " | ".join(map(str, counts)) + " |")
 
 
 def main() -> None:
@@ -258,6 +267,8 @@ def main() -> None:
     command.add_argument("samples", type=Path)
     command.add_argument("--epochs", type=int, default=30)
     command.add_argument("--batch", type=int, default=32)
+    command.add_argument("--rate", type=float, default=3e-3)
+    command.add_argument("--init", type=Path, help="weights to go on from")
     command.add_argument("-o", "--output", type=Path, required=True)
     command.set_defaults(run=train)
     command = commands.add_parser("test")
