@@ -230,9 +230,8 @@ def test(args: argparse.Namespace) -> None:
     clean = ((labels == 0) | (labels == UNKNOWN)).all(dim=1) & ((labels == UNKNOWN).sum(dim=1) <= 1)
     sure = found > torch.tensor([SURE[name] for name in DAMAGES])
     sure[:, DAMAGES.index("compression")] &= sure.sum(dim=1) == 1  # as `diagnose`
-    print(
-        f"{len(chosen)} held out, {int(clean.sum())} of them clean: {int((~sure[clean].any(dim=1)).sum())} left alone"
-    )
+    alone = int((~sure[clean].any(dim=1)).sum())
+    print(f"{len(chosen)} held out, {int(clean.sum())} of them clean: {alone} left alone")
     print("| damage | sure from | of those that have it | of those that do not | of the clean ones |")
     print("| --- |" + " --- |" * 4)
     for i, name in enumerate(DAMAGES):

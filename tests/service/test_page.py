@@ -239,6 +239,7 @@ def compared(page, before=PHOTO, after=None, name="photo.png", mime="image/png")
     """A photograph and its result side by side, without the service."""
     answer(page, before if after is None else after)
     choose(page, upload(name, before, mime))
+    page.get_by_role("radio", name="Noise").check()
     restore(page)
     done(page)
 
@@ -409,7 +410,9 @@ def test_the_page_begins_with_what_a_photograph_needs(page):
     page.get_by_label("Choose a photograph").set_input_files([upload()])
     expect(page.get_by_role("radio", name="What it needs")).to_be_checked()
     sent = []
-    page.on("request", lambda request: request.method == "POST" and sent.append(request.post_data_buffer))
+    page.route(
+        "**/v1/restore", lambda route: (sent.append(route.request.post_data_buffer), route.continue_())
+    )
     restore(page)
     done(page)
     assert b'name="task"\r\n\r\nauto' in sent[0] and b'name="model"' not in sent[0]
@@ -915,7 +918,7 @@ def test_an_original_of_another_size_is_not_compared(page):
     compared(page, after=encoded(picture(50, 50)))
     expect(page.locator("#notes")).to_contain_text("in another size or orientation: only the result is shown")
     expect(slider(page)).to_be_hidden()
-    expect(page.locator(".after img")).to_be_visible()
+    expect(page.locator(".after img:not(.under)")).to_be_visible()
 
 
 def test_an_original_that_the_browser_cannot_show(page):
@@ -928,7 +931,7 @@ def test_an_original_that_the_browser_cannot_show(page):
         "cannot show the original, this TIFF file: only the result is shown"
     )
     expect(slider(page)).to_be_hidden()
-    expect(page.locator(".after img")).to_be_visible()
+    expect(page.locator(".after img:not(.under)")).to_be_visible()
     page.get_by_role("button", name="Try another task").click()
     expect(page.locator("#unseeable")).to_contain_text("This browser cannot show this TIFF file.")
 
