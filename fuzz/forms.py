@@ -51,12 +51,12 @@ def one(data: bytes) -> None:
         assert refusal.status == 400 and refusal.sentence.isprintable(), refusal.sentence
         assert all(each.file.closed for each in opened)
         return
-    name = app.result_name(found.name, "denoise", "png")
-    assert name.isprintable() and not set(name) & set('/\\<>:"|?*'), name
-    assert app.disposition(name).isascii()
-    if found.file is not None:
-        assert len(found.file.read()) == found.size
-        found.file.close()
+    for upload in found.files.values():
+        name = app.result_name(upload.name, "denoise", "png")
+        assert name.isprintable() and not set(name) & set('/\\<>:"|?*'), name
+        assert app.disposition(name).isascii()
+        assert len(upload.file.read()) == upload.size
+    found.close()
     assert all(each.file.closed for each in opened)
 
 

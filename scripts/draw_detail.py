@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from maximir import Restorer
 from maximir.metrics import psnr
 from maximir.pixels import UINT8, from_unit, to_unit
+from maximir.restoring.blending import Blend
 
 SIDE, SCALE, GAP = 144, 2, 4  # pixels
 SIGMA = 12  # of 255
@@ -30,7 +31,7 @@ CROPS = {
 
 
 def add_noise(clean: np.ndarray, *, grain: bool) -> np.ndarray:
-    """Add coloured noise, or the grain of a film: in luma alone, and of some size."""
+    """Add coloured noise, or the grain of a film: in luma alone, and larger than a pixel."""
     random = np.random.default_rng(0)
     noise = random.normal(size=clean.shape).astype(np.float32)
     if grain:
@@ -50,15 +51,18 @@ def main() -> None:
         if clean.ndim == 2:
             clean = np.repeat(clean[..., None], 3, axis=-1)
         noisy = add_noise(clean, grain=what == "film grain")
-        pictures = [(f"{what}, as it is", noisy)]
-        pictures += [(f"detail {detail:g}", restorer(noisy, detail=detail)) for detail in DETAILS]
+        pictures = [("as it is", noisy)]
+        restored = restorer(noisy)
+        for detail in DETAILS:
+            pictures.append((f"detail {detail:g}", Blend(detail=detail).apply(noisy, restored.copy())))
         for column, (label, picture) in enumerate(pictures):
             place = column * step, row * step
             shown = Image.fromarray(picture).resize((SIDE * SCALE,) * 2, Image.Resampling.NEAREST)
             sheet.paste(shown, place)
             style = {"fill": "white", "stroke_fill": "black", "stroke_width": 2, "font_size": 18}
-            draw.text((place[0] + 8, place[1] + 6), label, **style)
-            print(f"{what}, {label.rpartition(", ")[2]}: {psnr(picture, clean):.2f} dB")
+            text = label if column else f"{what}, {label}"
+            draw.text((place[0] + 8, place[1] + 6), text, **style)
+            print(f"{what}, {label}: {psnr(picture, clean):.2f} dB")
     sheet.save(Path(sys.argv[1]), quality=70, method=6)
 
 

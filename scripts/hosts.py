@@ -42,7 +42,7 @@ with contextlib.suppress(ImportError):  # ComfyUI's Python has it
 
 ROOT = Path(__file__).parents[1]
 LEVELS = 1  # of 255: SaveImage truncates where maximir rounds
-START = 300  # seconds that ComfyUI may take to start
+START = 1200  # seconds that a program may take to start
 SAVED = "saved"
 PICTURES = {  # name: height, width, channels
     "even": (128, 192, 3),
@@ -455,7 +455,8 @@ def try_gimp(command: str) -> bool:
                 seen[:], seen[20:60, 20:60] = False, True
                 ours = np.where(seen[..., None], ours, before)
                 seen[:] = True
-            away = int(np.abs(theirs[..., :3].astype(int) - ours[..., :3])[seen].max())
+            colours = 3 if ours.shape[2] > 2 else 1
+            away = int(np.abs(theirs[..., :colours].astype(int) - ours[..., :colours])[seen].max())
             full = np.iinfo(ours.dtype).max
             ok = status == "success" and away <= LEVELS
             ok &= name != "alpha" or (np.array_equal(theirs[..., 3], before[..., 3]) and not layers[1][0])

@@ -182,6 +182,7 @@ def expect(what):
 def choose(page, *files):
     page.get_by_label("Choose a photograph").set_input_files(list(files) or [upload()])
     if not files:
+        page.get_by_role("radio", name="Noise").check()  # auto would be the page's choice
         expect(page.locator("#viewer")).to_be_visible()
 
 
@@ -402,6 +403,17 @@ def test_the_last_choice_counts(page):
     page.wait_for_timeout(1600)
     expect(page.locator("#name")).to_have_text("quick.png")
     assert page.evaluate("urls.size") == 1
+
+
+def test_the_page_begins_with_what_a_photograph_needs(page):
+    page.get_by_label("Choose a photograph").set_input_files([upload()])
+    expect(page.get_by_role("radio", name="What it needs")).to_be_checked()
+    sent = []
+    page.on("request", lambda request: request.method == "POST" and sent.append(request.post_data_buffer))
+    restore(page)
+    done(page)
+    assert b'name="task"\r\n\r\nauto' in sent[0] and b'name="model"' not in sent[0]
+    expect(page.locator("#done")).to_contain_text(re.compile("left as it is|: (de|en)"))
 
 
 def test_another_task_and_going_on_with_the_result(page):
@@ -1055,9 +1067,9 @@ def test_a_task_with_two_models_offers_both(page):
     alone = {"name": "denoise-box", "tasks": ["denoise"], "origin": "box", "default": True}
     page.route("**/v1/models", lambda route: route.fulfill(json=[theirs, box, alone]))
     page.reload()
-    choose(page)
     how = page.get_by_label("Model", exact=True)
-    expect(page.locator("[value=denoise]")).to_be_checked()
+    expect(page.locator("[value=auto]")).to_be_checked()
+    choose(page)
     expect(how).to_be_hidden()
     page.locator("[value=derain]").check()
     expect(how).to_have_value("derain-box")
@@ -1264,3 +1276,122 @@ def test_contrast_is_enough_to_read(scheme):
         ("accent", "tint"),
     ]:
         assert ratio(edge, ground) >= 3, (edge, ground)
+
+
+# ---------------------------------------------------------------- strength, fine texture and painting
+
+
+INVERTED = encoded(Image.fromarray(255 - np.asarray(picture())))
+
+
+def sent(page, data=INVERTED):
+    """Restore with this result; return the requests, which are filled as the page sends them."""
+    requests = []
+
+    def reply(route):
+        requests.append(route.request.post_data_buffer)
+        headers = {"Content-Type": "image/png", "Content-Disposition": 'attachment; filename="a.png"'}
+        route.fulfill(status=200, headers=headers, body=data)
+
+    page.route("**/v1/restore", reply)
+    choose(page)
+    restore(page)
+    done(page)
+    return requests
+
+
+def of_form(body, name):
+    """The content of a field of multipart/form-data."""
+    part = body.split(f'name="{name}"'.encode())[1]
+    return part.split(b"\r\n\r\n", 1)[1].split(b"\r\n------", 1)[0]
+
+
+def colour_at(page, x, y):
+    """The colour at a point of the photograph, whose sides are 1."""
+    box = page.locator(".top img").bounding_box()
+    clip = {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"], "width": 2, "height": 2}
+    return seen(page, clip=clip).mean(axis=(0, 1))
+
+
+def test_strength_shows_at_once_and_the_download_has_it(page):
+    requests = sent(page)
+    slider = page.get_by_role("slider", name="Strength")
+    expect(slider).to_have_attribute("aria-valuetext", "100%")
+    after = colour_at(page, 0.7, 0.5)
+    slider.press("Home")
+    before = colour_at(page, 0.7, 0.5)
+    for _ in range(5):
+        slider.press("PageUp")
+    expect(page.get_by_label("Strength")).to_have_value("50")
+    assert np.abs(colour_at(page, 0.7, 0.5) - (before + after) / 2).max() < 3 < np.abs(before - after).max()
+    assert len(requests) == 1, "the server is not asked before the download"
+    downloaded(page)
+    downloaded(page)
+    assert len(requests) == 2, "once for the same settings"
+    assert of_form(requests[1], "strength") == b"0.5" and of_form(requests[1], "detail") == b"0"
+    assert of_form(requests[1], "restored") == INVERTED and of_form(requests[1], "image") == PHOTO
+    assert b'name="mask"' not in requests[1]
+    slider.press("End")
+    assert downloaded(page)[1] == INVERTED and len(requests) == 2
+
+
+def test_fine_texture_shows(page):
+    fine = np.full((64, 96, 3), 100, np.uint8)
+    fine[:, ::2] = 140
+    smooth = encoded(Image.fromarray(np.full((64, 96, 3), 120, np.uint8)))
+    page.route(
+        "**/v1/restore", lambda route: route.fulfill(status=200, body=smooth, content_type="image/png")
+    )
+    choose(page, upload(data=encoded(Image.fromarray(fine))))
+    restore(page)
+    done(page)
+    box = page.locator(".top img").bounding_box()
+    clip = {
+        "x": box["x"] + 0.6 * box["width"],
+        "y": box["y"] + 0.4 * box["height"],
+        "width": 40,
+        "height": 20,
+    }
+    assert np.ptp(seen(page, clip=clip)) <= 2
+    page.get_by_role("slider", name="Fine texture").press("End")
+    assert np.ptp(seen(page, clip=clip)) > 25
+
+
+def test_painting_by_keyboard(page):
+    requests = sent(page)
+    page.get_by_role("button", name="Paint where to restore").press("Enter")
+    expect(page.locator("#viewer")).to_be_focused()
+    expect(page.locator("#viewer")).to_have_attribute("aria-describedby", "brush-keys")
+    after, elsewhere = colour_at(page, 0.6, 0.5), colour_at(page, 0.9, 0.2)
+    for key in ("ArrowRight", "ArrowRight", "Space"):
+        page.keyboard.press(key)
+    expect(page.get_by_role("status")).to_have_text("Painted at 56% from the left, 50% from the top")
+    expect(page.locator(".top")).to_have_attribute("style", re.compile("blob:"))
+    assert np.abs(colour_at(page, 0.6, 0.5) - after).max() < 12
+    assert np.abs(colour_at(page, 0.9, 0.2) - elsewhere).max() > 50, "the original again"
+    downloaded(page)
+    mask = np.asarray(Image.open(io.BytesIO(of_form(requests[1], "mask"))).convert("L"))
+    assert mask.shape == (64, 96) and mask[32, 54] > 250 and mask[5, 5] == 0
+    page.get_by_role("button", name="Erase").press("Enter")
+    page.get_by_role("button", name="Clear").press("Enter")
+    assert downloaded(page)[1] == INVERTED and len(requests) == 2
+    page.get_by_role("button", name="Try another task").click()
+    expect(page.locator(".brush")).to_have_count(0)
+    assert page.evaluate("urls.size") == 1
+
+
+def test_a_lossy_result_is_computed_again(page):
+    """Its blend with the original would not be that of `--strength`."""
+    requests = []
+
+    def reply(route):
+        requests.append(route.request.post_data_buffer)
+        route.fulfill(status=200, body=encoded(picture(), "jpeg"), content_type="image/jpeg")
+
+    page.route("**/v1/restore", reply)
+    choose(page)
+    restore(page)
+    done(page)
+    page.get_by_role("slider", name="Strength").press("PageDown")
+    downloaded(page)
+    assert b'name="restored"' not in requests[1] and of_form(requests[1], "strength") == b"0.9"

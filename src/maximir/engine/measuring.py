@@ -1,7 +1,7 @@
 """How many times as fast as fp32 this processor is in bf16: measured once in a few milliseconds, and kept.
 
-One thread's processor time, so that other programs hardly matter. Kept for each processor, library of kernels
-and version, in a file of the user's cache.
+One thread's processor time, so that other programs hardly matter. Kept for each processor, build of
+the kernels and version of torch, in a file of the user's cache.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 
-from maximir import __version__
 from maximir.engine import blocks, native
 from maximir.files import write_atomically
 from maximir.network.blocks import ConvChannelAttention, MultiAxisGatedMlp
@@ -36,7 +35,7 @@ def speed_of_bf16(processor: str) -> float | None:
     name = kernels.name()
     if name is None:
         return None
-    key = f"{processor}, {name}, maximir {__version__}, torch {torch.__version__}"
+    key = f"{processor}, {name} {kernels.digest()}, torch {torch.__version__}"
     file = cache_file()
     known: dict[str, float] = {}
     with contextlib.suppress(OSError, ValueError):

@@ -64,8 +64,6 @@ def library() -> ctypes.CDLL | None:
     openmp = openmp_entry_points()
     if openmp is None:
         return None
-    sources = b"".join(file.read_bytes() for file in sorted(SOURCES.iterdir()))
-    digest = hashlib.sha256(sources).hexdigest()[:16]
     for name in LIBRARIES if chosen is None else [chosen]:
         path = Path(__file__).with_name(f"kernels-{name}.so")
         if not path.exists():
@@ -73,13 +71,19 @@ def library() -> ctypes.CDLL | None:
         try:
             loaded = ctypes.CDLL(str(path))
             loaded.source_digest.restype = ctypes.c_char_p
-            current = loaded.source_digest().decode() == digest
+            current = loaded.source_digest().decode() == digest()
         except (OSError, AttributeError):  # of another system or version
             continue
         if current and loaded.supported():
             loaded.use_openmp(openmp)
             return loaded
     return None
+
+
+@functools.cache
+def digest() -> str:
+    """Return the digest of the sources, by which a library is known to be made of them."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(SOURCES.iterdir()))).hexdigest()[:16]
 
 
 def name() -> str | None:

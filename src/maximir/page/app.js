@@ -349,7 +349,7 @@ function forgetBlended() {
 
 /** Start or end painting. */
 function paint(on) {
-  for (const id of ["erase", "brush-size", "unpaint"]) $(id).hidden = !on;
+  $("brush").hidden = !on;
   $("paint").setAttribute("aria-pressed", on);
   $("erase").setAttribute("aria-pressed", false);
   $("viewer").setAttribute("aria-describedby", on ? "brush-keys" : "keys");
@@ -452,7 +452,7 @@ $("strength").oninput = $("detail").oninput = blend;
 $("paint").onclick = () => paint($("paint").getAttribute("aria-pressed") === "false");
 $("erase").onclick = () =>
   $("erase").setAttribute("aria-pressed", $("erase").getAttribute("aria-pressed") === "false");
-$("unpaint").onclick = () => (blending.clear(), forgetBlended(), announce("Restored everywhere"));
+$("unpaint").onclick = () => (blending.clear(), forgetBlended(), announce("Nothing is painted: restored everywhere"));
 $("radius").oninput = () => (viewer.radius = radius());
 $("new").onclick = startAgain;
 $("zoom-in").onclick = () => viewer.step(1);

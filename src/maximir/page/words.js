@@ -5,12 +5,14 @@ export class Problem extends Error {}
 
 /** Titles and descriptions of the tasks. A task missing here gets its model's own words. */
 const TASKS = {
+  auto: ["What it needs", "Looks first: one or two of these, or nothing"],
   denoise: ["Noise", "Grainy or speckled, as in the dark"],
   deblur: ["Blur", "Smeared by movement"],
   derain: ["Rain", "Streaks of rain and their mist"],
   dehaze: ["Haze", "Milky, from mist or smog"],
   enhance: ["Too dark", "Taken with too little light"],
   retouch: ["Flat", "Dull light and colours"],
+  dejpeg: ["Blocky", "Squares and fringes, from a messenger"],
 };
 
 /** Group the list of models by task: one choice per task, its default model first. */

@@ -60,7 +60,7 @@ def views_of(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         for side in image.shape[:2]
     )
     crops = [image[top : top + CROP, left : left + CROP] for top in tops for left in lefts]
-    return np.stack(crops), np.asarray(view)
+    return np.stack(crops), np.array(view)
 
 
 class Diagnosis(nn.Module):
@@ -117,6 +117,8 @@ def diagnose(image: np.ndarray) -> list[Finding]:
     crops, view = views_of(in_8_bits(image))
     found = probabilities(network(), Views(torch.from_numpy(crops)[None], torch.from_numpy(view)[None]))[0]
     sure = [(p, damage) for p, damage in zip(found.tolist(), DAMAGES, strict=True) if p > SURE[damage]]
+    if len(sure) > 1:  # noise and rain look much like compression, and their networks mend both
+        sure = [(p, damage) for p, damage in sure if damage != "compression"]
     return [
         Finding(damage, round(0.5 + 0.5 * (p - SURE[damage]) / (1 - SURE[damage]), 1))
         for p, damage in sorted(sure, reverse=True)

@@ -3,6 +3,7 @@
 import { Problem } from "./words.js";
 
 const TOKEN = "maximir-token";
+const BLEND = ["strength", "detail", "mask", "restored"]; // optional fields of a job
 let token = null;
 try {
   token = sessionStorage.getItem(TOKEN); // kept until the tab closes
@@ -73,13 +74,14 @@ export function newId() {
  * @returns {blob, name, notes, seconds}
  * @throws ApiError, or the signal's AbortError
  */
-export function restore({ file, task, model, format, id, ...blend }, signal, sending) {
+export function restore(job, signal, sending) {
+  const { file, task, model, format, id } = job;
   const body = new FormData();
   body.append("task", task);
   if (model) body.append("model", model);
   if (format) body.append("format", format);
   body.append("id", id);
-  for (const [name, value] of Object.entries(blend)) body.append(name, value);
+  for (const name of BLEND) if (job[name] !== undefined) body.append(name, job[name]);
   body.append("image", file, file.name);
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason);

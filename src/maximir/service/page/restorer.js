@@ -9,17 +9,18 @@ export const unshown = "The server may still be able to read it.";
 export const blends = true;
 export const formats = ["png", "jpeg", "webp", "tiff", "avif"];
 
+const AUTO = { name: "", tasks: ["auto"], origin: "box", default: true };
 const TRIES = 4; // attempts when the server is busy
 const LONGEST = 300; // seconds to wait before a retry; for longer waits the user decides
 const BUSY = [429, 503];
 const POLL = 500; // ms between progress requests
 const POLL_LATER = 2000; // the same for long jobs
 
-/** Return the server's models. */
+/** Return the server's models, and before them its own choice, which has no model's name. */
 export async function models() {
   const found = await askingForToken(api.models);
   if (!found.length) throw new api.ApiError("This server has no models.");
-  return found;
+  return [AUTO, ...found];
 }
 
 /** Restore a photograph on the server. */
