@@ -1,4 +1,4 @@
-// Runs all sweeps and convolutions of src/maximir/ops/native on numbers from a fixed formula and writes the results, as
+// Runs all kernels of src/maximir/ops/native on numbers from a fixed formula and writes the results, as
 // float32, to standard output: first those with float32 feature maps, then those with bfloat16.
 // other_processors.py builds this for several processors and compares the outputs.
 
@@ -53,7 +53,7 @@ void must(int status) {
 
 int main() {
     if (!supported()) return 2;
-    const int64_t cases[][5] = {{2, 16, 32, 32, 16}, {1, 16, 8, 128, 8}, {1, 16, 16, 96, 8}};
+    const int64_t cases[][5] = {{2, 16, 32, 32, 16}, {1, 16, 16, 128, 8}, {1, 16, 16, 96, 8}};
     for (int32_t half = 0; half < 2; ++half)
         for (auto& [n, h, w, c, side] : cases)
             for (int32_t axis = 0; axis < 2; ++axis) {
@@ -82,6 +82,35 @@ int main() {
                 const float* bias = parameter(64, 0.3f);
                 must(convolution(&shape, rows.full.data(), taps, bias, convolved.full.data()));
                 convolved.print(false);
+                MapRows rows_of{n, h, w, c, 0, h, half, axis, 1};
+                RcabWeights rcab{parameter(c, 0.3f, 1), parameter(c, 0.3f), parameter(9 * c * c, 0.1f),
+                                 parameter(c, 0.3f),    parameter(9 * c * c, 0.1f), parameter(c, 0.3f)};
+                Map sums(n * h * c), picture(n * h * w * 3), level(n * h * w * c), smaller(n * h * w * c / 4);
+                must(rcab_sweep(&rows_of, &rcab, rows.full.data(), share.in(half), sums.full.data()));
+                share.print(half);
+                sums.print(false);
+                PictureWeights to_picture{parameter(27 * c, 0.1f), parameter(3, 0.3f), 3};
+                must(picture_sweep(&rows_of, &to_picture, level.in(half), picture.full.data()));
+                picture.print(false);
+                SamWeights sam{parameter(9 * c * c, 0.1f), parameter(c, 0.3f), parameter(27 * c, 0.3f),
+                               parameter(c, 0.3f), 3};
+                must(sam_sweep(&rows_of, &sam, level.in(half), picture.full.data(), share.in(half)));
+                share.print(half);
+                must(attend_sweep(&rows_of, rows.full.data(), level.in(half), parameter(n * c, 1), nullptr,
+                                  other.full.data()));
+                other.print(false);
+                Shrink shrink{n, h / 2, w / 2, c, h, h * w * c, 0, 2, half, 1};
+                must(shrink_rows(&shrink, level.in(half), smaller.in(half)));
+                smaller.print(half);
+                if (w % 32 == 0) {
+                    Projection sum{n, h, w, c, h * w * c, half, half, 3, 1};
+                    const Term terms[] = {
+                        {level.in(half), weight(c, c), h * w * c, c, h, 0, PRODUCT, 1, half},
+                        {smaller.in(half), weight(4 * c, c), h * w * c / 4, c, h / 2, 0, TRANSPOSED, 1, half},
+                        {smaller.in(half), nullptr, h * w * c / 4, c, h / 2, 0, ENLARGED, 2, half}};
+                    must(project_rows(&sum, terms, parameter(c, 0.3f), share.in(half), nullptr));
+                    share.print(half);
+                }
                 must(layer_norm(x.full.data(), both.x.n0_gamma, both.x.n0_beta, other.full.data(), n * h * w, c, 1));
                 other.print(false);
             }

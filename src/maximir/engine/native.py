@@ -92,7 +92,7 @@ class Shrink(Structure):
 
 
 class Kind(enum.IntEnum):
-    """What becomes of a term's rows [N, H, W, C] before they are added, see ops/native/projection.h."""
+    """Way of a term, rows [N, H, W, C], into the sum; see ops/native/projection.h."""
 
     PRODUCT = 0  # weight [outputs, C]
     TRANSPOSED = 1  # 2 x 2 with stride 2, from rows of half the size: weight [2, 2, outputs, C]
