@@ -1,4 +1,4 @@
-"""How many times as fast as fp32 this processor is in bf16: measured once in a few milliseconds, and kept.
+"""Measurement of this processor's speed in bf16 relative to fp32, once in a few milliseconds, and kept.
 
 One thread's processor time, so that other programs hardly matter. Kept for each processor, build of
 the kernels and version of torch, in a file of the user's cache.

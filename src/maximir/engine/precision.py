@@ -34,7 +34,7 @@ class Processor(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What "auto" means on a device for 8-bit images, and why."""
+    """The meaning of "auto" on a device for 8-bit images, and the reason."""
 
     bf16: bool
     reason: str

@@ -1,4 +1,4 @@
-"""What a photograph needs: a small network of our own looks at parts of it and at a view of the whole.
+"""Diagnosis of a photograph: a small network of our own looks at parts of it and at a view of the whole.
 
 It gives a probability for each damage that a task of ours mends. Not sure means doing less, and a photograph
 that needs nothing is left alone. Trained by scripts/train_diagnosis.py; docs/auto.md has its table of errors.
@@ -50,7 +50,7 @@ BAND = 64  # rows at a time
 
 
 class Views(NamedTuple):
-    """What the network sees of pictures: `crops` [N, K, 96, 96, 3] and `view` [N, 128, 128, 3], uint8."""
+    """Input of the network, of N pictures: `crops` [N, K, 96, 96, 3] and `view` [N, 128, 128, 3], uint8."""
 
     crops: Tensor
     view: Tensor
