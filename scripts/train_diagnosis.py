@@ -228,8 +228,7 @@ def test(args: argparse.Namespace) -> None:
     )
     labels = labels[chosen]
     clean = ((labels == 0) | (labels == UNKNOWN)).all(dim=1) & ((labels == UNKNOWN).sum(dim=1) <= 1)
-    sure = found > torch.tensor([SURE[name] for name in DAMAGES])
-    sure[:, DAMAGES.index("compression")] &= sure.sum(dim=1) == 1  # as `diagnose`
+    sure = found > torch.tensor([SURE.get(name, 1.0) for name in DAMAGES])
     alone = int((~sure[clean].any(dim=1)).sum())
     print(f"{len(chosen)} held out, {int(clean.sum())} of them clean: {alone} left alone")
     print("| damage | sure from | of those that have it | of those that do not | of the clean ones |")
@@ -239,7 +238,7 @@ def test(args: argparse.Namespace) -> None:
         shares = (
             f"{100 * part.float().mean():.1f}% of {len(part)}" for part in (having, others, sure[clean, i])
         )
-        print(f"| {name} | {SURE[name]} | " + " | ".join(shares) + " |")
+        print(f"| {name} | {SURE.get(name)} | " + " | ".join(shares) + " |")
     print("| has, alone | " + " | ".join(DAMAGES) + " | nothing |")
     print("| --- |" + " --- |" * (len(DAMAGES) + 1))
     for i, name in enumerate((*DAMAGES, "nothing")):

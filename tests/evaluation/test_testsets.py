@@ -110,3 +110,14 @@ def test_what_is_no_kernel(kernel, reason, tmp_path):
     with pytest.raises(MaximirError) as refused:
         degradation(f"kernel:{path}")
     assert str(refused.value).startswith(f"{path}: ") and str(refused.value).endswith(reason)
+
+
+def test_jpegs_lose_more_at_a_lower_quality():
+    errors = [np.abs(degradation(f"jpeg:{q}")(CLEAN, "a") * 255 - CLEAN).mean() for q in (10, 50, 95)]
+    assert errors[0] > errors[1] > errors[2] > 0
+
+
+@pytest.mark.parametrize("text", ["jpeg:", "jpeg:0", "jpeg:101", "jpeg:x", "jpeg:9.5"])
+def test_qualities_that_are_none(text):
+    with pytest.raises(UsageError, match=r"jpeg:QUALITY"):
+        degradation(text)

@@ -11,13 +11,13 @@ import numpy as np
 from maximir import images
 from maximir.degradations import DEGRADATIONS, degrade_photograph
 from maximir.degradations.blur import convolve
-from maximir.degradations.files import quantise
+from maximir.degradations.files import compress, quantise
 from maximir.degradations.noise import gaussian_noise
 from maximir.errors import MaximirError, UsageError
 from maximir.pixels import to_unit
 
 BLUR_NOISE = 2.55  # sigma on the scale of 0-255: 1 %
-FORMS = "gaussian:SIGMA, gaussian:SIGMA:file, kernel:FILE"
+FORMS = "gaussian:SIGMA, gaussian:SIGMA:file, kernel:FILE, jpeg:QUALITY"
 
 Degrade = Callable[[np.ndarray, str], np.ndarray]  # clean uint8 [H, W, 3] and its name → float32 [0, 1]
 
@@ -29,6 +29,7 @@ def degradation(text: str) -> Degrade:
       from `numpy.random.RandomState(0)`, as in KAIR and Restormer. `gaussian:25:file`: the same, clipped and
       rounded to 8 bits.
     - `kernel:FILE`: blur with the kernel in a grey picture, mirrored borders, 1 % noise, 8 bits.
+    - `jpeg:10`: saved as JPEG of quality 10 with half the chroma's resolution, by libjpeg.
     - a name of `maximir.degradations`.
 
     Raises:
@@ -50,6 +51,11 @@ def degradation(text: str) -> Degrade:
     if kind == "kernel" and argument:
         kernel = load_kernel(Path(argument))
         return lambda clean, name: blurred(clean, kernel, seed_of(name))
+    if kind == "jpeg" and argument:
+        quality = int(argument) if argument.isascii() and argument.isdigit() else 0
+        if not 1 <= quality <= 100:
+            raise UsageError(f"--degrade {text}: must be jpeg:QUALITY, 1 to 100, e.g. jpeg:10")
+        return lambda clean, name: compress(to_unit(clean), "JPEG", quality, subsample=True)
     if text in DEGRADATIONS and not DEGRADATIONS[text].needs_depth:
         return lambda clean, name: degrade_photograph(clean, text, [seed_of(name)])
     names = ", ".join(name for name, each in DEGRADATIONS.items() if not each.needs_depth)

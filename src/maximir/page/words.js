@@ -12,7 +12,6 @@ const TASKS = {
   dehaze: ["Haze", "Milky, from mist or smog"],
   enhance: ["Too dark", "Taken with too little light"],
   retouch: ["Flat", "Dull light and colours"],
-  dejpeg: ["Blocky", "Squares and fringes, from a messenger"],
 };
 
 /** Group the list of models by task: one choice per task, its default model first. */

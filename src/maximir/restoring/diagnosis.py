@@ -20,22 +20,16 @@ from torch import Tensor, nn
 from maximir.pixels import UINT8, from_unit, to_unit
 
 WEIGHTS = Path(__file__).parents[1] / "models" / "box" / "diagnosis.safetensors"
-TASKS = {  # by damage, in the order in which they are mended
-    "compression": "dejpeg",
+DAMAGES = ("compression", "noise", "rain", "haze", "blur", "darkness")  # that the network knows
+TASKS = {  # by damage, in the order in which they are mended; none for compression yet
     "noise": "denoise",
     "rain": "derain",
     "haze": "dehaze",
     "blur": "deblur",
     "darkness": "enhance",
 }
-DAMAGES = tuple(TASKS)
-NAMES = {damage: damage for damage in DAMAGES} | {
-    "compression": "compression artefacts",
-    "blur": "motion blur",
-    "darkness": "low light",
-}
-SURE = {  # less probable damage is left alone: at most a hundredth of the pictures without it (docs/auto.md)
-    "compression": 0.8,
+NAMES = {damage: damage for damage in DAMAGES} | {"blur": "motion blur", "darkness": "low light"}
+SURE = {  # less probable damage is left alone: about a hundredth of the pictures without it (docs/auto.md)
     "noise": 0.95,  # the grain of film and of fine texture is seen as a little noise
     "rain": 0.6,
     "haze": 0.9,
@@ -123,9 +117,8 @@ def diagnose(image: np.ndarray) -> list[Finding]:
     """Return the damage of an image `[H, W, 3]` of any type, the surest first; none if it needs nothing."""
     crops, view = views_of(in_8_bits(image))
     found = probabilities(network(), Views(torch.from_numpy(crops)[None], torch.from_numpy(view)[None]))[0]
-    sure = [(p, damage) for p, damage in zip(found.tolist(), DAMAGES, strict=True) if p > SURE[damage]]
-    if len(sure) > 1:  # noise and rain look much like compression, and their networks mend both
-        sure = [(p, damage) for p, damage in sure if damage != "compression"]
+    known = zip(found.tolist(), DAMAGES, strict=True)
+    sure = [(p, damage) for p, damage in known if damage in SURE and p > SURE[damage]]
     return [
         Finding(damage, round(0.5 + 0.5 * (p - SURE[damage]) / (1 - SURE[damage]), 1))
         for p, damage in sorted(sure, reverse=True)
