@@ -132,7 +132,8 @@ def test_models_and_documentation(service):
     restore = documented["paths"]["/v1/restore"]["post"]
     form = restore["requestBody"]["content"]["multipart/form-data"]["schema"]
     fields = form["properties"]
-    assert set(fields) == {"image", "task", "model", "format", "view", "id"}
+    blends = {"strength", "detail", "mask", "restored"}
+    assert set(fields) == {"image", "task", "model", "format", "view", "id"} | blends
     # By schemathesis: what is said to be right is taken, what is taken is said to be right.
     assert [each["required"] for each in form["anyOf"]] == [["task"], ["model"]]
     assert form["anyOf"][1]["properties"]["model"]["minLength"] == 1 and re.search(

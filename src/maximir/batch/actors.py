@@ -59,6 +59,7 @@ class Restoring:
     """
 
     max_bytes: int | None = None
+    mask: np.ndarray | None = None
 
     def __init__(
         self,
