@@ -5,7 +5,7 @@ export class Problem extends Error {}
 
 /** Titles and descriptions of the tasks. A task missing here gets its model's own words. */
 const TASKS = {
-  auto: ["What it needs", "Looks first: one or two of these, or nothing"],
+  auto: ["What it needs", "Looks first, then decides"],
   denoise: ["Noise", "Grainy or speckled, as in the dark"],
   deblur: ["Blur", "Smeared by movement"],
   derain: ["Rain", "Streaks of rain and their mist"],
