@@ -638,7 +638,7 @@ def test_who_presses_restore_before_the_server_has_said_what_it_can_do_need_not_
     held = []
     page.route("**/v1/models", lambda route: held.append(route))
     page.reload()
-    choose(page)
+    page.get_by_label("Choose a photograph").set_input_files([upload()])
     restore(page)
     page.wait_for_timeout(300)
     expect(page.locator("#form-message")).to_have_text("")
