@@ -71,9 +71,14 @@ class Blend:
             )
 
     def apply(self, original: np.ndarray, restored: np.ndarray) -> np.ndarray:
-        """Blend images `[H, W, 3]` of one type; writes into `restored`, row by row, and returns it."""
+        """Blend images `[H, W, 3]` of one type; writes into `restored`, row by row, and returns it.
+
+        Floats are clipped to [0, 1] before, so that they are blended as files are.
+        """
         if self.keeps_all:
             return restored
+        if restored.dtype.kind == "f":
+            np.clip(restored, 0, 1, out=restored)
         height, width = original.shape[:2]
         above = np.zeros((0, width), np.float32)  # luma of the last rows before they were blended
         for top in range(0, height, BAND):
