@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from maximir import Restorer
-from maximir.models import checkpoint
+from maximir.models import catalogue, checkpoint, choice
 from maximir.network.config import padded_size
-from maximir.restoring import estimate, memory, windows
+from maximir.restoring import estimate, memory, views, windows
+from maximir.restoring.links import parse_links
+from maximir.restoring.opening import restorer_of
+from maximir.restoring.options import Options
 
 
 @pytest.mark.parametrize("length", [1, 64, 100, 191, 192, 193, 208, 209, 255, 256, 321, 336, 337, 1280])
@@ -115,3 +118,10 @@ def test_estimates_of_strips(restorers, monkeypatch):
     monkeypatch.setattr(estimate, "SAMPLES", (64, 128))
     near, padded = (estimate.estimate(restorers("derain"), *size) for size in [(1025, 1024), (1042, 1024)])
     assert near.peak < padded.peak, "the strip is done after the window"
+
+
+@pytest.mark.parametrize("task", catalogue.TASKS)
+def test_every_model_of_the_box_is_bounded_by_default(task):
+    """Also if its file does not say what it is for."""
+    way = restorer_of(parse_links(task, choice.for_task), Options(device="cpu")).way(3000, 4000)
+    assert way == ("views" if task in views.GLOBAL_TASKS else "windows")

@@ -63,7 +63,7 @@ class Restoring:
 
     def __init__(
         self,
-        links: Sequence[tuple[Any, str, str, float]],
+        links: Sequence[tuple[Any, str, str, str, float]],
         precision: str,
         options: Options,
         mask: np.ndarray | None,
@@ -78,10 +78,10 @@ class Restoring:
 
         with tempfile.TemporaryDirectory() as folder:  # nodes need not have the weights files
             local: list[Link] = []
-            for weights, suffix, name, strength in links:
+            for weights, suffix, name, task, strength in links:
                 path = Path(folder) / f"{len(local)}{suffix}"
                 path.write_bytes(ray.get(weights))
-                local.append(Link(ModelCard(name, "", "yours", path), strength))
+                local.append(Link(ModelCard(name, task, "yours", path), strength))
             self.restorer = restorer_of(local, options)
         self.same_precision = self.restorer.precision == precision
         self.output, self.settings, self.overwrite = open_storage(output), settings, overwrite
@@ -226,7 +226,7 @@ def generate(
             Restoring,
             fn_constructor_args=(
                 [
-                    (ray.put(model.path.read_bytes()), model.path.suffix, model.name, strength)
+                    (ray.put(model.path.read_bytes()), model.path.suffix, model.name, model.task, strength)
                     for model, strength in links
                 ],
                 precision,

@@ -21,7 +21,9 @@ from maximir.restoring.restorer import Restorer, bands
 
 
 def load_restorer(model: ModelCard, options: Options) -> Restorer:
-    return Restorer.with_options(model.path, options)
+    restorer = Restorer.with_options(model.path, options)
+    restorer.task = restorer.task or model.task  # which not every file says
+    return restorer
 
 
 class Chain(ImageRestorer):
