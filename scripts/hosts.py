@@ -233,10 +233,12 @@ async def cases(comfy: ComfyUI) -> bool:
         result = await comfy.run(prompt)
         paths = [expected(comfy.folder / f"input/{picture}.png", **options) for picture in pictures]
         wanted = [np.asarray(Image.open(path)) for path in paths]
-        differences = [difference(*pair) for pair in zip(result["saved"], wanted, strict=False)]
-        worst = max(differences, default=256)
-        ok = len(differences) == len(wanted) == len(result["saved"]) and worst <= LEVELS
-        row(name, result, ok, f"{len(differences)} saved, {worst} {FROM_RESTORE}")
+        saved = result["saved"]
+        if len(saved) != len(wanted):
+            row(name, result, False, f"{len(saved)} saved of {len(wanted)}")
+            return
+        worst = max(difference(*pair) for pair in zip(saved, wanted, strict=True))
+        row(name, result, worst <= LEVELS, f"{len(saved)} saved, {worst} {FROM_RESTORE}")
 
     async with comfy.session.get(f"{comfy.address}/object_info/MaximRestore") as response:
         inputs = (await response.json())["MaximRestore"]["input"]

@@ -113,7 +113,7 @@ def of_pair(path: Path, damage: str, rng: np.random.Generator) -> tuple[np.ndarr
     height, width = (int(rng.integers(min(side, 256), min(side, 512) + 1)) for side in image.shape[:2])
     top, left = (
         int(rng.integers((side - size) // 8 + 1)) * 8
-        for side, size in zip(image.shape, (height, width), strict=False)
+        for side, size in zip(image.shape[:2], (height, width), strict=True)
     )
     labels = dict.fromkeys(DAMAGES, 0.0)
     labels["compression"] = UNKNOWN

@@ -1,4 +1,4 @@
-"""What files have besides their picture: kept, or said to be left out."""
+"""Files keep what they have besides the picture, or a note names what is left out."""
 
 import struct
 

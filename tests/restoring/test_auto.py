@@ -1,4 +1,4 @@
-"""What each photograph needs: proposals, chains of them, and photographs that are left alone."""
+"""AutoRestorer proposes tasks, chains them, and leaves alone what needs nothing."""
 
 import json
 import shutil

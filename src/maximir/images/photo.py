@@ -23,7 +23,7 @@ class Photo:
     steps: tuple[dict[str, Any], ...] = ()  # what each link of a chain did: a report's "steps"
     digest: str = ""  # SHA-256 of the file that `read` decoded
     source: bytes = b""  # the file that it was decoded from
-    # Of a photograph that a restorer left alone: notes of its reading, which do not hold for a copy of it.
+    # A restorer that leaves the pixels alone puts the notes of reading here: a copy loses nothing.
     unchanged: tuple[str, ...] | None = None
 
     @property

@@ -44,8 +44,7 @@ class Options:
         precision: "fp32", or "bf16": faster and less exact arithmetic, and feature maps of half the size.
             "auto": bf16 for 8-bit images where it is faster (`engine.precision`), otherwise fp32.
         max_memory: limit for the memory of the process, in bytes or as text ("4GB"); None: most of what is
-            free, of which a photograph takes 2 GB at most unless `view` is "exact". What does not fit goes
-            to scratch files, with the same result.
+            free. What does not fit goes to scratch files, with the same result.
         scratch: folder for these; None: the system's folder for temporary files.
         ensemble: the mean over the image's eight rotations and reflections: a little better, and eight times
             the time (the paper's "geometric ensemble"; the official script's stacks them, and so fails for

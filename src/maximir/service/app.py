@@ -270,13 +270,13 @@ def choose(task: str | None, model: str | None) -> tuple[Link, ...]:
         chosen = parse_links(model, model_named)
     except UsageError as error:
         raise Refusal(400, str(error)) from error
-    for wanted, link in zip(links, chosen, strict=False):
+    if links and len(links) != len(chosen):
+        raise Refusal(422, f"task has {len(links)} links, but model has {len(chosen)}")
+    for wanted, link in zip(links, chosen if links else (), strict=True):
         if link.model.task not in (wanted.model.task, ""):
             raise Refusal(
                 422, f"the model {link.model.name} is for {link.model.task}, not for {wanted.model.task}"
             )
-    if links and len(links) != len(chosen):
-        raise Refusal(422, f"task has {len(links)} links, but model has {len(chosen)}")
     return chosen
 
 
