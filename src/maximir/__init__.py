@@ -25,6 +25,7 @@ __all__ = [
     "Restorer",
     "UsageError",
     "load_model",
+    "open_preset",
     "restore_files",
 ]
 
@@ -38,6 +39,7 @@ _HOMES = {
     "Restorer": "maximir.restoring.restorer",
     "UsageError": "maximir.errors",
     "load_model": "maximir.models.checkpoint",
+    "open_preset": "maximir.restoring.opening",
     "restore_files": "maximir.batch.restore",
 }
 
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from maximir.network.model import Maxim
     from maximir.restoring.auto import AutoRestorer
     from maximir.restoring.chain import Chain
+    from maximir.restoring.opening import open_preset
     from maximir.restoring.restorer import Restorer
 
 

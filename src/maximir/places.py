@@ -1,4 +1,4 @@
-"""Folders of the user: models, and what may be measured or fetched again."""
+"""Folders of the user: models, settings, and what may be measured or fetched again."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ def data_folder() -> Path:
 
     home = os.environ.get(HOME)
     return Path(home) if home else Path(platformdirs.user_data_dir("maximir", appauthor=False))
+
+
+def config_folder() -> Path:
+    """Return the folder for the user's settings, which may not exist yet."""
+    import platformdirs
+
+    home = os.environ.get(HOME)
+    return Path(home) if home else Path(platformdirs.user_config_dir("maximir", appauthor=False))
 
 
 def cache_folder() -> Path:

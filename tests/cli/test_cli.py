@@ -217,7 +217,7 @@ def test_output_folder_inside_the_input_is_not_an_input(photos, tiny_weights):
         (["{photos}/a.png", "-o", "{photos}", "--weights", "{weights}"], "same file"),
         (["{photos}/a.png", "-o", "{photos}/a.png", "--weights", "{weights}", "--overwrite"], "same file"),
         (["{photos}", "-o", "{out}", "--task", "sharpen"], "unknown task 'sharpen'"),
-        (["{photos}", "-o", "{out}"], "one of --task, --model and --weights"),
+        (["{photos}", "-o", "{out}"], "one of --task, --model and --weights, or a --preset"),
         (["{photos}", "-o", "{out}", "--weights", "nothing"], "unknown model 'nothing'"),
         (["{empty}", "-o", "{out}", "--weights", "{weights}"], "no files in"),
         (["", "-o", "{out}", "--weights", "{weights}"], "an INPUT is empty"),

@@ -1399,3 +1399,23 @@ def test_a_lossy_result_is_computed_again(page):
     page.get_by_role("slider", name="Strength").press("PageDown")
     downloaded(page)
     assert b'name="restored"' not in requests[1] and of_form(requests[1], "strength") == b"0.9"
+
+
+def test_a_preset_takes_the_place_of_a_task_and_moves_the_sliders(page):
+    """Strength and detail of the preset are the sliders' first places; what is asked is the whole result."""
+    sent = []
+    answer(page)
+    page.on("request", lambda asked: sent.append(asked) if asked.url.endswith("/v1/restore") else None)
+    choose(page)
+    page.get_by_label("Or a preset").select_option(label="Phone at night")
+    expect(page.locator("[name=task]:checked")).to_have_count(0)
+    restore(page)
+    done(page)
+    asked = sent[0].post_data_buffer
+    assert b'name="task"\r\n\r\ndenoise,enhance\r\n' in asked
+    assert b'name="model"' not in asked and b'name="strength"' not in asked
+    expect(page.get_by_label("Strength")).to_have_value("90")
+    expect(page.get_by_label("Fine texture")).to_have_value("20")
+    page.get_by_role("button", name="Try another task").click()
+    page.get_by_role("radio", name="Haze").check()
+    expect(page.get_by_label("Or a preset")).to_have_value("")

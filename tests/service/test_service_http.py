@@ -133,9 +133,9 @@ def test_models_and_documentation(service):
     form = restore["requestBody"]["content"]["multipart/form-data"]["schema"]
     fields = form["properties"]
     blends = {"strength", "detail", "mask", "restored"}
-    assert set(fields) == {"image", "task", "model", "format", "view", "id"} | blends
+    assert set(fields) == {"image", "task", "model", "preset", "format", "view", "id"} | blends
     # By schemathesis: what is said to be right is taken, what is taken is said to be right.
-    assert [each["required"] for each in form["anyOf"]] == [["task"], ["model"]]
+    assert [each["required"] for each in form["anyOf"]] == [["task"], ["model"], ["preset"]]
     assert form["anyOf"][1]["properties"]["model"]["minLength"] == 1 and re.search(
         fields["id"]["pattern"], ""
     )
@@ -144,6 +144,15 @@ def test_models_and_documentation(service):
     assert {"200", "400", "401", "403", "408", "413", "415", "422", "429", "503", "504"} <= set(
         restore["responses"]
     )
+
+
+def test_presets(service):
+    listed = {preset["name"]: preset for preset in service.client.get("/v1/presets").json()}
+    assert listed["night"]["task"] == "denoise,enhance" and listed["night"]["model"] is None
+    night = service.restore(wish(), "a.png", task="", preset="night")
+    assert night.status_code == 200 and "a-denoise-enhance.png" in night.headers["content-disposition"]
+    other = service.restore(wish(), "a.png", task="derain", preset="night", strength="1")
+    assert "a-derain.png" in other.headers["content-disposition"]
 
 
 def test_metrics(service):
@@ -178,6 +187,11 @@ def test_metrics(service):
         (400, "longer than 1,024 bytes", [("task", None, b"x" * 100_000)]),
         (422, "unknown task 'sharpen'", [("image", "a", b"x"), ("task", None, b"sharpen")]),
         (422, "unknown task", [("image", "a", b"x"), ("task", None, b"../../etc/passwd\0")]),
+        (
+            422,
+            "unknown preset 'day': choose one of scans, night, haze, chat",
+            [("image", "a", b"x"), ("preset", None, b"day")],
+        ),
         (422, "unknown model 'other': choose", [("image", "a", b"x"), ("model", None, b"other")]),
         (422, "unknown model", [("image", "a", b"x"), ("model", None, b"/etc/passwd")]),
         (

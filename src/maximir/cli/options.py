@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from pathlib import Path
@@ -14,8 +15,9 @@ from maximir.errors import UsageError
 if TYPE_CHECKING:
     from maximir.models.cards import ModelCard
     from maximir.restoring.links import Link
+    from maximir.restoring.presets import Preset
 
-ONE_OF = "give one of --task, --model and --weights"
+ONE_OF = "give one of --task, --model and --weights, or a --preset"
 
 Task = Annotated[
     str | None,
@@ -79,11 +81,25 @@ Ensemble = Annotated[
     ),
 ]
 Strength = Annotated[
-    float,
-    typer.Option(metavar="0…1", help="0: the input, bit for bit. 1: the restored image. 0.6: in between."),
+    float | None,
+    typer.Option(
+        metavar="0…1",
+        help="0: the input, bit for bit. 1: the restored image (the default). 0.6: in between.",
+    ),
 ]
 Detail = Annotated[
-    float, typer.Option(metavar="0…1", help="Part of the input's fine texture, and grain, that comes back.")
+    float | None,
+    typer.Option(
+        metavar="0…1", help="Part of the input's fine texture, and grain, that comes back (default: 0)."
+    ),
+]
+PresetName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="scans, night, haze, chat or one of yours (docs/presets.md): task, strength and detail. "
+        "Options beside it replace what it says.",
+    ),
 ]
 
 
@@ -122,6 +138,22 @@ def links_of(task: str | None, model: str | None, weights: str | None) -> tuple[
         case None, None, str():
             return (Link(choice.choose(weights)),)
     raise UsageError(ONE_OF)
+
+
+def chosen(
+    preset: str | None, task: str | None, model: str | None, weights: str | None, **numbers: float | None
+) -> Preset:
+    """Return the preset, or the defaults, with the options beside it instead of what it says.
+
+    Raises:
+        UsageError: the preset is unknown, or the user's file of presets is invalid.
+    """
+    from maximir.restoring import presets
+
+    base = presets.Preset() if preset is None else presets.find(preset)
+    if weights is not None:
+        base = dataclasses.replace(base, task=None, model=None)
+    return base.override(task, model, **numbers)
 
 
 def command_line() -> str:

@@ -17,12 +17,14 @@ from maximir.cli.options import (
     MaxMemory,
     Models,
     Precision,
+    PresetName,
     Scratch,
     Stages,
     Strength,
     Tasks,
     View,
     Weights,
+    chosen,
     command_line,
     links_of,
 )
@@ -56,8 +58,9 @@ def restore(
     task: Tasks = None,
     model: Models = None,
     weights: Weights = None,
-    strength: Strength = Options.strength,
-    detail: Detail = Options.detail,
+    preset: PresetName = None,
+    strength: Strength = None,
+    detail: Detail = None,
     mask: Annotated[Path | None, typer.Option(metavar="FILE", help=MASK)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help=RESUME)] = False,
@@ -87,8 +90,11 @@ def restore(
     from maximir.progress import WorkProgress, in_words
     from maximir.restoring.links import in_text, steps_in_text
 
-    options = Options(device, precision, max_memory, scratch, ensemble, view, stages, strength, detail)
-    links = links_of(task, model, weights)
+    wanted = chosen(preset, task, model, weights, strength=strength, detail=detail)
+    options = Options(
+        device, precision, max_memory, scratch, ensemble, view, stages, wanted.strength, wanted.detail
+    )
+    links = links_of(wanted.task, wanted.model, weights)
     if left and (ray is not None or overwrite):
         raise UsageError("--left restores nothing: leave out --ray and --overwrite")
     planned = plan(inputs, output, shard=shard, shared=ray is not None, report=report)

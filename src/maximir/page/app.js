@@ -6,6 +6,7 @@
 //   formats             kinds of files that it can write
 //   models()            a list of models, as GET /v1/models (docs/service.md); a model's function note()
 //                       may return a sentence, such as what its first use downloads
+//   presets()           perhaps: a list of presets, as GET /v1/presets
 //   restore(job, signal, report)   {blob, name, notes, seconds} for a job {file, image, task, model, format,
 //                       size}; report.tell shows progress, report.announce tells screen readers
 //   blends              true if jobs may have {strength, detail, mask, restored}: see blending.js; `restored` is
@@ -34,6 +35,7 @@ let blended = null; // {blob, name, url}: the result as it is blended now, once 
 let running = null; // AbortController of the current job
 let choosing = Promise.resolve(); // settles when the newest photograph is loaded
 let offering = Promise.resolve(); // settles when the tasks are known
+let presets = new Map(); // by name
 let newest = 0; // counts choices, so that a slow one cannot replace a later one
 
 // ---------------------------------------------------------------- states
@@ -178,6 +180,7 @@ async function fillTasks() {
   let found = null;
   try {
     found = choices(await restorer.models());
+    presets = new Map((await restorer.presets?.() ?? []).map((preset) => [preset.name, preset]));
   } catch (error) {
     const again = make("button", { type: "button", textContent: "Try again", onclick: offer });
     return $("tasks").replaceChildren(make("p", { textContent: error.message, className: "soft" }), again);
@@ -185,6 +188,25 @@ async function fillTasks() {
   $("tasks").replaceChildren(...found.map(choice));
   document.querySelector("[name=task]").checked = true;
   offerModels(found[0].models);
+  for (const { name, title } of presets.values())
+    $("preset").append(make("option", { value: name, textContent: title }));
+}
+
+/** A preset takes the place of a task. */
+function choosePreset() {
+  const radios = [...document.querySelectorAll("[name=task]")];
+  for (const radio of radios) radio.checked = radio === radios[0] && !$("preset").value;
+  $("ways").hidden = true;
+  if ($("preset").value) $("limits").textContent = "";
+  else radios[0].onchange();
+}
+
+/** Return what is chosen as {task, model, preset}, or null if nothing is known yet. */
+function wish() {
+  const preset = presets.get($("preset").value);
+  if (preset) return { task: preset.task, model: preset.model, preset };
+  const task = document.querySelector("[name=task]:checked")?.value;
+  return task ? { task, model: $("model").value } : null;
 }
 
 /** Show the models of the chosen task, if there is more than one. */
@@ -202,7 +224,7 @@ function showLimits({ limits, note }) {
 
 function choice({ task, title, description, models }) {
   const radio = make("input", { type: "radio", name: "task", value: task });
-  radio.onchange = () => offerModels(models);
+  radio.onchange = () => (offerModels(models), ($("preset").value = ""));
   const name = make("strong", { id: `${task}-name`, textContent: title });
   const text = make("span", { id: `${task}-text`, textContent: description });
   radio.setAttribute("aria-labelledby", name.id);
@@ -219,15 +241,15 @@ async function restore(size = null) {
   say("form-message", "");
   say("stage-message", "");
   await Promise.all([choosing, offering]); // a large photograph or a busy server may take a moment
-  const task = document.querySelector("[name=task]:checked")?.value;
+  const wished = wish();
   if (state === "working") return;
-  if (!photo || !task) {
+  if (!photo || !wished) {
     say("form-message", photo ? "The tasks are not known yet." : "Choose a photograph first.");
     if (!photo) $("file").focus();
     return;
   }
   const { file, image } = photo;
-  const job = { file, image, task, model: $("model").value, format: $("format").value, size };
+  const job = { file, image, ...wished, format: $("format").value, size };
   await working(
     async (signal) => {
       const answer = await restorer.restore(job, signal, { tell, announce });
@@ -299,7 +321,8 @@ function finish() {
   display(shown, image, why);
   $("blending").hidden = !restorer.blends || !shown;
   if (!$("blending").hidden) blending.begin(shown, image);
-  [$("strength").value, $("detail").value] = [100, 0];
+  const { strength = 1, detail = 0 } = result.job.preset ?? {};
+  [$("strength").value, $("detail").value] = [100 * strength, 100 * detail];
   blend();
   say("stage-message", "");
   const notes = image && why ? [...result.notes, why] : result.notes;
@@ -428,11 +451,13 @@ function anotherTask() {
   say("stage-message", "");
   enter("chosen");
   display(photo.image, null, $("unseeable").textContent);
-  document.querySelector("[name=task]:checked").focus({ preventScroll: true });
+  (document.querySelector("[name=task]:checked") ?? $("preset")).focus({ preventScroll: true });
 }
 
 // ---------------------------------------------------------------- wiring
 
+$("presets").hidden = !restorer.presets;
+$("preset").onchange = choosePreset;
 $("promise").textContent = restorer.promise;
 for (const option of [...$("format").options])
   if (option.value && !restorer.formats.includes(option.value)) option.remove();

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from maximir.models import choice
+from maximir.restoring import presets
 from maximir.restoring.auto import AutoRestorer
 from maximir.restoring.base import ImageRestorer
 from maximir.restoring.chain import Chain, load_restorer
@@ -19,6 +21,26 @@ def open_restorer(text: str) -> ImageRestorer:
     return (
         Restorer(text) if Path(text).is_file() else restorer_of(parse_links(text, choice.choose), Options())
     )
+
+
+def open_preset(name: str, **options: Any) -> ImageRestorer:
+    """Return the restorer of a preset ("night", or one of the user's).
+
+        restorer = maximir.open_preset("night", max_memory="4GB")
+
+    Args:
+        name: see docs/presets.md.
+        options: as of a `Restorer`; strength and detail replace the preset's.
+
+    Raises:
+        UsageError: the preset is unknown, the user's file of presets is invalid, or an option is.
+        MaximirError: a model cannot be used.
+    """
+    preset = presets.find(name)
+    settings = Options(**{"strength": preset.strength, "detail": preset.detail} | options)
+    if preset.task is None:
+        return restorer_of(parse_links(preset.model or "", choice.named), settings)
+    return restorer_of(parse_links(preset.task, choice.for_task), settings)
 
 
 def restorer_of(links: Sequence[Link], options: Options) -> ImageRestorer:

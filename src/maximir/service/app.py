@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -26,6 +27,8 @@ from maximir.models import catalogue, choice
 from maximir.models.cards import ModelCard
 from maximir.restoring.links import AUTO, Link, in_text, parse_links
 from maximir.restoring.options import VIEWS, Options, check_fraction
+from maximir.restoring.presets import Preset
+from maximir.restoring.presets import known as known_presets
 from maximir.service.form import TEXTS, Form, read
 from maximir.service.jobs import Job, Result
 from maximir.service.limits import exchange_of, too_large
@@ -47,7 +50,7 @@ ERRORS = {
     408: "The upload was too slow.",
     413: "Too many bytes or pixels.",
     415: "Not an image, an unsupported kind of image, or a compressed form.",
-    422: "A damaged image or mask; an unknown task, model, format or view; a bad id.",
+    422: "A damaged image or mask; an unknown task, model, preset, format or view; a bad id.",
     429: "The queue is full; see Retry-After.",
     503: "The service is stopping, or no worker process is available; see Retry-After.",
     504: "Processing took too long.",
@@ -83,6 +86,15 @@ class Model(BaseModel):
     limits: str = Field(description="Known limits.")
     results: str = Field(description="PSNR (dB), input → output, on images not used for training.")
     published: str = Field(description="PSNR (dB) / SSIM published by the authors.")
+
+
+class PresetFacts(BaseModel):
+    name: str
+    title: str
+    task: str | None = Field(description="A task or a chain; null if the preset names a model.")
+    model: str | None
+    strength: float = Field(ge=0, le=1)
+    detail: float = Field(ge=0, le=1)
 
 
 class Health(BaseModel):
@@ -123,7 +135,12 @@ class Restored(Response):
 
 
 def make_app(queue: Queue, settings: Settings, metrics: Metrics) -> FastAPI:
-    """Return the application, without the limits in front of it (`limits.Guard`)."""
+    """Return the application, without the limits in front of it (`limits.Guard`).
+
+    Raises:
+        UsageError: the user's file of presets is invalid.
+    """
+    presets = known_presets()
     app = FastAPI(
         title="maximir",
         version=__version__,
@@ -142,7 +159,7 @@ def make_app(queue: Queue, settings: Settings, metrics: Metrics) -> FastAPI:
         with queue.place():
             form = await read_form(request)
             try:
-                job = read_job(form, settings)
+                job = read_job(form, settings, presets)
             except Refusal:
                 form.close()
                 raise
@@ -163,6 +180,11 @@ def make_app(queue: Queue, settings: Settings, metrics: Metrics) -> FastAPI:
     async def models() -> list[Model]:
         """List the models on this machine."""
         return known_models()
+
+    @app.get("/v1/presets", responses=problems(401, 403))
+    async def list_presets() -> list[PresetFacts]:
+        """List the presets: named sets of options."""
+        return [PresetFacts(**vars(preset)) for preset in presets.values()]
 
     @app.get("/healthz", responses={503: {"model": Health, "description": "Not serving."}})
     async def healthz() -> Health:
@@ -205,7 +227,7 @@ async def read_form(request: Request) -> Form:
     return await read(request.headers.get("content-type", ""), request.stream())
 
 
-def read_job(form: Form, settings: Settings) -> Job:
+def read_job(form: Form, settings: Settings, presets: Mapping[str, Preset]) -> Job:
     """Return the job that a form requests.
 
     Raises:
@@ -214,8 +236,13 @@ def read_job(form: Form, settings: Settings) -> Job:
     others = dict(form.files)
     if (image := others.pop("image", None)) is None:
         raise Refusal(400, "the field image is missing")
-    task, model, kind, view, id, strength, detail = map(form.texts.get, TEXTS)
-    links = choose(task, model)
+    task, model, kind, view, id, strength, detail, preset = map(form.texts.get, TEXTS)
+    if preset is not None and preset not in presets:
+        raise Refusal(422, f"unknown preset {preset[:40]!r}: choose one of {', '.join(presets)}")
+    wanted = (Preset() if preset is None else presets[preset]).override(
+        task, model, fraction("strength", strength), fraction("detail", detail)
+    )
+    links = choose(wanted.task, wanted.model)
     kind = kind and KIND_OF.get(kind.lower(), kind.lower())
     if kind is not None and kind not in FORMATS:
         raise Refusal(422, f"unknown format {kind[:40]!r}: choose one of {', '.join(FORMATS)}")
@@ -235,19 +262,21 @@ def read_job(form: Form, settings: Settings) -> Job:
         id,
         view or Options.view,
         tasks,
-        fraction("strength", strength, Options.strength),
-        fraction("detail", detail, Options.detail),
+        wanted.strength,
+        wanted.detail,
         others,
     )
 
 
-def fraction(name: str, text: str | None, default: float) -> float:
-    """Return the number 0 … 1 that a field holds. Raises Refusal if it holds another text."""
+def fraction(name: str, text: str | None) -> float | None:
+    """Return the number 0 … 1 that a field holds; None: it is missing. Raises Refusal for another text."""
+    if text is None:
+        return None
     try:
-        value = default if text is None else float(text)
+        value = float(text)
         check_fraction(name, value)
     except ValueError:
-        raise Refusal(400, f"{name} must be a number from 0 to 1, not {(text or '')[:40]!r}") from None
+        raise Refusal(400, f"{name} must be a number from 0 to 1, not {text[:40]!r}") from None
     except UsageError as error:
         raise Refusal(400, str(error)) from error
     return value
@@ -421,6 +450,10 @@ def upload_schema() -> dict[str, Any]:
             "type": "string",
             "description": "A model of /v1/models instead of the task's default; makes task optional.",
         },
+        "preset": {
+            "type": "string",
+            "description": "A preset of /v1/presets; makes task optional. Other fields replace what it says.",
+        },
         "format": {
             "type": "string",
             "enum": [*sorted({*FORMATS, *KIND_OF}), ""],
@@ -438,7 +471,7 @@ def upload_schema() -> dict[str, Any]:
         },
     }
     # Browsers send empty fields, so these count as missing.
-    model = {"required": ["model"], "properties": {"model": {"minLength": 1}}}
-    either = [{"required": ["task"]}, model]
+    others = [{"required": [name], "properties": {name: {"minLength": 1}}} for name in ("model", "preset")]
+    either = [{"required": ["task"]}, *others]
     schema = {"type": "object", "required": ["image"], "anyOf": either, "properties": properties}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 FILES = ("image", "mask", "restored")
-TEXTS = ("task", "model", "format", "view", "id", "strength", "detail")
+TEXTS = ("task", "model", "format", "view", "id", "strength", "detail", "preset")
 LONGEST_TEXT = 1024  # bytes
 LONGEST_LINE = 16_384  # bytes of a line in a part's head: file names of some systems are long
 IN_MEMORY = 1 << 20  # bytes of a file kept in memory; larger files go to disk

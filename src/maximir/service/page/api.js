@@ -35,8 +35,13 @@ export function keepToken(given) {
 }
 
 /** Return the server's models. Throws ApiError. */
-export async function models() {
-  const reply = await get("v1/models");
+export const models = () => list("v1/models");
+
+/** Return the server's presets. Throws ApiError. */
+export const presets = () => list("v1/presets");
+
+async function list(address) {
+  const reply = await get(address);
   const text = await reply.text();
   if (!reply.ok) throw failure(reply.status, reply.headers.get("Retry-After"), text);
   try {
@@ -77,7 +82,7 @@ export function newId() {
 export function restore(job, signal, sending) {
   const { file, task, model, format, id } = job;
   const body = new FormData();
-  body.append("task", task);
+  if (task) body.append("task", task);
   if (model) body.append("model", model);
   if (format) body.append("format", format);
   body.append("id", id);

@@ -23,6 +23,9 @@ export async function models() {
   return [AUTO, ...found];
 }
 
+/** Return the server's presets. */
+export const presets = () => askingForToken(api.presets);
+
 /** Restore a photograph on the server. */
 export function restore(job, signal, report) {
   report.tell("Sending …", null);
