@@ -31,6 +31,10 @@ def serve(
     ] = 50_000_000,
     timeout: Annotated[float, typer.Option(min=1, help="Maximum seconds to compute an image.")] = 900,
     drain: Annotated[float, typer.Option(min=0, help="Seconds to finish queued images after SIGTERM.")] = 30,
+    webui_api: Annotated[
+        bool,
+        typer.Option("--webui-api", help="Also speak AUTOMATIC1111's API: tasks as upscalers at scale 1."),
+    ] = False,
     device: Annotated[
         list[str] | None,
         typer.Option(help="auto, cpu, cuda, cuda:1, … (default: auto); may be repeated: one process each."),
@@ -52,6 +56,7 @@ def serve(
         max_bytes=parse_size(max_bytes),
         max_pixels=max_pixels,
         timeout=timeout,
+        webui=webui_api,
         drain=drain,
         devices=tuple(device or [Options.device]),
         options=Options(precision=precision, max_memory=max_memory, scratch=scratch),

@@ -48,10 +48,14 @@ class Preset:
         detail: float | None = None,
     ) -> Preset:
         """Return this preset with what is given instead of its own; a task or model replaces both."""
-        if task is not None or model is not None:
-            self = replace(self, task=task, model=model)
-        given = {"strength": strength, "detail": detail}
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
+        own = task is None and model is None
+        return replace(
+            self,
+            task=self.task if own else task,
+            model=self.model if own else model,
+            strength=self.strength if strength is None else strength,
+            detail=self.detail if detail is None else detail,
+        )
 
 
 def user_file() -> Path:
@@ -119,7 +123,7 @@ def parse(name: str, table: object) -> Preset:
         raise UsageError("give either a task or a model")
     for key in ("strength", "detail"):
         check_fraction(key, table.get(key, 0))
-    parse_links(table.get("task", table.get("model")), check_task if "task" in table else check_model)
+    parse_links(table.get("task") or table.get("model", ""), check_task if "task" in table else check_model)
     return Preset(name, **{"title": name, **table})
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -16,31 +14,24 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 import maximir
 from maximir import __version__
-from maximir.errors import UsageError
 from maximir.files import printable
 from maximir.models import catalogue, choice
-from maximir.models.cards import ModelCard
-from maximir.restoring.links import AUTO, Link, in_text, parse_links
-from maximir.restoring.options import VIEWS, Options, check_fraction
-from maximir.restoring.presets import Preset
+from maximir.restoring.options import VIEWS
 from maximir.restoring.presets import known as known_presets
-from maximir.service.form import TEXTS, Form, read
-from maximir.service.jobs import Job, Result
-from maximir.service.limits import exchange_of, too_large
+from maximir.service import webui
+from maximir.service.intake import FORMATS, ID, KIND_OF, read_form, read_job, unless_gone
+from maximir.service.jobs import Result
+from maximir.service.limits import exchange_of
 from maximir.service.metrics import Metrics
 from maximir.service.queue import Queue
-from maximir.service.refusal import Refusal, sentence
+from maximir.service.refusal import Refusal, problem, sentence
 from maximir.service.settings import Settings
 
 PAGE = Path(maximir.__file__).parent / "page"  # shared with the page without a server
-FORMATS = {"png": "png", "jpeg": "jpg", "webp": "webp", "tiff": "tif", "avif": "avif"}  # kind -> suffix
-KIND_OF = {suffix: kind for kind, suffix in FORMATS.items()}  # "jpg" is accepted for JPEG
-ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 LONGEST_NAME = 80  # characters kept of a file's name
 CHUNK = 65_536  # bytes
 ERRORS = {
@@ -202,6 +193,9 @@ def make_app(queue: Queue, settings: Settings, metrics: Metrics) -> FastAPI:
         """Return the metrics in Prometheus' format."""
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
+    if settings.webui:
+        webui.add_routes(app, queue, settings, presets)
+
     @app.get("/", include_in_schema=False)
     async def index() -> FileResponse:
         return FileResponse(PAGE / "index.html")
@@ -211,143 +205,6 @@ def make_app(queue: Queue, settings: Settings, metrics: Metrics) -> FastAPI:
     app.add_exception_handler(HTTPException, refused_by_framework)
     app.add_exception_handler(Exception, failed)
     return app
-
-
-# The request.
-
-
-async def read_form(request: Request) -> Form:
-    """Read the form in a request's body.
-
-    Raises:
-        Refusal: the body is not a valid form, or there is no space to store it.
-    """
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refusal(415, "compressed forms are not supported: send the form without Content-Encoding")
-    return await read(request.headers.get("content-type", ""), request.stream())
-
-
-def read_job(form: Form, settings: Settings, presets: Mapping[str, Preset]) -> Job:
-    """Return the job that a form requests.
-
-    Raises:
-        Refusal: a field is missing or invalid.
-    """
-    others = dict(form.files)
-    if (image := others.pop("image", None)) is None:
-        raise Refusal(400, "the field image is missing")
-    task, model, kind, view, id, strength, detail, preset = map(form.texts.get, TEXTS)
-    if preset is not None and preset not in presets:
-        raise Refusal(422, f"unknown preset {preset[:40]!r}: choose one of {', '.join(presets)}")
-    wanted = (Preset() if preset is None else presets[preset]).override(
-        task, model, fraction("strength", strength), fraction("detail", detail)
-    )
-    links = choose(wanted.task, wanted.model)
-    kind = kind and KIND_OF.get(kind.lower(), kind.lower())
-    if kind is not None and kind not in FORMATS:
-        raise Refusal(422, f"unknown format {kind[:40]!r}: choose one of {', '.join(FORMATS)}")
-    if view is not None and view not in VIEWS:
-        raise Refusal(422, f"unknown view {view[:40]!r}: choose one of {', '.join(VIEWS)}")
-    if id is not None and not ID.fullmatch(id):
-        raise Refusal(422, "an id has 8 to 64 letters, digits, - or _")
-    if sum(upload.size for upload in form.files.values()) > settings.max_bytes:
-        raise too_large(settings)
-    tasks = "-".join(link.model.task for link in links) or AUTO
-    return Job(
-        tasks if len(links) < 2 else "chain",
-        in_text(links),
-        kind,
-        image.file,
-        image.size,
-        id,
-        view or Options.view,
-        tasks,
-        wanted.strength,
-        wanted.detail,
-        others,
-    )
-
-
-def fraction(name: str, text: str | None) -> float | None:
-    """Return the number 0 … 1 that a field holds; None: it is missing. Raises Refusal for another text."""
-    if text is None:
-        return None
-    try:
-        value = float(text)
-        check_fraction(name, value)
-    except ValueError:
-        raise Refusal(400, f"{name} must be a number from 0 to 1, not {text[:40]!r}") from None
-    except UsageError as error:
-        raise Refusal(400, str(error)) from error
-    return value
-
-
-def choose(task: str | None, model: str | None) -> tuple[Link, ...]:
-    """Return the chain, mostly of one link, that the fields `task` and `model` select.
-
-    Raises:
-        Refusal: no model matches, or a model is for another task.
-    """
-    if task is None and model is None:
-        raise Refusal(400, f"the field task is missing: choose one of {', '.join(catalogue.TASKS)}")
-    try:
-        links = () if task is None else parse_links(task, model_for if model is None else check_task)
-        if model is None:
-            return links
-        if task is not None and not links:
-            raise Refusal(422, "auto chooses its models: leave out the field model")
-        chosen = parse_links(model, model_named)
-    except UsageError as error:
-        raise Refusal(400, str(error)) from error
-    if links and len(links) != len(chosen):
-        raise Refusal(422, f"task has {len(links)} links, but model has {len(chosen)}")
-    for wanted, link in zip(links, chosen if links else (), strict=True):
-        if link.model.task not in (wanted.model.task, ""):
-            raise Refusal(
-                422, f"the model {link.model.name} is for {link.model.task}, not for {wanted.model.task}"
-            )
-    return chosen
-
-
-def check_task(task: str) -> ModelCard:
-    """Return a card that stands for any model of a task. Raises Refusal for an unknown task."""
-    if task not in catalogue.TASKS:
-        raise Refusal(422, f"unknown task {task[:40]!r}: choose one of {', '.join(catalogue.TASKS)}")
-    return ModelCard("", task, "box")
-
-
-def model_for(task: str) -> ModelCard:
-    """Return the default model of a task. Raises Refusal if there is none."""
-    check_task(task)
-    try:
-        return choice.for_task(task)
-    except UsageError as error:
-        raise Refusal(422, str(error)) from error
-
-
-def model_named(name: str) -> ModelCard:
-    here = choice.available()
-    if name not in here:
-        raise Refusal(422, f"unknown model {name[:40]!r}: choose one of {', '.join(here)}")
-    return here[name]
-
-
-async def unless_gone(request: Request, queue: Queue, job: Job) -> Result:
-    """Return the job's result; cancel the job if the client disconnects.
-
-    Raises:
-        ClientDisconnect: the client disconnected first.
-    """
-    work = asyncio.ensure_future(queue.restore(job))
-    gone = asyncio.ensure_future(request.receive())  # the body was read: only a disconnect can follow
-    try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise ClientDisconnect
-        return work.result()
-    finally:
-        work.cancel()
-        gone.cancel()
 
 
 # The reply.
@@ -369,18 +226,18 @@ def disposition(name: str) -> str:
 
 async def refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    return JSONResponse({"error": error.sentence}, error.status, error.headers)
+    return JSONResponse(problem(error.sentence, request.url.path), error.status, error.headers)
 
 
 async def refused_by_framework(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     words = {404: "nothing is at this address", 405: "this address does not support this method"}
     text = words.get(error.status_code, error.detail)
-    return JSONResponse({"error": sentence(text)}, error.status_code, error.headers)
+    return JSONResponse(problem(sentence(text), request.url.path), error.status_code, error.headers)
 
 
 async def failed(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": "Internal server error; see the server's log."}, 500)
+    return JSONResponse(problem("Internal server error; see the server's log.", request.url.path), 500)
 
 
 # The catalogue and the API's description.

@@ -6,6 +6,7 @@ It works on raw ASGI messages, so that a request can be refused before its body 
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 import json
 import logging
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 from starlette.requests import ClientDisconnect
 
 from maximir.files import printable
-from maximir.service.refusal import Refusal
+from maximir.service.refusal import Refusal, problem
 from maximir.service.settings import Settings, is_loopback
 
 if TYPE_CHECKING:
@@ -106,10 +107,12 @@ def check(scope: Scope, exchange: Exchange, settings: Settings) -> None:
     if "origin" in headers and not same_place(headers["origin"], host, settings.names):
         raise Refusal(403, "requests from pages of other servers are refused")
     if settings.token is not None and not is_open(scope["path"]):
-        given = headers.get("authorization", "")
-        if not hmac.compare_digest(given.encode("latin-1"), f"Bearer {settings.token}".encode()):
+        given = headers.get("authorization", "").encode("latin-1")
+        if is_webui(scope["path"]):
+            given = as_bearer(given)
+        if not hmac.compare_digest(given, f"Bearer {settings.token}".encode()):
             refusal = Refusal(401, "this server requires a token: send 'Authorization: Bearer TOKEN'")
-            refusal.headers["WWW-Authenticate"] = "Bearer"
+            refusal.headers["WWW-Authenticate"] = "Basic" if is_webui(scope["path"]) else "Bearer"
             raise refusal
     if "transfer-encoding" in headers and "content-length" in headers:
         # Request smuggling: a proxy may trust the other header and take the rest for another request.
@@ -121,6 +124,22 @@ def check(scope: Scope, exchange: Exchange, settings: Settings) -> None:
 def is_open(path: str) -> bool:
     """Return True if the path needs no token."""
     return path in ("/", "/healthz", "/livez") or path.startswith("/static/")
+
+
+def is_webui(path: str) -> bool:
+    """Return True for the paths of AUTOMATIC1111's API (`webui`)."""
+    return path.startswith("/sdapi/")
+
+
+def as_bearer(authorization: bytes) -> bytes:
+    """Return "Bearer PASSWORD" for "Basic …", whatever the user's name; other schemes unchanged."""
+    scheme, _, credentials = authorization.partition(b" ")
+    if scheme.lower() != b"basic":
+        return authorization
+    try:
+        return b"Bearer " + base64.b64decode(credentials, validate=True).partition(b":")[2]
+    except ValueError:
+        return b""
 
 
 def is_monitored(path: str) -> bool:
@@ -172,6 +191,8 @@ class Exchange:
         self.status: int | None = None
         self.received = self.sent = 0
         self.most = settings.max_bytes + FORM
+        if settings.webui and is_webui(scope["path"]):
+            self.most = settings.max_bytes * 4 // 3 + FORM  # images in base64
         self.about = ""
         # True once the whole body was received.
         self.whole = (
@@ -267,7 +288,7 @@ class Exchange:
         """Reply with an error, unless a reply has already started."""
         if self.status is not None:
             return
-        body = json.dumps({"error": refusal.sentence}).encode()
+        body = json.dumps(problem(refusal.sentence, self.scope["path"])).encode()
         headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers}
         encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from maximir.files import printable
 
@@ -23,6 +24,13 @@ class Refusal(Exception):
         self.status = status
         self.sentence = sentence(text)
         self.headers = {} if retry_after is None else {"Retry-After": str(max(1, math.ceil(retry_after)))}
+
+
+def problem(text: str, path: str) -> dict[str, Any]:
+    """Return the body of an error reply; below /sdapi/ in the form of AUTOMATIC1111's API."""
+    if path.startswith("/sdapi/"):
+        return {"error": "HTTPException", "detail": text, "body": "", "errors": text}
+    return {"error": text}
 
 
 def sentence(text: object) -> str:

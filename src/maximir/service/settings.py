@@ -28,6 +28,7 @@ class Settings:
         timeout: seconds for each of decoding, computing and encoding.
         devices: devices to compute on, each with its own worker process.
         options: of the restorers; each worker sets its device, one of `devices`.
+        webui: also answer AUTOMATIC1111's API (`webui`).
         drain: seconds that jobs have to finish after SIGTERM.
         patience: seconds after which a client must send or read at least `slowest` bytes per second.
         grace: seconds that the worker has to cancel a job before it is killed.
@@ -44,6 +45,7 @@ class Settings:
     timeout: float = 900.0
     devices: tuple[str, ...] = (Options.device,)
     options: Options = field(default_factory=Options)
+    webui: bool = False
     drain: float = 30.0
     # Not command-line options: tests shorten them.
     patience: float = 20.0
