@@ -62,6 +62,21 @@ def doubled(name: str) -> bytes:
     return file.getvalue()
 
 
+def choose_many(page: Page, count: int) -> None:
+    """Choose parts of the examples."""
+    files = []
+    for number in range(count):
+        path = sorted(EXAMPLES.glob("*.png"))[number % 3]
+        photograph, file = Image.open(path), io.BytesIO()
+        left, top = 25 * (number % 7), 31 * (number % 5)
+        photograph.crop((left, top, left + 320, top + 240)).save(file, "png")
+        files.append(
+            {"name": f"part {number + 1:02}.png", "mimeType": "image/png", "buffer": file.getvalue()}
+        )
+    page.get_by_label("Choose a photograph").set_input_files(files)
+    page.locator("#strip canvas").nth(count - 1).wait_for()
+
+
 def restore(page: Page) -> None:
     page.get_by_role("button", name="Restore", exact=True).click()
 
@@ -96,6 +111,20 @@ def main() -> None:
         restore(page)
         page.get_by_role("link", name="Download").wait_for()
         take(page, folder / "page-result.png")
+
+        page = open_page(browser, address, **WIDE)
+        choose_many(page, 20)
+        page.get_by_role("radio", name="Noise").check()
+        page.get_by_role("button", name="Restore all").click()
+        page.locator("#strip li.done").nth(7).wait_for()
+        page.get_by_role("listbox").focus()
+        for _ in range(2):
+            page.keyboard.press("ArrowRight")
+        page.keyboard.press("Space")
+        page.keyboard.press("ArrowRight")
+        page.get_by_role("link", name="Download").wait_for()
+        take(page, folder / "page-queue.png")
+        page.close()
 
         page = open_page(browser, address, dark=True, **WIDE)
         choose(page, "astronaut.png", doubled("astronaut.png"))

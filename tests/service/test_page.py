@@ -5,248 +5,40 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
-import json
 import re
-import shutil
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-import maximir
-from helpers.serving import Service
+from helpers.browsing import (
+    MOST_BYTES,
+    PAGE,
+    PARTS,
+    PHONE,
+    PHOTO,
+    TOKEN,
+    WIDE,
+    answer,
+    choose,
+    compared,
+    done,
+    downloaded,
+    drop,
+    encoded,
+    expect,
+    nameless,
+    of_form,
+    paused,
+    picture,
+    refuse,
+    restore,
+    seen,
+    slider,
+    tell,
+    upload,
+)
 from maximir.models import catalogue
-
-PAGE = Path(maximir.__file__).parent / "page"
-PARTS = [*PAGE.iterdir(), *(PAGE.parent / "service" / "page").iterdir()]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# Nothing of its own, so that it is quick and what it asks for is the page's.
-QUIET = [
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--disable-quic",
-]
-WIDE = {"viewport": {"width": 1000, "height": 660}}
-PHONE = {
-    "viewport": {"width": 360, "height": 740},
-    "device_scale_factor": 2,
-    "is_mobile": True,
-    "has_touch": True,
-}
-TOKEN = "a-token-for-tests"
-PATIENCE = 60_000  # ms: machines may be busy, and three browsers may start at once
-MOST_BYTES = 1_000_000
-MOST_WAITING = 2
-# Counts object URLs, each of which keeps a whole photograph in memory.
-COUNTING = """
-window.urls = new Set();
-const [make, revoke] = [URL.createObjectURL, URL.revokeObjectURL];
-URL.createObjectURL = (blob) => { const url = make.call(URL, blob); urls.add(url); return url; };
-URL.revokeObjectURL = (url) => { urls.delete(url); revoke.call(URL, url); };
-"""
-
-
-# ---------------------------------------------------------------- photographs
-
-
-def picture(width=96, height=64):
-    """Every pixel another, and each corner another colour."""
-    y, x = np.mgrid[:height, :width]
-    rgb = np.stack([x * 255 // width, y * 255 // height, (x * 7 + y * 13) % 256], axis=-1)
-    return Image.fromarray(rgb.astype(np.uint8))
-
-
-def encoded(image, kind="png", **options):
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-PHOTO = encoded(picture())
-
-
-def upload(name="photo.png", data=PHOTO, mime="image/png"):
-    return {"name": name, "mimeType": mime, "buffer": data}
-
-
-# ---------------------------------------------------------------- service and browser
-
-
-LIMITS = {"token": TOKEN, "queue": MOST_WAITING, "max_bytes": MOST_BYTES}  # low, so that they can be met
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    """The real one, but for its worker, which gives photographs back as they are."""
-    with Service(tmp_path_factory.mktemp("service"), **LIMITS) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory):
-    """The real one, for what only its worker knows."""
-    with Service(tmp_path_factory.mktemp("real"), real=True, **LIMITS) as running:
-        yield running
-
-
-@contextlib.contextmanager
-def paused(service):
-    """Nothing is computed meanwhile."""
-    worker = service.worker
-    worker.suspend()
-    try:
-        yield
-    finally:
-        worker.resume()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright (extra dev)")
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
-
-
-@dataclass
-class Watch:
-    """What a page asks for and complains about."""
-
-    url: str
-    requests: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-    statuses: set[int] = field(default_factory=set)  # of failures that the test provokes: browsers log them
-    gone: bool = False  # requests are expected to break off
-
-    def expected(self, complaint):
-        status = re.search(r"responded with a status of (\d+)", complaint)
-        return (status and int(status[1]) in self.statuses) or (self.gone and "net::ERR_" in complaint)
-
-
-@pytest.fixture
-def opened(browser, service):
-    """A function that opens the page in a fresh context; at the end, nothing may have gone wrong in any."""
-    pages = []
-
-    def open_page(token=TOKEN, script="", at=service, **options):
-        context = browser.new_context(**(WIDE | options))
-        context.set_default_timeout(PATIENCE)
-        context.add_init_script(COUNTING + script)
-        if token:
-            context.add_init_script(f"sessionStorage.setItem('maximir-token', '{token}')")
-        page = context.new_page()
-        page.watch = watch = Watch(at.url)
-        pages.append(page)
-        page.on("request", lambda request: watch.requests.append(request.url))
-        page.on(
-            "console", lambda line: line.type in ("error", "warning") and watch.complaints.append(line.text)
-        )
-        page.on("pageerror", lambda error: watch.complaints.append(str(error)))
-        page.goto(at.url)
-        return page
-
-    yield open_page
-    for page in pages:
-        page.context.close()
-        allowed = (f"{page.watch.url}/", f"blob:{page.watch.url}/")
-        assert [url for url in page.watch.requests if not url.startswith(allowed)] == []
-        assert [text for text in page.watch.complaints if not page.watch.expected(text)] == []
-
-
-@pytest.fixture
-def page(opened):
-    return opened()
-
-
-@pytest.fixture
-def real_page(opened, real):
-    return opened(at=real)
-
-
-def expect(what):
-    """Playwright's: waits until it is so."""
-    from playwright.sync_api import expect
-
-    expect.set_options(timeout=PATIENCE)
-    return expect(what)
-
-
-def choose(page, *files):
-    page.get_by_label("Choose a photograph").set_input_files(list(files) or [upload()])
-    if not files:
-        page.get_by_role("radio", name="Noise").check()  # auto would be the page's choice
-        expect(page.locator("#viewer")).to_be_visible()
-
-
-def restore(page):
-    page.get_by_role("button", name="Restore", exact=True).click()
-
-
-def done(page):
-    expect(page.get_by_role("link", name="Download")).to_be_visible()
-
-
-def downloaded(page):
-    """Name and bytes."""
-    with page.expect_download() as download:
-        page.get_by_role("link", name="Download").click()
-    return download.value.suggested_filename, Path(download.value.path()).read_bytes()
-
-
-def answer(page, data=PHOTO, mime="image/png", name="photo-denoise.png", notes=None, seconds="1.25"):
-    """Have the page get this result at once, instead of the service's."""
-    headers = {"Content-Type": mime, "Content-Disposition": f'attachment; filename="{name}"'}
-    headers |= {"X-Maximir-Seconds": seconds} | ({"X-Maximir-Notes": notes} if notes else {})
-    page.route("**/v1/restore", lambda route: route.fulfill(status=200, headers=headers, body=data))
-
-
-def refuse(page, status, sentence, times=None, **headers):
-    """Have the page's requests refused; the watch expects what the browser logs."""
-    page.watch.statuses.add(status)
-    headers = {name.replace("_", "-"): value for name, value in headers.items()}
-
-    def reply(route):
-        if times is not None and len(refused) == times:
-            return route.fallback()
-        refused.append(route.request)
-        return route.fulfill(
-            status=status,
-            headers=headers,
-            body=json.dumps({"error": sentence}),
-            content_type="application/json",
-        )
-
-    refused: list[object] = []
-    page.route("**/v1/restore", reply)
-    return refused
-
-
-def seen(page, locator=None, clip=None):
-    """The screen's pixels as [H, W, 3]."""
-    data = locator.screenshot() if locator else page.screenshot(clip=clip)
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), int)
-
-
-def compared(page, before=PHOTO, after=None, name="photo.png", mime="image/png"):
-    """A photograph and its result side by side, without the service."""
-    answer(page, before if after is None else after)
-    choose(page, upload(name, before, mime))
-    page.get_by_role("radio", name="Noise").check()
-    restore(page)
-    done(page)
-
-
-def slider(page):
-    return page.get_by_role("slider", name="Border between before and after")
-
 
 # ---------------------------------------------------------------- the whole way
 
@@ -329,30 +121,12 @@ def test_by_keyboard_alone(page):
     expect(slider(page)).to_be_focused()
 
 
-DROP = """([files, target]) => {
-    const transfer = new DataTransfer();
-    for (const [name, data, type] of files)
-        transfer.items.add(new File([Uint8Array.from(atob(data), c => c.charCodeAt(0))], name, { type }));
-    const event = (kind) => new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true });
-    const element = document.querySelector(target);
-    const before = element.dispatchEvent(event("dragenter")) && document.body.classList.contains("dragging");
-    const allowed = !element.dispatchEvent(event("dragover"));
-    const taken = !element.dispatchEvent(event("drop"));
-    return [before, allowed, taken, document.body.classList.contains("dragging")];
-}"""
-
-
-def drop(page, *files, target="header"):
-    packed = [(file["name"], base64.b64encode(file["buffer"]).decode(), file["mimeType"]) for file in files]
-    return page.evaluate(DROP, [packed, target])
-
-
 def test_dropped_anywhere(page):
     assert drop(page, upload("dropped.png")) == [True, True, True, False]
     expect(page.locator("#name")).to_have_text("dropped.png")
-    drop(page, upload("second.png"), upload("third.png"), target="#panel")
+    drop(page, upload("second.png"), target="#panel")
     expect(page.locator("#name")).to_have_text("second.png")
-    expect(page.locator("#stage-message")).to_have_text("This is the first of 2 files: one at a time.")
+    expect(page.locator("#queue")).to_be_hidden()
 
 
 def test_what_is_no_file_cannot_be_dropped(page):
@@ -447,13 +221,6 @@ def test_another_task_and_going_on_with_the_result(page):
 # ---------------------------------------------------------------- progress and cancelling
 
 
-def tell(page, **progress):
-    """What the service says of its progress, whatever is true: a dictionary, to be changed as it goes on."""
-    told = {"state": "working", "ahead": 0, "fraction": 0, "seconds_left": None} | progress
-    page.route("**/v1/progress/*", lambda route: route.fulfill(json=told))
-    return told
-
-
 def test_progress_is_shown_and_cancelling_ends_it(page, service):
     told = tell(page, state="waiting", ahead=3)
     choose(page)
@@ -476,8 +243,6 @@ def test_progress_is_shown_and_cancelling_ends_it(page, service):
         expect(page.locator("#left")).to_have_text("about 85 s left")
         expect(page).to_have_title("Restoring, 42% · Restore a photograph")
         assert float(bar.get_attribute("value")) == 0.42
-        assert drop(page, upload("another.png"))[2]
-        expect(page.locator("#stage-message")).to_have_text("Still working: cancel first.")
         with page.expect_event("requestfailed", lambda request: request.url.endswith("/v1/restore")):
             page.get_by_role("button", name="Cancel").click()
         expect(page.get_by_role("button", name="Restore", exact=True)).to_be_focused()
@@ -1113,27 +878,6 @@ def test_tasks_come_and_change_without_a_jump(page):
         assert page.get_by_label("Save as").bounding_box()["y"] == pytest.approx(before["y"], abs=4)
 
 
-def nameless(page):
-    """Roles of what can be operated and has no name, in the browser's own accessibility tree."""
-    session = page.context.new_cdp_session(page)
-    nodes = session.send("Accessibility.getFullAXTree")["nodes"]
-    operable = {
-        "button",
-        "link",
-        "radio",
-        "slider",
-        "combobox",
-        "textbox",
-        "progressbar",
-        "group",
-        "dialog",
-        "radiogroup",
-    }
-    found = [node for node in nodes if not node["ignored"] and node["role"]["value"] in operable]
-    assert found
-    return [node["role"]["value"] for node in found if not node.get("name", {}).get("value")]
-
-
 def test_everything_has_a_name_for_screen_readers(page, service):
     expect(page.get_by_role("group", name="What is wrong with it?")).to_be_visible()
     noise = page.get_by_role("radio", name="Noise")
@@ -1302,12 +1046,6 @@ def sent(page, data=INVERTED):
     restore(page)
     done(page)
     return requests
-
-
-def of_form(body, name):
-    """The content of a field of multipart/form-data."""
-    part = body.split(f'name="{name}"'.encode())[1]
-    return part.split(b"\r\n\r\n", 1)[1].split(b"\r\n------", 1)[0]
 
 
 def colour_at(page, x, y):

@@ -1,58 +1,68 @@
-// The page: choose a photograph, restore it, compare. It is always in one of four states:
-// "start" (no photograph yet), "chosen", "working" and "done".
+// The page: choose photographs, restore them, compare, save. One photograph is open at a time; if there are
+// several, a list shows all. The open one is in one of the states of a Photograph, and the panel follows it.
 //
 // The service and the page without a server share it. Each adds a restorer.js, which exports
 //   promise, unshown    sentences: where photographs go; what to do with one that the browser cannot show
 //   formats             kinds of files that it can write
+//   atOnce              perhaps: how many photographs it takes at once (1)
 //   models()            a list of models, as GET /v1/models (docs/service.md); a model's function note()
 //                       may return a sentence, such as what its first use downloads
 //   presets()           perhaps: a list of presets, as GET /v1/presets
-//   restore(job, signal, report)   {blob, name, notes, seconds} for a job {file, image, task, model, format,
-//                       size}; report.tell shows progress, report.announce tells screen readers
+//   restore(job, signal, report)   {blob, name, notes, seconds} for a job {file, pixels, task, model, format,
+//                       size}; report.tell shows progress, report.announce tells screen readers; with
+//                       report.patient it waits for a busy server as long as that takes
 //   blends              true if jobs may have {strength, detail, mask, restored}: see blending.js; `restored` is
 //                       an earlier result, lossless, to be blended instead of computed
 // Errors with a sentence for the user are of the class Problem. One with a `size` {width, height} offers to
-// restore the photograph in that size.
+// restore the photograph in that size; with `status` 0 the restorer cannot be reached.
 
 import { Blending } from "./blending.js";
-import { $, make } from "./elements.js";
+import { $, ask, fill, make } from "./elements.js";
+import { dropped, listed } from "./files.js";
 import { kindOf } from "./kinds.js";
+import { Photograph } from "./photograph.js";
+import { Queue } from "./queue.js";
 import * as restorer from "./restorer.js";
+import { unique, write, Zip } from "./save.js";
+import { Store } from "./store.js";
+import { Strip } from "./strip.js";
+import * as tasks from "./tasks.js";
 import { Viewer } from "./viewer.js";
-import { choices, duration, Problem, size } from "./words.js";
+import { duration, size, words } from "./words.js";
 
-const TITLE = document.title;
 const SLOW = 400; // ms after which "Opening …" is shown
-const LOSSLESS = ["image/png", "image/tiff"];
+const NOTING = 300; // ms between a change and its keeping
 
 const viewer = new Viewer($("viewer"), showZoom);
 const blending = new Blending($("viewer").querySelector(".after"));
+const queue = new Queue(changed, (photograph, sentence) => photograph === open && !queue.many && announce(sentence));
+const strip = new Strip($("strip"), { choose: show, toggle: leaveOut, remove });
+const store = new Store(() => say("queue-message", words.notKept));
 
-let state = "start";
-let photo = null; // {file, image, kind, url}: image is null where the browser cannot show it
-let result = null; // {blob, name, image, url, job}
-let blended = null; // {blob, name, url}: the result as it is blended now, once it has been made
-let running = null; // AbortController of the current job
-let choosing = Promise.resolve(); // settles when the newest photograph is loaded
-let offering = Promise.resolve(); // settles when the tasks are known
-let presets = new Map(); // by name
+let open = null; // the photograph that is shown
+let displayed = null; // the result that the viewer shows
+let choosing = Promise.resolve(); // settles when the newest photographs are there
 let newest = 0; // counts choices, so that a slow one cannot replace a later one
+let kept = false; // the list is kept in this browser
+let saving = false;
+let zipUrl = "";
+const unnoted = new Set(); // photographs that have changed since they were kept
 
 // ---------------------------------------------------------------- states
 
-function enter(next) {
-  state = next;
-  $("start").hidden = next !== "start";
-  $("caption").hidden = next === "start";
-  $("form").hidden = !(next === "start" || next === "chosen");
-  $("other").hidden = next !== "chosen";
-  $("working").hidden = next !== "working";
-  $("done").hidden = next !== "done";
-  if (next === "start") {
+/** Show the parts of the page that belong to a state: "start", or a photograph's. */
+function enter(state) {
+  const panel = { start: "form", chosen: "form", queued: "working", working: "working", done: "done" }[state];
+  $("start").hidden = state !== "start";
+  $("caption").hidden = state === "start";
+  $("form").hidden = panel !== "form";
+  $("other").hidden = state !== "chosen" || queue.many;
+  $("working").hidden = panel !== "working";
+  $("done").hidden = panel !== "done";
+  if (state === "start") {
     $("viewer").hidden = $("unseeable").hidden = true;
     viewer.clear();
   }
-  if (next !== "working") document.title = next === "done" ? `Done · ${TITLE}` : TITLE;
 }
 
 /** Show a message near the place that it concerns; "" removes it. */
@@ -75,7 +85,7 @@ function display(before, after, why) {
     viewer.clear();
     $("unseeable").firstElementChild.textContent = why;
   } else {
-    $("viewer").ariaLabel = before && after ? "Before and after" : after ? "After" : "Photograph";
+    $("viewer").ariaLabel = before && after ? words.beforeAndAfter : after ? words.after : words.photograph;
     viewer.show(before, after);
   }
 }
@@ -83,291 +93,269 @@ function display(before, after, why) {
 function showZoom({ zoom, fitted }) {
   const text = `${Math.round(zoom * 100)}%`;
   $("zoom-level").textContent = text;
-  $("zoom-level").ariaLabel = `Zoom ${text}: show ${fitted ? "actual pixels" : "the whole picture"}`;
+  $("zoom-level").ariaLabel = words.zoomLevel(text, fitted);
+}
+
+function facts(pixels, { size: bytes }) {
+  return (pixels ? `${pixels.width} × ${pixels.height}, ` : "") + size(bytes);
+}
+
+// ---------------------------------------------------------------- the open photograph
+
+/** Open a photograph. */
+async function show(photograph) {
+  const mine = ++newest;
+  strip.choose(photograph);
+  await photograph.open();
+  if (mine !== newest) return photograph !== open && photograph.close();
+  if (open !== photograph) {
+    const focused = $("panel").contains(document.activeElement);
+    leave();
+    open = photograph;
+    if (focused) $("strip").focus({ preventScroll: true });
+    say("stage-message", "");
+  }
+  render();
+}
+
+/** Show the open photograph no longer. */
+function leave() {
+  hideResult();
+  if (open && !queue.many) viewer.clear();
+  open?.close();
+  open = null;
+}
+
+function hideResult() {
+  paint(false);
+  blending.end();
+  displayed = null;
+  $("download").removeAttribute("href");
+}
+
+/** Show the open photograph as it is now. */
+function render() {
+  const { file, state, kind, pixels, problem, result, shown } = open;
+  $("name").textContent = open.folder + file.name;
+  $("size").textContent = facts(pixels, file);
+  if (displayed && displayed !== result) hideResult();
+  enter(state);
+  if (state === "done") renderResult();
+  else if (!displayed) display(shown.before, null, words.cannotShow(kind, restorer.unshown));
+  if (state === "chosen") renderProblem(problem);
+  if (open.underWay) renderProgress();
+  renderTitle();
+}
+
+function renderProblem(problem) {
+  say("form-message", problem?.sentence ?? "");
+  if (open.wish && queue.many && !$("for-all").checked) tasks.choose(open.wish);
+  if (!problem?.size) return;
+  const { width, height } = problem.size;
+  const textContent = words.restoreAt(width, height);
+  const onclick = () => restore(problem.size);
+  $("form-message").append(" ", make("button", { type: "button", textContent, onclick }));
+}
+
+function renderProgress() {
+  const before = queue.photographs.slice(0, queue.photographs.indexOf(open)).filter(({ underWay }) => underWay);
+  $("phase").textContent = open.state === "queued" ? words.inLine(before.length) : open.phase;
+  $("left").textContent = open.left;
+  if (open.part === null) $("progress").removeAttribute("value");
+  else $("progress").value = open.part;
+}
+
+function renderTitle() {
+  let what = open?.state === "done" ? words.doneTitle : "";
+  if (queue.many && queue.busy) what = words.counted(queue.done.length, queue.photographs.length);
+  else if (open?.underWay) what = $("phase").textContent;
+  document.title = what ? words.titled(what) : words.title;
+}
+
+/** A photograph has changed, or only its progress. */
+function changed(photograph, ticks) {
+  strip.refresh(photograph);
+  if (ticks) {
+    if (photograph === open) renderProgress();
+    return renderTitle();
+  }
+  note(photograph);
+  count();
+  const { state, problem, name } = photograph;
+  if (queue.many && state === "done" && !photograph.blended)
+    announce(words.finished(name, queue.done.length, queue.photographs.length));
+  else if (problem?.cancelled) announce(words.cancelled);
+  else if (queue.many && problem?.sentence) announce(words.failed(name, problem.sentence));
+  if (photograph === open) follow();
+  else if (open?.state === "queued") renderProgress();
+}
+
+/** Follow the open photograph into its new state, and the focus with it if it is in the panel. */
+async function follow() {
+  const photograph = open;
+  if (photograph.state === "done") await photograph.open(); // loads the result
+  if (photograph !== open) return;
+  const within = document.activeElement === document.body || $("panel").contains(document.activeElement);
+  const made = displayed !== null && displayed === photograph.result;
+  say("stage-message", "");
+  render();
+  if (!within) return;
+  const target = { chosen: "restore", queued: "phase", working: "phase", done: made ? "download" : "outcome" };
+  $(target[photograph.state]).focus({ preventScroll: true });
 }
 
 // ---------------------------------------------------------------- choosing
 
-/** Take the first of the dropped, pasted or chosen files. */
+/** Take files that were dropped, pasted or chosen: [{file, folder, within}], see files.js. */
 function choose(files) {
-  choosing = take(files);
+  choosing = queue.many || queue.busy || files.length > 1 ? choosing.then(() => takeAll(files)) : takeOne(files[0]);
 }
 
-async function take(files) {
-  if (state === "working") return say("stage-message", "Still working: cancel first.");
-  const file = files[0];
+/** Open one photograph in place of the present one. */
+async function takeOne({ file }) {
   const mine = ++newest;
   say("stage-message", "");
   say("form-message", "");
   const { kind, refused } = await inspect(file);
   if (mine !== newest) return;
   if (refused) return say("stage-message", refused);
-  const url = URL.createObjectURL(file);
-  const slow = setTimeout(() => say("stage-message", `Opening ${file.name} …`), SLOW);
-  const image = await load(url);
+  const photograph = new Photograph(file, kind);
+  const slow = setTimeout(() => say("stage-message", words.opening(file.name)), SLOW);
+  await photograph.open();
   clearTimeout(slow);
-  if (mine !== newest || state === "working") return URL.revokeObjectURL(url);
+  if (mine !== newest || queue.busy) return photograph.close();
   say("stage-message", "");
-  forget();
-  photo = { file, image, kind, url };
-  enter("chosen");
-  $("name").textContent = file.name;
-  $("size").textContent = facts(image, file);
-  display(image, null, `This browser cannot show ${shownAs(kind)}. ${restorer.unshown}`);
-  if (files.length > 1) say("stage-message", `This is the first of ${files.length} files: one at a time.`);
-  announce(`${file.name}, ${facts(image, file)}`);
-  (document.querySelector("[name=task]:checked") ?? $("restore")).focus({ preventScroll: true });
+  leave();
+  queue.photographs = [photograph];
+  await show(photograph);
+  announce(`${file.name}, ${facts(photograph.pixels, file)}`);
+  tasks.focus();
+}
+
+/** Add photographs to the list; to begin one, they take the place of a single photograph. */
+async function takeAll(files) {
+  const adding = queue.many || queue.busy;
+  say("stage-message", "");
+  say("form-message", "");
+  const found = [];
+  const refusals = [];
+  for (const { file, folder, within } of files) {
+    const { kind, image, refused } = await inspect(file);
+    if (refused || (within && !image)) refusals.push(refused);
+    else found.push(new Photograph(file, kind, folder));
+  }
+  const why = refusals.length === 1 && refusals[0] ? refusals[0] : refusals.length ? words.leftOut(refusals.length) : "";
+  if (!found.length) return say("stage-message", why || words.noneInFolder);
+  if (!adding) {
+    leave();
+    queue.photographs = [];
+  }
+  queue.photographs.push(...found);
+  list();
+  await show(found[0]);
+  say("stage-message", why);
+  announce(words.queued(found.length));
+  if (!adding) tasks.focus();
+  await keep(found);
+  drawThumbs();
 }
 
 /** Return a file's kind, and why it is certainly not a photograph; otherwise the restorer decides. */
 async function inspect(file) {
-  if (file.size === 0) return { refused: `${file.name} is empty.` };
+  if (file.size === 0) return { refused: words.empty(file.name) };
   try {
     const { kind, image } = await kindOf(file);
-    return { kind, refused: image === false && `${file.name} is not a photograph: it is a ${kind}.` };
+    const refused = image === false && words.noPhotograph(file.name, words.kinds[kind] ?? kind);
+    return { kind, refused, image: image || file.type.startsWith("image/") };
   } catch {
-    return { refused: `${file.name} cannot be read. Is it a folder?` };
+    return { refused: words.unreadable(file.name) };
   }
-}
-
-/** Return "this TIFF file" or "this file". */
-function shownAs(kind) {
-  return kind ? `this ${kind} file` : "this file";
-}
-
-function facts(image, { size: bytes }) {
-  return (image ? `${image.naturalWidth} × ${image.naturalHeight}, ` : "") + size(bytes);
-}
-
-/** Load the image at `url`; null if the browser cannot show it. */
-async function load(url) {
-  const image = new Image();
-  image.alt = "";
-  image.src = url;
-  try {
-    await image.decode();
-  } catch {
-    return null;
-  }
-  return image.naturalWidth ? image : null;
-}
-
-/** Release the photograph and its result. */
-function forget() {
-  viewer.clear();
-  if (photo) URL.revokeObjectURL(photo.url);
-  photo = null;
-  forgetResult();
-}
-
-function forgetResult() {
-  paint(false);
-  blending.end();
-  forgetBlended();
-  if (result) URL.revokeObjectURL(result.url);
-  result = null;
-  $("download").removeAttribute("href");
-}
-
-// ---------------------------------------------------------------- the tasks
-
-/** Show the tasks. */
-function offer() {
-  offering = fillTasks();
-}
-
-async function fillTasks() {
-  let found = null;
-  try {
-    found = choices(await restorer.models());
-    presets = new Map((await restorer.presets?.() ?? []).map((preset) => [preset.name, preset]));
-  } catch (error) {
-    const again = make("button", { type: "button", textContent: "Try again", onclick: offer });
-    return $("tasks").replaceChildren(make("p", { textContent: error.message, className: "soft" }), again);
-  }
-  $("tasks").replaceChildren(...found.map(choice));
-  document.querySelector("[name=task]").checked = true;
-  offerModels(found[0].models);
-  for (const { name, title } of presets.values())
-    $("preset").append(make("option", { value: name, textContent: title }));
-}
-
-/** A preset takes the place of a task. */
-function choosePreset() {
-  const radios = [...document.querySelectorAll("[name=task]")];
-  for (const radio of radios) radio.checked = radio === radios[0] && !$("preset").value;
-  $("ways").hidden = true;
-  if ($("preset").value) $("limits").textContent = "";
-  else radios[0].onchange();
-}
-
-/** Return what is chosen as {task, model, preset}, or null if nothing is known yet. */
-function wish() {
-  const preset = presets.get($("preset").value);
-  if (preset) return { task: preset.task, model: preset.model, preset };
-  const task = document.querySelector("[name=task]:checked")?.value;
-  return task ? { task, model: $("model").value } : null;
-}
-
-/** Show the models of the chosen task, if there is more than one. */
-function offerModels(models) {
-  const options = models.map(({ name, label }) => make("option", { value: name, textContent: label }));
-  $("model").replaceChildren(...options);
-  $("model").onchange = () => showLimits(models[$("model").selectedIndex]);
-  $("ways").hidden = models.length < 2;
-  showLimits(models[0]);
-}
-
-function showLimits({ limits, note }) {
-  $("limits").textContent = [note?.(), limits && `Limits: ${limits}`].filter(Boolean).join(" ");
-}
-
-function choice({ task, title, description, models }) {
-  const radio = make("input", { type: "radio", name: "task", value: task });
-  radio.onchange = () => (offerModels(models), ($("preset").value = ""));
-  const name = make("strong", { id: `${task}-name`, textContent: title });
-  const text = make("span", { id: `${task}-text`, textContent: description });
-  radio.setAttribute("aria-labelledby", name.id);
-  radio.setAttribute("aria-describedby", text.id);
-  const label = make("label");
-  label.append(radio, name, text);
-  return label;
 }
 
 // ---------------------------------------------------------------- restoring
 
-/** Restore the photograph, in its own size unless `size` is given. */
+/** Restore the open photograph, or all; in their own size unless `size` is given. */
 async function restore(size = null) {
   say("form-message", "");
   say("stage-message", "");
-  await Promise.all([choosing, offering]); // a large photograph or a busy server may take a moment
-  const wished = wish();
-  if (state === "working") return;
-  if (!photo || !wished) {
-    say("form-message", photo ? "The tasks are not known yet." : "Choose a photograph first.");
-    if (!photo) $("file").focus();
+  await Promise.all([choosing, tasks.offering]); // a large photograph or a busy server may take a moment
+  const wish = tasks.wish();
+  if (!open || !wish) {
+    say("form-message", open ? words.tasksUnknown : words.chooseFirst);
+    if (!open) $("file").focus();
     return;
   }
-  const { file, image } = photo;
-  const job = { file, image, ...wished, format: $("format").value, size };
-  await working(
-    async (signal) => {
-      const answer = await restorer.restore(job, signal, { tell, announce });
-      const url = URL.createObjectURL(answer.blob);
-      result = { ...answer, url, job, image: await load(url) };
-      signal.throwIfAborted();
-      finish();
-    },
-    (sentence, error) => {
-      forgetResult();
-      enter("chosen");
-      say("form-message", sentence);
-      if (error.size) offerSize(error.size);
-      $("restore").focus({ preventScroll: true });
-    },
-  );
-}
-
-/** Run `work` in the state "working"; `failed` gets a sentence, "" if it was cancelled, and the error. */
-async function working(work, failed) {
-  running = new AbortController();
-  const { signal } = running;
-  enter("working");
-  $("phase").focus({ preventScroll: true });
-  const awake = await stayAwake();
-  try {
-    await work(signal);
-  } catch (error) {
-    say("stage-message", "");
-    if (signal.aborted) failed("", error);
-    else if (error instanceof Problem) failed(error.message, error);
-    else failed(`Something went wrong in this page: ${error.message}`, error);
-    if (signal.aborted) announce("Cancelled.");
-  } finally {
-    running = null;
-    awake?.release();
-  }
-}
-
-/** Offer to restore the photograph in a smaller size. */
-function offerSize(size) {
-  const textContent = `Restore it at ${size.width} × ${size.height}`;
-  $("form-message").append(" ", make("button", { type: "button", textContent, onclick: () => restore(size) }));
-}
-
-/** Keep a phone's screen on where possible: when it sleeps, the connection is lost. */
-async function stayAwake() {
-  try {
-    return await navigator.wakeLock.request("screen");
-  } catch {
-    return null;
-  }
-}
-
-function tell(phase, part, remaining = "") {
-  $("phase").textContent = phase;
-  $("left").textContent = remaining;
-  if (part === null) $("progress").removeAttribute("value");
-  else $("progress").value = part;
-  document.title = `${phase} · ${TITLE}`;
+  const all = queue.many && $("for-all").checked && !size;
+  const done = (photograph) => all && photograph.state === "done" && tasks.same(photograph.wish, wish);
+  const these = (all ? queue.photographs : [open]).filter((each) => !each.underWay && !done(each));
+  if (!these.length) return say("form-message", words.alreadyDone);
+  for (const photograph of these) Object.assign(photograph, { wish, size });
+  say("queue-message", "");
+  queue.start(these);
 }
 
 // ---------------------------------------------------------------- the result
 
-function finish() {
-  const { blob, name, seconds, image, url } = result;
-  enter("done");
-  const [shown, why] = compared();
-  display(shown, image, why);
-  $("blending").hidden = !restorer.blends || !shown;
-  if (!$("blending").hidden) blending.begin(shown, image);
-  const { strength = 1, detail = 0 } = result.job.preset ?? {};
-  [$("strength").value, $("detail").value] = [100 * strength, 100 * detail];
-  blend();
-  say("stage-message", "");
-  const notes = image && why ? [...result.notes, why] : result.notes;
-  $("outcome").textContent = isNaN(seconds) ? "Restored" : `Restored in ${duration(Math.max(1, seconds))}`;
-  $("notes").replaceChildren(...notes.map((note) => make("li", { textContent: note })));
-  $("download").href = url;
-  $("download").download = name;
-  $("result-name").textContent = name;
-  $("result-size").textContent = facts(image, blob);
-  announce(`${$("outcome").textContent}. ${image ? notes.join(". ") : why}`);
-  $("outcome").focus({ preventScroll: true });
+function renderResult() {
+  const { result, blended, shown, blend, out } = open;
+  const [before, why] = compared();
+  if (displayed !== result) {
+    displayed = result;
+    display(before, shown.after, why);
+    $("blending").hidden = !restorer.blends || !before;
+    if (!$("blending").hidden) blending.begin(before, shown.after, blend);
+    [$("strength").value, $("detail").value] = [100 * blend.strength, 100 * blend.detail];
+    showNumbers();
+    const notes = shown.after && why ? [...result.notes, why] : result.notes;
+    const { seconds } = result;
+    $("outcome").textContent = isNaN(seconds) ? words.restored : words.restoredIn(duration(Math.max(1, seconds)));
+    $("notes").replaceChildren(...notes.map((note) => make("li", { textContent: note })));
+    $("result-name").textContent = result.name;
+    if (!queue.many) announce(words.sentences($("outcome").textContent, ...(shown.after ? notes : [why])));
+  }
+  say("done-message", "");
+  $("out").setAttribute("aria-pressed", out);
+  const current = blend.whole ? result : blended;
+  $("download").href = current && current === blended ? open.blendedUrl() : shown.url;
+  $("download").download = (current ?? result).name;
+  $("result-size").textContent = current ? facts(sizeOf(shown.after), current.blob) : "";
+}
+
+function sizeOf(image) {
+  return image && { width: image.naturalWidth, height: image.naturalHeight };
 }
 
 /** Return the original as shown beside its result, or null and the reason why there is no comparison. */
 function compared() {
-  const [before, after] = [photo.image, result.image];
-  const alone = "only the result is shown.";
-  if (!after) {
-    const other = "Save as PNG or JPEG to compare it here.";
-    return [null, `This browser cannot show the result, but you can download it. ${other}`];
-  }
-  if (!before) return [null, `This browser cannot show the original, ${shownAs(photo.kind)}: ${alone}`];
+  const { before, after } = open.shown;
+  if (!after) return [null, words.resultUnseen];
+  if (!before) return [null, words.originalUnseen(open.kind)];
   if (before.naturalWidth !== after.naturalWidth || before.naturalHeight !== after.naturalHeight)
-    return [null, `This browser shows the original in another size or orientation: ${alone}`];
+    return [null, words.otherSize];
   return [before, ""];
 }
 
 // ---------------------------------------------------------------- how much of the result is taken
 
-/** Show the result as the sliders say. */
-function blend() {
+function showNumbers() {
   for (const name of ["strength", "detail"]) {
     $(`${name}-told`).textContent = `${$(name).value}%`;
     $(name).setAttribute("aria-valuetext", `${$(name).value}%`);
   }
-  blending.set($("strength").value / 100, $("detail").value / 100);
-  forgetBlended();
 }
 
-function forgetBlended() {
-  if (blended) URL.revokeObjectURL(blended.url);
-  blended = null;
-  say("done-message", "");
-  if (result) $("download").href = result.url;
-  if (result) $("result-size").textContent = blending.whole ? facts(result.image, result.blob) : "";
+/** Show the result as the sliders say. */
+function slide() {
+  Object.assign(open.blend, { strength: $("strength").value / 100, detail: $("detail").value / 100 });
+  showNumbers();
+  blending.show();
+  blendChanged();
+}
+
+function blendChanged() {
+  open.forgetBlended();
+  note(open);
+  renderResult();
 }
 
 /** Start or end painting. */
@@ -383,103 +371,284 @@ function paint(on) {
 function stroke(from, to) {
   const erases = $("erase").getAttribute("aria-pressed") === "true";
   blending.paint(from, to, radius(), erases);
-  const { naturalWidth, naturalHeight } = result.image;
-  const place = [to.x / naturalWidth, to.y / naturalHeight].map((part) => `${Math.round(part * 100)}%`);
-  if (from === to) announce(`${erases ? "Erased" : "Painted"} at ${place[0]} from the left, ${place[1]} from the top`);
-  forgetBlended();
+  const { width, height } = sizeOf(open.shown.after);
+  const place = [to.x / width, to.y / height].map((part) => `${Math.round(part * 100)}%`);
+  if (from === to) announce((erases ? words.erasedAt : words.paintedAt)(...place));
+  blendChanged();
 }
 
 /** Return the radius of the brush in pixels of the photograph. */
 function radius() {
-  const { naturalWidth, naturalHeight } = result.image;
-  return (Math.max(naturalWidth, naturalHeight) * $("radius").value) / 400;
+  const { width, height } = sizeOf(open.shown.after);
+  return (Math.max(width, height) * $("radius").value) / 400;
 }
 
-/** Return the result as it is blended now. Throws if it has to be made and cannot be. */
-async function current(signal) {
-  if (blending.whole) return result;
-  if (blended) return blended;
-  const { blob, job } = result;
-  const lossless = LOSSLESS.includes(blob.type) ? { restored: blob } : {};
-  const fields = await blending.fields();
-  const answer = await restorer.restore({ ...job, ...fields, ...lossless }, signal, { tell, announce });
-  signal.throwIfAborted();
-  return (blended = { ...answer, url: URL.createObjectURL(answer.blob) });
+function useForAll() {
+  const { strength, detail } = open.blend;
+  for (const photograph of queue.done) {
+    Object.assign(photograph.blend, { strength, detail });
+    if (photograph !== open) photograph.forgetBlended();
+    note(photograph);
+  }
+  announce(words.usedForAll(queue.done.length));
 }
+
+// ---------------------------------------------------------------- what to do with the result
 
 /** Make the file as it is blended now, then call `use` with it. */
 async function withCurrent(use) {
-  const back = (sentence) => {
-    enter("done");
-    say("done-message", sentence);
-    $("download").focus({ preventScroll: true });
-  };
-  await working(async (signal) => {
-    const file = await current(signal);
-    back("");
-    use(file);
-  }, back);
+  const photograph = open;
+  try {
+    const file = await queue.current(photograph);
+    if (photograph === open) use(file);
+  } catch (error) {
+    if (photograph === open) say("done-message", error.message);
+  }
 }
 
 function download(event) {
-  if (blending.whole || blended) return;
+  open.saved = true;
+  note(open);
+  if (open.blend.whole || open.blended) return;
   event.preventDefault();
-  withCurrent(({ blob, name, url }) => {
-    $("download").href = url;
-    $("download").download = name;
-    $("result-size").textContent = facts(result.image, blob);
+  withCurrent(async () => {
+    await 0; // the link is written first
     $("download").click();
   });
 }
 
 function goOn() {
-  const on = ({ blob, name }) => choose([new File([blob], name, { type: blob.type })]);
-  if (blending.whole || blended) on(blended ?? result);
-  else withCurrent(on);
+  withCurrent(async ({ blob, name }) => {
+    const file = new File([blob], name, { type: blob.type });
+    if (!queue.many) return choose([{ file, folder: "", within: false }]);
+    const next = new Photograph(file, (await kindOf(file)).kind, open.folder);
+    next.id = open.id; // takes its place, also in the store
+    queue.photographs = queue.photographs.map((each) => (each === open ? next : each));
+    list();
+    await show(next);
+    await keep([next]);
+    drawThumbs();
+  });
 }
 
 function startAgain() {
-  forget();
+  newest++;
+  leave();
+  queue.clear();
+  list();
+  forgetKept();
   say("stage-message", "");
   enter("start");
+  renderTitle();
   $("file").value = $("camera").value = "";
   $("file").focus();
 }
 
 function anotherTask() {
-  forgetResult();
+  open.state = "chosen";
+  hideResult();
+  open.forgetResult();
   say("stage-message", "");
-  enter("chosen");
-  display(photo.image, null, $("unseeable").textContent);
-  (document.querySelector("[name=task]:checked") ?? $("preset")).focus({ preventScroll: true });
+  if (queue.many) $("for-all").checked = false;
+  labelRestore();
+  changed(open, false);
+  tasks.focus();
+}
+
+// ---------------------------------------------------------------- many photographs
+
+/** Show the list, if there are several. */
+function list() {
+  const { many, photographs } = queue;
+  $("queue").hidden = !many;
+  document.body.classList.toggle("many", many);
+  for (const id of ["all", "use-for-all", "out", "remove"]) $(id).hidden = !many;
+  $("new").hidden = many;
+  $("all").querySelector("span").textContent = words.forAll(photographs.length);
+  labelRestore();
+  strip.list(many ? photographs : []);
+  count();
+}
+
+function labelRestore() {
+  $("restore").textContent = queue.many && $("for-all").checked ? words.restoreAll : words.restore;
+}
+
+/** Show how many are restored. */
+function count() {
+  const { photographs, done, busy } = queue;
+  const failed = photographs.filter(({ state, problem }) => state === "chosen" && problem?.sentence);
+  const out = done.filter((photograph) => photograph.out);
+  if (!saving) $("queue-told").textContent = words.told(done.length, photographs.length, failed.length, out.length);
+  $("queue-progress").value = photographs.length ? done.length / photographs.length : 0;
+  if ($("stop").hidden === busy) {
+    if (!busy && document.activeElement === $("stop")) $("strip").focus({ preventScroll: true });
+    $("stop").hidden = !busy;
+  }
+  $("save").disabled = saving;
+}
+
+let drawing = false;
+
+/** Draw missing thumbnails, one after the other: each needs the memory of a whole photograph. */
+async function drawThumbs() {
+  if (drawing) return;
+  drawing = true;
+  const missing = () => queue.many && queue.photographs.find(({ drawn }) => !drawn);
+  for (let next; (next = missing()); ) {
+    next.drawn = true;
+    await next.drawThumb();
+    strip.refresh(next);
+  }
+  drawing = false;
+}
+
+/** Leave a result out when all are saved, or take it in again. */
+function leaveOut(photograph) {
+  if (photograph.state !== "done") return;
+  photograph.out = !photograph.out;
+  strip.refresh(photograph);
+  note(photograph);
+  count();
+  if (photograph === open) $("out").setAttribute("aria-pressed", photograph.out);
+}
+
+async function remove(photograph) {
+  const at = queue.photographs.indexOf(photograph);
+  queue.remove(photograph);
+  unnoted.delete(photograph);
+  if (kept) store.remove(photograph);
+  if (!queue.many) forgetKept();
+  list();
+  await show(queue.photographs[Math.min(at, queue.photographs.length - 1)]);
+  if (queue.many) $("strip").focus();
+  else $("viewer").focus();
+}
+
+async function clear() {
+  const unsaved = queue.done.filter(({ out, saved }) => !out && !saved);
+  const why = make("p", { className: "soft", textContent: words.clearWhy(unsaved.length) });
+  if (unsaved.length && !(await ask(words.clearTitle, [why], words.clear, words.cancel))) return;
+  startAgain();
+}
+
+async function saveAll() {
+  const these = queue.done.filter(({ out }) => !out);
+  if (!these.length) return say("queue-message", words.nothingToSave);
+  let folder = null;
+  try {
+    folder = (await globalThis.showDirectoryPicker?.({ id: "maximir", mode: "readwrite" })) ?? null;
+  } catch (error) {
+    if (error.name === "AbortError") return; // the user has closed the dialog
+  }
+  saving = true;
+  say("queue-message", "");
+  const zip = new Zip();
+  const once = unique();
+  const wrong = [];
+  for (const [number, photograph] of these.entries()) {
+    count();
+    $("queue-told").textContent = words.saving(number + 1, these.length);
+    try {
+      const { blob, name } = await queue.current(photograph);
+      if (folder) await write(folder, photograph.folder + name, blob);
+      else await zip.add(once(photograph.folder + name), blob);
+      photograph.saved = true;
+      note(photograph);
+    } catch (error) {
+      wrong.push(words.failed(photograph.name, error.message));
+    }
+  }
+  saving = false;
+  count();
+  if (!folder && wrong.length < these.length) {
+    URL.revokeObjectURL(zipUrl);
+    zipUrl = URL.createObjectURL(zip.finish());
+    make("a", { href: zipUrl, download: words.zipName }).click();
+  }
+  announce(words.saved(these.length - wrong.length, folder?.name ?? words.zipName));
+  if (wrong.length) say("queue-message", words.unsaved(wrong));
+}
+
+// ---------------------------------------------------------------- what is kept in this browser
+
+/** Keep new photographs, from the second one on. */
+async function keep(photographs) {
+  if (!queue.many) return;
+  for (const photograph of kept ? photographs : queue.photographs) {
+    await store.add(photograph);
+    await store.note(photograph);
+  }
+  kept = true;
+}
+
+function forgetKept() {
+  kept = false;
+  unnoted.clear();
+  store.clear();
+}
+
+/** Keep a photograph's change soon. */
+function note(photograph) {
+  if (!kept) return;
+  if (!unnoted.size) setTimeout(noteAll, NOTING);
+  unnoted.add(photograph);
+}
+
+async function noteAll() {
+  const these = [...unnoted];
+  unnoted.clear();
+  for (const photograph of these) if (kept) await store.note(photograph);
+}
+
+/** Take up the list that was kept when the page was closed. */
+async function takeUp() {
+  const found = await store.load();
+  if (!found.length) return;
+  kept = true;
+  queue.photographs = found;
+  list();
+  await show(found[0]);
+  announce(words.back(found.length));
+  drawThumbs();
+  await tasks.offering; // the server may ask for its token first
+  queue.resume();
 }
 
 // ---------------------------------------------------------------- wiring
 
-$("presets").hidden = !restorer.presets;
-$("preset").onchange = choosePreset;
+fill(words);
+document.documentElement.lang = words.language;
+document.title = words.title;
+document.body.dataset.drop = words.dropAnywhere;
 $("promise").textContent = restorer.promise;
-for (const option of [...$("format").options])
-  if (option.value && !restorer.formats.includes(option.value)) option.remove();
-for (const input of [$("file"), $("camera")]) {
+for (const option of $("format").options) option.textContent = words.formats[option.value] ?? words.sameFormat;
+for (const input of [$("file"), $("folder"), $("camera"), $("more")]) {
   input.onchange = () => {
-    if (input.files.length) choose([...input.files]);
+    if (input.files.length) choose(listed(input.files));
     input.value = ""; // allows choosing the same file again
   };
 }
 $("form").onsubmit = (event) => (event.preventDefault(), restore());
-$("cancel").onclick = () => running?.abort();
+$("for-all").onchange = labelRestore;
+$("cancel").onclick = () => queue.cancel(open);
 $("other").onclick = () => $("file").click();
 $("again").onclick = anotherTask;
 $("on").onclick = goOn;
 $("download").onclick = download;
-$("strength").oninput = $("detail").oninput = blend;
+$("strength").oninput = $("detail").oninput = slide;
 $("paint").onclick = () => paint($("paint").getAttribute("aria-pressed") === "false");
 $("erase").onclick = () =>
   $("erase").setAttribute("aria-pressed", $("erase").getAttribute("aria-pressed") === "false");
-$("unpaint").onclick = () => (blending.clear(), forgetBlended(), announce("Nothing is painted: restored everywhere"));
+$("unpaint").onclick = () => (blending.clear(), blendChanged(), announce(words.unpainted));
 $("radius").oninput = () => (viewer.radius = radius());
+$("use-for-all").onclick = useForAll;
+$("out").onclick = () => leaveOut(open);
 $("new").onclick = startAgain;
+$("remove").onclick = () => remove(open);
+$("stop").onclick = () => (queue.stop(), announce(words.stopped));
+$("clear").onclick = clear;
+$("save").onclick = saveAll;
 $("zoom-in").onclick = () => viewer.step(1);
 $("zoom-out").onclick = () => viewer.step(-1);
 $("zoom-level").onclick = () => viewer.toggle();
@@ -491,16 +660,25 @@ addEventListener("dragleave", (event) => {
   if (!event.relatedTarget) document.body.classList.remove("dragging"); // the pointer left the window
 });
 addEventListener("dragover", (event) => event.preventDefault()); // or the browser opens the file
-addEventListener("drop", (event) => {
+addEventListener("drop", async (event) => {
   event.preventDefault();
   document.body.classList.remove("dragging");
-  if (event.dataTransfer.files.length) choose([...event.dataTransfer.files]);
-  else say("stage-message", "Only files can be dropped here: save the picture first.");
+  const files = await dropped(event.dataTransfer);
+  if (files === null) say("stage-message", words.onlyFiles);
+  else if (files.length) choose(files);
+  else say("stage-message", words.noneInFolder);
 });
 addEventListener("paste", (event) => {
   if (event.target.closest?.("dialog")) return;
-  if (event.clipboardData.files.length) choose([...event.clipboardData.files]);
-  else say("stage-message", "There is no picture in the clipboard.");
+  if (event.clipboardData.files.length) choose(listed(event.clipboardData.files));
+  else say("stage-message", words.nothingPasted);
+});
+addEventListener("keydown", (event) => {
+  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || !queue.many) return;
+  if (event.target.closest("input, select, dialog") || !["ArrowLeft", "ArrowRight"].includes(event.key)) return;
+  strip.step(event.key === "ArrowLeft" ? -1 : 1);
+  event.preventDefault();
 });
 
-offer();
+tasks.offer();
+takeUp();

@@ -15,65 +15,56 @@ const LARGEST_MASK = 2048; // pixels of its longer side
 const EVERY = 120; // ms between updates of the shown mask during a stroke
 const SOFT = 0.5; // part of the brush's radius from which it fades
 
-export class Blending {
+/** How much of a result is taken. */
+export class Blend {
   strength = 1;
   detail = 0;
-  #half;
-  #images = null; // {before, after}
-  #under = null; // the copy of `before` below
-  #top = null;
-  #fine = null; // canvas: `after` with the original's fine texture
-  #mask = null; // canvas: white where it is painted
-  #painted = false;
-  #url = "";
-  #timer = 0;
+  mask = null; // canvas: white where it is painted
+  painted = false;
 
-  /** `half` is the element that shows what is after. */
-  constructor(half) {
-    this.#half = half;
+  /** Return the blend that `stored` returned. */
+  static async from({ strength, detail, mask }) {
+    const blend = Object.assign(new Blend(), { strength, detail });
+    if (!mask) return blend;
+    const image = await createImageBitmap(mask);
+    blend.mask = make("canvas", { width: image.width, height: image.height });
+    blend.mask.getContext("2d").drawImage(image, 0, 0);
+    return Object.assign(blend, { painted: true });
   }
 
-  /** Show two loaded images of the same size as layers; `after` is in the half already. */
-  begin(before, after) {
-    this.#images = { before, after };
-    this.#under = make("img", { src: before.src, alt: "", className: "under", draggable: false });
-    this.#top = make("div", { className: "top" }, after);
-    this.#half.prepend(this.#under, this.#top);
-    this.#show();
-  }
-
-  /** Forget the images and all settings. */
-  end() {
-    this.#under?.remove();
-    this.#top?.remove();
-    this.#images = this.#under = this.#top = this.#fine = null;
-    [this.strength, this.detail] = [1, 0];
-    this.clear();
+  /** Return what can be stored: numbers, and the mask as a PNG or null. */
+  async stored() {
+    const { strength, detail } = this;
+    return { strength, detail, mask: this.painted ? await encoded(this.mask) : null };
   }
 
   /** True if the result is taken as it is. */
   get whole() {
-    return this.strength === 1 && this.detail === 0 && !this.#painted;
+    return this.strength === 1 && this.detail === 0 && !this.painted;
   }
 
-  set(strength, detail) {
-    [this.strength, this.detail] = [strength, detail];
-    if (detail && this.#images && !this.#fine) {
-      this.#fine = withFineTexture(this.#images.before, this.#images.after);
-      this.#top.append(this.#fine);
+  /** Return the fields of a job: numbers, and the mask as a PNG, white on black. */
+  async fields() {
+    const fields = { strength: this.strength, detail: this.detail };
+    if (this.painted) {
+      const { width, height } = this.mask;
+      const flat = make("canvas", { width, height });
+      const context = flat.getContext("2d");
+      context.fillRect(0, 0, width, height);
+      context.drawImage(this.mask, 0, 0);
+      fields.mask = await encoded(flat);
     }
-    this.#show();
+    return fields;
   }
 
-  /** Paint a line between two points of the photograph, or erase it. */
-  paint(from, to, radius, erase) {
-    const { naturalWidth, naturalHeight } = this.#images.after;
-    if (!this.#mask) {
-      const [width, height] = maskSize(naturalWidth, naturalHeight);
-      this.#mask = make("canvas", { width, height });
+  /** Paint a line between two points of a photograph of this width and height, or erase it. */
+  paint(from, to, radius, erase, photoWidth, photoHeight) {
+    if (!this.mask) {
+      const [width, height] = maskSize(photoWidth, photoHeight);
+      this.mask = make("canvas", { width, height });
     }
-    const scale = this.#mask.width / naturalWidth;
-    const context = this.#mask.getContext("2d");
+    const scale = this.mask.width / photoWidth;
+    const context = this.mask.getContext("2d");
     context.globalCompositeOperation = erase ? "destination-out" : "source-over";
     const length = Math.hypot(to.x - from.x, to.y - from.y);
     const steps = Math.max(1, Math.ceil((length / radius) * 4));
@@ -86,44 +77,80 @@ export class Blending {
       context.fillStyle = fade;
       context.fillRect(x - radius * scale, y - radius * scale, 2 * radius * scale, 2 * radius * scale);
     }
-    this.#painted ||= !erase;
+    this.painted ||= !erase;
+  }
+}
+
+/** The layers in which a blend is shown. */
+export class Blending {
+  #half;
+  #blend = null;
+  #images = null; // {before, after}
+  #under = null; // the copy of `before` below
+  #top = null;
+  #fine = null; // canvas: `after` with the original's fine texture
+  #url = "";
+  #timer = 0;
+
+  /** `half` is the element that shows what is after. */
+  constructor(half) {
+    this.#half = half;
+  }
+
+  /** Show two loaded images of the same size as layers; `after` is in the half already. */
+  begin(before, after, blend) {
+    this.#images = { before, after };
+    this.#blend = blend;
+    this.#under = make("img", { src: before.src, alt: "", className: "under", draggable: false });
+    this.#top = make("div", { className: "top" }, after);
+    this.#half.prepend(this.#under, this.#top);
+    this.show();
+    this.#showMask();
+  }
+
+  /** Show the images no longer. */
+  end() {
+    this.#under?.remove();
+    this.#top?.remove();
+    clearTimeout(this.#timer);
+    this.#images = this.#blend = this.#under = this.#top = this.#fine = null;
+    this.#timer = 0;
+    this.#setUrl("");
+  }
+
+  /** Show the blend's numbers as they are now. */
+  show() {
+    if (!this.#top) return;
+    const { strength, detail } = this.#blend;
+    if (detail && !this.#fine) {
+      this.#fine = withFineTexture(this.#images.before, this.#images.after);
+      this.#top.append(this.#fine);
+    }
+    this.#top.style.opacity = strength;
+    if (this.#fine) this.#fine.style.opacity = detail;
+  }
+
+  /** Paint a line between two points of the photograph, or erase it. */
+  paint(from, to, radius, erase) {
+    const { naturalWidth, naturalHeight } = this.#images.after;
+    this.#blend.paint(from, to, radius, erase, naturalWidth, naturalHeight);
     this.#timer ||= setTimeout(() => this.#showMask(), EVERY);
   }
 
   /** Remove the mask: the whole photograph is restored again. */
   clear() {
-    clearTimeout(this.#timer);
-    this.#mask = null;
-    this.#painted = false;
-    this.#timer = 0;
-    this.#setUrl("");
-  }
-
-  /** Return the fields of a job: numbers, and the mask as a PNG, white on black. */
-  async fields() {
-    const fields = { strength: this.strength, detail: this.detail };
-    if (this.#painted) {
-      const { width, height } = this.#mask;
-      const flat = make("canvas", { width, height });
-      const context = flat.getContext("2d");
-      context.fillRect(0, 0, width, height);
-      context.drawImage(this.#mask, 0, 0);
-      fields.mask = await encoded(flat);
-    }
-    return fields;
-  }
-
-  #show() {
-    if (!this.#top) return;
-    this.#top.style.opacity = this.strength;
-    if (this.#fine) this.#fine.style.opacity = this.detail;
+    Object.assign(this.#blend, { mask: null, painted: false });
+    this.#showMask();
   }
 
   async #showMask() {
-    const mask = this.#mask;
-    const blob = mask && (await encoded(mask));
+    clearTimeout(this.#timer);
     this.#timer = 0;
-    if (mask && mask === this.#mask) this.#setUrl(URL.createObjectURL(blob));
+    const blend = this.#blend;
+    const mask = blend.mask;
+    if (!mask) return this.#setUrl("");
+    const blob = await encoded(mask);
+    if (blend === this.#blend && mask === blend.mask) this.#setUrl(URL.createObjectURL(blob));
   }
 
   #setUrl(url) {

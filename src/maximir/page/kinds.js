@@ -1,6 +1,6 @@
 // Kinds of files by their first bytes: file names and types are often wrong.
 
-/** [kind, is an image, offset, signature] */
+/** [kind, is an image, offset, signature]; words.js names those that are no images */
 const SIGNATURES = [
   ["PNG", true, 0, "\x89PNG"],
   ["JPEG", true, 0, "\xff\xd8\xff"],
@@ -19,7 +19,7 @@ const SIGNATURES = [
   ["video", false, 4, "ftypqt"],
   ["video", false, 0, "\x1aE\xdf\xa3"],
   ["PDF", false, 0, "%PDF"],
-  ["ZIP or office file", false, 0, "PK\x03\x04"],
+  ["zip", false, 0, "PK\x03\x04"],
 ];
 
 /** Return {kind, image} of a file; null where the signature is unknown. */

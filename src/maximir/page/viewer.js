@@ -5,6 +5,7 @@
 // of the screen, whatever its density.
 
 import { make } from "./elements.js";
+import { words } from "./words.js";
 
 const ARROWS = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 const STEPS = [0.05, 0.1, 0.15, 0.2, 0.25, 0.33, 0.5, 0.67, 1, 1.5, 2, 3, 4, 6, 8];
@@ -198,8 +199,8 @@ export class Viewer {
 
   #told() {
     const before = Math.round(this.#split * 100);
-    if (before === 0) return "only after";
-    return before === 100 ? "only before" : `${before}% before, ${100 - before}% after`;
+    if (before === 0) return words.onlyAfter;
+    return before === 100 ? words.onlyBefore : words.split(before);
   }
 
   #splitAt(x) {

@@ -1,6 +1,6 @@
 // The service's API. Addresses are relative to the page, so that it works below any path of a proxy.
 
-import { Problem } from "./words.js";
+import { Problem, words } from "./words.js";
 
 const TOKEN = "maximir-token";
 const BLEND = ["strength", "detail", "mask", "restored"]; // optional fields of a job
@@ -47,7 +47,7 @@ async function list(address) {
   try {
     return JSON.parse(text);
   } catch {
-    throw new ApiError("This server is not maximir.");
+    throw new ApiError(words.otherServer);
   }
 }
 
@@ -121,7 +121,7 @@ async function get(address, signal) {
     return await fetch(address, { headers: authorization(), signal, cache: "no-store" });
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new ApiError("The server cannot be reached. Is it still running?");
+    throw new ApiError(words.noServer);
   }
 }
 
@@ -137,7 +137,7 @@ function failure(status, retryAfter, text) {
   } catch {
     // not JSON: use the sentence below
   }
-  if (typeof sentence !== "string") sentence = `The server answered with error ${status}.`;
+  if (typeof sentence !== "string") sentence = words.answered(status);
   const wait = retryAfter === null || isNaN(retryAfter) ? null : Number(retryAfter);
   return new ApiError(sentence, status, wait);
 }
@@ -147,14 +147,14 @@ async function whyBroken(file) {
   try {
     await file.slice(0, 1).arrayBuffer();
   } catch {
-    return "The file cannot be read any more. Choose it again.";
+    return words.fileGone;
   }
   try {
     await fetch("healthz", { cache: "no-store" });
   } catch {
-    return "The server cannot be reached. Is it still running? Your photograph is still here: try again.";
+    return words.noServerKept;
   }
-  return "The connection was interrupted. Try again; if that fails, the file may be too large for this server.";
+  return words.interrupted;
 }
 
 /** Return the file name in a Content-Disposition header, or null. */

@@ -1,25 +1,26 @@
 // The page's restorer: sends photographs to the service.
 
 import * as api from "./api.js";
-import { $, make } from "./elements.js";
-import { duration, left, percent } from "./words.js";
+import { ask, make } from "./elements.js";
+import { duration, left, percent, words } from "./words.js";
 
-export const promise = "Sent to this server only, and not kept.";
-export const unshown = "The server may still be able to read it.";
+export const { promise, unshown } = words;
 export const blends = true;
+export const atOnce = 2; // while the server computes one, the next is sent and decoded
 export const formats = ["png", "jpeg", "webp", "tiff", "avif"];
 
 const AUTO = { name: "", tasks: ["auto"], origin: "box", default: true };
 const TRIES = 4; // attempts when the server is busy
 const LONGEST = 300; // seconds to wait before a retry; for longer waits the user decides
-const BUSY = [429, 503];
+const FULL = 429;
+const BUSY = [FULL, 503];
 const POLL = 500; // ms between progress requests
 const POLL_LATER = 2000; // the same for long jobs
 
 /** Return the server's models, and before them its own choice, which has no model's name. */
 export async function models() {
   const found = await askingForToken(api.models);
-  if (!found.length) throw new api.ApiError("This server has no models.");
+  if (!found.length) throw new api.ApiError(words.noModels);
   return [AUTO, ...found];
 }
 
@@ -28,22 +29,28 @@ export const presets = () => askingForToken(api.presets);
 
 /** Restore a photograph on the server. */
 export function restore(job, signal, report) {
-  report.tell("Sending …", null);
+  report.tell(words.sending, null);
   return askingForToken(() => patiently(() => follow(job, signal, report), signal, report));
 }
 
-/** Call `request`; if the server is busy, retry after the time that it asks for. */
-async function patiently(request, signal, { tell, announce }) {
+/** Call `request`; if the server is busy, retry after the time that it asks for, `patient` ones without end. */
+async function patiently(request, signal, { tell, announce, patient }) {
   for (let tries = 1; ; tries++) {
     try {
       return await request();
     } catch (error) {
       const wait = error.wait ?? 5;
+      if (patient && error.status === FULL) {
+        tell(words.waitingForPlace, null);
+        await pause(1000 * Math.min(wait, LONGEST), signal);
+        tries = 0;
+        continue;
+      }
       if (!BUSY.includes(error.status) || tries === TRIES || wait > LONGEST) throw error;
-      announce(`${error.message} Trying again in ${duration(wait)}.`);
+      announce(words.later(error.message, duration(wait)));
       for (const end = Date.now() + 1000 * wait; Date.now() < end; await pause(250, signal)) {
         const seconds = Math.ceil((end - Date.now()) / 1000);
-        tell(error.message, null, `Trying again in ${duration(seconds)} (${tries} of ${TRIES - 1})`);
+        tell(error.message, null, words.laterOf(duration(seconds), tries, TRIES - 1));
       }
     }
   }
@@ -56,10 +63,10 @@ async function follow(job, signal, report) {
   let sent = false;
   try {
     return await api.restore({ ...job, id }, signal, (part) => {
-      if (part < 1) return report.tell(`Sending, ${percent(part)}`, part);
+      if (part < 1) return report.tell(words.sendingPart(percent(part)), part);
       if (sent) return;
       sent = true;
-      report.tell("Sent, waiting for the server …", null);
+      report.tell(words.sent, null);
       poll(id, AbortSignal.any([signal, over.signal]), report);
     });
   } finally {
@@ -75,15 +82,16 @@ async function poll(id, signal, { tell, announce }) {
       await pause(Date.now() - began < 20_000 ? POLL : POLL_LATER, signal);
       const now = await api.progress(id, signal);
       signal.throwIfAborted();
-      if (now?.state === "waiting") {
-        tell(now.ahead ? `Waiting, ${now.ahead} ahead of you` : "Waiting, you are next", null);
-      } else if (now?.state === "working" && now.fraction > 0) {
-        tell(`Restoring, ${percent(now.fraction)}`, now.fraction, left(now.seconds_left));
-      } else if (now?.state === "working") {
-        tell("Restoring …", null, left(now.seconds_left)); // small images report no fraction
+      let phase = "";
+      let remaining = "";
+      if (now?.state === "waiting") phase = words.ahead(now.ahead);
+      else if (now?.state === "working") {
+        phase = now.fraction > 0 ? words.restoringPart(percent(now.fraction)) : words.restoring; // of small images
+        remaining = left(now.seconds_left);
       } else continue;
+      tell(phase, now.fraction > 0 && now.state === "working" ? now.fraction : null, remaining);
       const milestone = now.state + now.ahead + Math.floor(now.fraction * 4); // announce quarters
-      if (milestone !== told) announce(`${$("phase").textContent}. ${$("left").textContent}`);
+      if (milestone !== told) announce(`${phase}. ${remaining}`);
       told = milestone;
     }
   } catch (error) {
@@ -100,6 +108,8 @@ function pause(milliseconds, signal) {
   });
 }
 
+let asking = null; // the dialog, which is one for all requests
+
 /** Call `request`; ask the user for the token if the server requires it. Throws as `request` does. */
 async function askingForToken(request) {
   for (let asked = 0; ; asked++) {
@@ -107,14 +117,14 @@ async function askingForToken(request) {
       return await request();
     } catch (error) {
       if (error.status !== 401) throw error;
-      const given = await askForToken(asked ? "That token was not accepted." : "");
-      if (!given) throw new api.ApiError("This server requires a token.", 401);
+      asking ??= askForToken(asked ? words.tokenWrong : "").finally(() => (asking = null));
+      if (!(await asking)) throw new api.ApiError(words.tokenNeeded, 401);
     }
   }
 }
 
 /** Ask the user for a token; true if one was given. */
-function askForToken(why) {
+async function askForToken(why) {
   const field = make("input", {
     id: "token",
     type: "password",
@@ -123,31 +133,13 @@ function askForToken(why) {
     spellcheck: false,
     required: true,
   });
-  const cancel = make("button", { type: "button", className: "plain", textContent: "Cancel" });
-  const form = make(
-    "form",
-    {},
-    make("h2", { id: "ask-title", textContent: "This server requires a token" }),
+  const parts = [
     make("p", { id: "ask-why", className: "soft", textContent: why }),
-    make("label", { htmlFor: "token", textContent: "Token" }),
+    make("label", { htmlFor: field.id, textContent: words.token }),
     field,
-    make("p", {
-      className: "soft",
-      textContent: "Ask the person who runs the server. The token is kept until this tab closes.",
-    }),
-    make("div", { className: "buttons" }, make("button", { textContent: "Continue" }), cancel),
-  );
-  const dialog = make("dialog", { id: "ask" }, form);
-  dialog.setAttribute("aria-labelledby", "ask-title");
-  document.body.append(dialog);
-  form.onsubmit = (event) => (event.preventDefault(), dialog.close("given"));
-  cancel.onclick = () => dialog.close();
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.onclose = () => {
-      if (dialog.returnValue) api.keepToken(field.value.trim());
-      dialog.remove();
-      resolve(Boolean(dialog.returnValue));
-    };
-  });
+    make("p", { className: "soft", textContent: words.tokenNote }),
+  ];
+  const given = await ask(words.tokenTitle, parts, words.continue, words.cancel);
+  if (given) api.keepToken(field.value.trim());
+  return given;
 }

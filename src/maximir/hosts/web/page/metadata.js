@@ -3,6 +3,8 @@
 // JPEG to JPEG: EXIF, XMP, IPTC and comments. PNG to PNG: EXIF and texts. JPEG or PNG to the other: EXIF.
 // Pixels are upright and in sRGB, so the orientation becomes 1 and colour profiles are left out.
 
+import { words } from "./words.js";
+
 const EXIF = "Exif\0\0";
 const AFTER_HEADER = 33; // bytes of a PNG: signature and IHDR
 
@@ -13,8 +15,8 @@ export async function keep(file, result, kind) {
   const notes = [...found.notes];
   if (!found.exif && !found.parts.length) return [result, notes];
   const same = found.kind === kind;
-  if (kind === "webp") return [result, [...notes, "Metadata is not kept in WebP files."]];
-  if (!same && found.parts.length) notes.push("Metadata other than EXIF is kept only in files of the same kind.");
+  if (kind === "webp") return [result, [...notes, words.noMetadataWebp]];
+  if (!same && found.parts.length) notes.push(words.onlyExif);
   const bytes = new Uint8Array(await result.arrayBuffer());
   const parts = (same ? found.parts : []).map(kind === "jpeg" ? segment : chunk);
   if (found.exif) parts.unshift(kind === "jpeg" ? segment([0xe1, join(text(EXIF), found.exif)]) : chunk(["eXIf", found.exif]));
@@ -26,7 +28,7 @@ export async function keep(file, result, kind) {
 export function read(bytes) {
   if (bytes[0] === 0xff && bytes[1] === 0xd8) return readJpeg(bytes);
   if (latin(bytes, 1, 4) === "PNG") return readPng(bytes);
-  return { kind: null, exif: null, parts: [], notes: ["Metadata of this kind of file is not kept."] };
+  return { kind: null, exif: null, parts: [], notes: [words.noMetadata] };
 }
 
 function readJpeg(bytes) {
@@ -48,7 +50,7 @@ function readJpeg(bytes) {
 
 function readPng(bytes) {
   const found = { kind: "png", exif: null, parts: [], notes: [] };
-  if (bytes[24] === 16) found.notes.push("16 bits per channel became 8.");
+  if (bytes[24] === 16) found.notes.push(words.depth);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   for (let at = 8; at + 12 <= bytes.length; ) {
     const end = at + 12 + view.getUint32(at);
@@ -64,7 +66,7 @@ function readPng(bytes) {
 }
 
 function noteProfile(notes, data) {
-  const note = "The colours were converted to sRGB.";
+  const note = words.colours;
   if (!/s.?R.?G.?B/s.test(latin(data, 0, 4000)) && !notes.includes(note)) notes.push(note);
 }
 

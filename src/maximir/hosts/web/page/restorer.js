@@ -1,9 +1,8 @@
 // The page's restorer in a browser: a worker with ONNX Runtime, models from the page's own folder.
 
-import { left, percent, Problem, size as inWords } from "./words.js";
+import { left, percent, Problem, size as inWords, words } from "./words.js";
 
-export const promise = "Restored in this browser. The photograph never leaves your machine.";
-export const unshown = "Save it as JPEG or PNG in another program first.";
+export const { promiseHere: promise, unshownHere: unshown } = words;
 export const formats = ["png", "jpeg", "webp"].filter(writes);
 
 const MEMORY = 1_500_000_000; // bytes that the network may take
@@ -31,7 +30,7 @@ export async function models() {
   if (why) throw new Problem(why);
   await offline();
   const reply = await fetch(reach("models.json")).catch(() => null);
-  if (!reply?.ok) throw new Problem("The list of models cannot be loaded. Is this folder complete?");
+  if (!reply?.ok) throw new Problem(words.noList);
   site = await reply.json();
   gpu = await hasGraphicsProcessor();
   await look();
@@ -47,11 +46,11 @@ async function hasGraphicsProcessor() {
 /** Return why this browser cannot run the networks, or "". */
 export function unfit(webAssembly = globalThis.WebAssembly) {
   if (!webAssembly?.validate(new Uint8Array(SIMD)))
-    return "This browser is too old for this page: it lacks WebAssembly SIMD. Use a version of 2023 or later.";
+    return words.tooOld;
   try {
     new webAssembly.Memory({ initial: Math.ceil(MEMORY / PAGE), maximum: 65_536 });
   } catch {
-    return `This browser has too little memory: the page needs 1.5 GB. Close other tabs, or use another device.`;
+    return words.tooPoor;
   }
   return "";
 }
@@ -80,9 +79,8 @@ const runtime = () => site.runtime[gpu ? "gpu" : "wasm"];
 function note({ file, bytes }) {
   const network = kept.has(file) ? 0 : bytes;
   const program = runtime().files.every((path) => kept.has(path)) ? 0 : runtime().bytes;
-  if (!network && !program) return "In this browser already.";
-  const parts = [network && `${inWords(network)} for the model`, program && `${inWords(program)} for the program`];
-  return `Downloads ${parts.filter(Boolean).join(" and ")} once.`;
+  if (!network && !program) return words.hereAlready;
+  return words.downloads(network && inWords(network), program && inWords(program));
 }
 
 /** Return the size in which a photograph fits into this tab, or null if it fits as it is. */
@@ -94,18 +92,20 @@ export function smaller(width, height, gigabytes = navigator.deviceMemory ?? TYP
 }
 
 /** Restore a photograph. Throws Problem, or the signal's reason. */
-export async function restore({ file, image, task, model, format, size }, signal, { tell, announce }) {
+export async function restore({ file, pixels, task, model, format, size }, signal, { tell, announce }) {
   const chosen = site.models.find(({ name }) => name === model);
-  const offered = image && !size && smaller(image.naturalWidth, image.naturalHeight);
-  if (offered) throw Object.assign(new Problem("This photograph is too large for this browser's memory."), { size: offered });
+  const offered = pixels && !size && smaller(pixels.width, pixels.height);
+  if (offered) throw Object.assign(new Problem(words.tooLarge), { size: offered });
   worker ??= new Worker(new URL("worker.js", import.meta.url), { type: "module" });
   const job = { file, task, model: chosen, format, size, formats, gpu, runtime: runtime(), folder: reach("") };
   let quarter = 0;
   const progress = ({ phase, part, seconds }) => {
-    tell(part === null ? `${phase} …` : `${phase}, ${percent(part)}`, part, left(seconds ?? null));
-    if (phase !== "Restoring" || Math.floor(part * 4) === quarter) return;
+    const name = words.phases[phase];
+    const told = part === null ? words.phase(name) : words.phasePart(name, percent(part));
+    tell(told, part, left(seconds ?? null));
+    if (phase !== "restoring" || Math.floor(part * 4) === quarter) return;
     quarter = Math.floor(part * 4);
-    announce(`${phase}, ${percent(part)}. ${left(seconds ?? null)}`);
+    announce(`${told}. ${left(seconds ?? null)}`);
   };
   try {
     const result = await ask(worker, job, signal, progress);
@@ -133,7 +133,7 @@ function ask(worker, job, signal, progress) {
     };
     worker.onerror = (event) => {
       event.preventDefault();
-      reject(new Problem("The program cannot be loaded. Are you offline, or is this folder incomplete?"));
+      reject(new Problem(words.noProgram));
     };
     worker.postMessage(job);
   });

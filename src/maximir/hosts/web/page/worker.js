@@ -2,6 +2,7 @@
 
 import { keep } from "./metadata.js";
 import { fits, needsView, restore, toBytes } from "./tiles.js";
+import { words } from "./words.js";
 
 const PATCH = 64; // pixels: side of the patch on which the graphics processor must agree with the processor
 const AGREE = 1e-3; // for values in [0, 1]
@@ -30,7 +31,7 @@ const outOfMemory = (error) =>
 function tooLarge({ size, at }) {
   const { width, height } = at ?? size ?? { width: 2000, height: 2000 };
   const half = { width: Math.ceil(width / 2), height: Math.ceil(height / 2) };
-  return { problem: "This browser ran out of memory. Close other tabs, or restore it smaller.", size: half };
+  return { problem: words.outOfMemory, size: half };
 }
 
 async function run(job) {
@@ -42,9 +43,9 @@ async function run(job) {
   const began = performance.now();
   const progress = (part) => {
     const seconds = (performance.now() - began) / 1000;
-    postMessage({ phase: "Restoring", part, seconds: (seconds / part) * (1 - part) });
+    postMessage({ phase: "restoring", part, seconds: (seconds / part) * (1 - part) });
   };
-  postMessage({ phase: "Restoring", part: null });
+  postMessage({ phase: "restoring", part: null });
   const planes = await restore(image, model.facts, (data, h, w) => compute(session, data, h, w), progress);
   const seconds = (performance.now() - began) / 1000;
   const grey = isGrey(image.data);
@@ -59,8 +60,8 @@ async function run(job) {
   canvas.getContext("2d").putImageData(new ImageData(bytes, width, height), 0, 0);
   const written = await canvas.convertToBlob({ type: `image/${kind}`, quality: QUALITY });
   const [blob, notes] = await keep(file, written, kind);
-  if (needsView(height, width, model.facts)) notes.push("Light from a small view, detail in tiles.");
-  else if (!fits(height, width, model.facts)) notes.push("Restored in tiles.");
+  if (needsView(height, width, model.facts)) notes.push(words.fromView);
+  else if (!fits(height, width, model.facts)) notes.push(words.inTiles);
   if (ready.where) notes.push(ready.where);
   const stem = file.name.replace(/\.[^.]*$/, "") || "image";
   return { blob, name: `${stem}-${task}.${kind === "jpeg" ? "jpg" : kind}`, notes, seconds };
@@ -74,7 +75,7 @@ async function decode(file, { size }) {
   try {
     bitmap = await createImageBitmap(file, { ...options, ...smaller });
   } catch {
-    throw new Refusal("This browser cannot read this file. Save it as JPEG or PNG in another program first.");
+    throw new Refusal(words.unreadableHere);
   }
   const { width, height } = bitmap;
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
@@ -107,9 +108,9 @@ async function typeOf(file) {
 async function load({ model, runtime, folder, gpu }) {
   if (ready.name === model.name) return ready.session;
   if (!ort) {
-    postMessage({ phase: "Loading the program", part: null });
+    postMessage({ phase: "program", part: null });
     ort = await import(folder + runtime.module);
-    const wasm = await fetched(folder + runtime.wasm, "Loading the program", runtime.bytes);
+    const wasm = await fetched(folder + runtime.wasm, "program", runtime.bytes);
     ort.env.wasm.wasmBinary = wasm.buffer;
     ort.env.wasm.wasmPaths = folder + runtime.folder;
     ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, THREADS) : 1;
@@ -117,15 +118,15 @@ async function load({ model, runtime, folder, gpu }) {
   }
   await ready.session?.release();
   ready = { name: null, session: null, where: "" };
-  const network = await fetched(folder + model.file, "Loading the model", model.bytes);
-  postMessage({ phase: "Preparing", part: null });
+  const network = await fetched(folder + model.file, "model", model.bytes);
+  postMessage({ phase: "preparing", part: null });
   const create = (provider) =>
     ort.InferenceSession.create(network, { ...OPTIONS, executionProviders: [provider] });
   let session = await create("wasm");
   let where = "";
   if (gpu) {
     const faster = await agreeing(create, session);
-    where = faster ? "Computed on the graphics processor." : "";
+    where = faster ? words.onGraphics : "";
     if (faster) {
       await session.release();
       session = faster;
@@ -167,7 +168,7 @@ async function fetched(address, phase, expected) {
   } catch {
     // offline: the message below
   }
-  if (!reply?.ok) throw new Refusal(`${phase} failed. Are you offline, or is this folder incomplete?`);
+  if (!reply?.ok) throw new Refusal(words.phaseFailed(words.phases[phase]));
   const chunks = [];
   let have = 0;
   for (const reader = reply.body.getReader(); ; ) {
