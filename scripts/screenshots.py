@@ -68,7 +68,7 @@ def choose_many(page: Page, count: int) -> None:
     for number in range(count):
         path = sorted(EXAMPLES.glob("*.png"))[number % 3]
         photograph, file = Image.open(path), io.BytesIO()
-        left, top = 25 * (number % 7), 31 * (number % 5)
+        left, top = (number * 37 % (photograph.width - 320), number * 53 % (photograph.height - 240))
         photograph.crop((left, top, left + 320, top + 240)).save(file, "png")
         files.append(
             {"name": f"part {number + 1:02}.png", "mimeType": "image/png", "buffer": file.getvalue()}
@@ -117,6 +117,7 @@ def main() -> None:
         page.get_by_role("radio", name="Noise").check()
         page.get_by_role("button", name="Restore all").click()
         page.locator("#strip li.done").nth(7).wait_for()
+        page.mouse.move(0, 0)
         page.get_by_role("listbox").focus()
         for _ in range(2):
             page.keyboard.press("ArrowRight")

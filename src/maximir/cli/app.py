@@ -17,6 +17,7 @@ from maximir.cli.evaluate import evaluate
 from maximir.cli.export import export
 from maximir.cli.info import info
 from maximir.cli.models import get, models
+from maximir.cli.open import open_page
 from maximir.cli.plan_cluster import plan_cluster
 from maximir.cli.restore import restore
 from maximir.cli.serve import serve
@@ -47,6 +48,7 @@ for command in (
     plan_cluster,
 ):
     app.command()(command)
+app.command("open")(open_page)
 
 
 def show_version(value: bool) -> None:

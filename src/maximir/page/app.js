@@ -8,6 +8,7 @@
 //   models()            a list of models, as GET /v1/models (docs/service.md); a model's function note()
 //                       may return a sentence, such as what its first use downloads
 //   presets()           perhaps: a list of presets, as GET /v1/presets
+//   opened(kept)        perhaps: files to begin with, [{file, folder, within}]; `kept`: the list is there again
 //   restore(job, signal, report)   {blob, name, notes, seconds} for a job {file, pixels, task, model, format,
 //                       size}; report.tell shows progress, report.announce tells screen readers; with
 //                       report.patient it waits for a busy server as long as that takes
@@ -601,18 +602,21 @@ async function noteAll() {
   for (const photograph of these) if (kept) await store.note(photograph);
 }
 
-/** Take up the list that was kept when the page was closed. */
+/** Take up the list that was kept when the page was closed, and the photographs that it is opened with. */
 async function takeUp() {
   const found = await store.load();
-  if (!found.length) return;
-  kept = true;
-  queue.photographs = found;
-  list();
-  await show(found[0]);
-  announce(words.back(found.length));
-  drawThumbs();
-  await tasks.offering; // the server may ask for its token first
-  queue.resume();
+  if (found.length) {
+    kept = true;
+    queue.photographs = found;
+    list();
+    await show(found[0]);
+    announce(words.back(found.length));
+    drawThumbs();
+    await tasks.offering; // the server may ask for its token first
+    queue.resume();
+  }
+  const files = (await restorer.opened?.(kept)) ?? [];
+  if (files.length) choose(files);
 }
 
 // ---------------------------------------------------------------- wiring

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
 import signal
@@ -16,7 +17,9 @@ import uvicorn
 
 from maximir.errors import MaximirError, UsageError
 from maximir.files import reason
+from maximir.service import companion
 from maximir.service.app import make_app
+from maximir.service.companion import Presence
 from maximir.service.connection import SILENCE, Connection
 from maximir.service.limits import Guard
 from maximir.service.metrics import Metrics
@@ -26,6 +29,7 @@ from maximir.service.settings import Settings
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LAST_BYTES = 3  # seconds for clients to read their replies after the last job is done
 LONGEST_HEAD = 16_384  # bytes of a request's head
+PREFERRED = 8756  # port of `maximir open`: the page finds what it has kept in the browser there
 ACCEPTED = 128  # pending connections, few enough to leave file descriptors free
 
 log = logging.getLogger("maximir.service")
@@ -38,17 +42,17 @@ def serve(settings: Settings) -> None:
         MaximirError: the service cannot start; UsageError if the settings are invalid.
     """
     settings.check()
-    log_to_stderr()
+    log_to_stderr(logging.INFO if settings.opened is None else logging.WARNING)
     if settings.options.scratch is not None:
         tempfile.tempdir = os.fspath(settings.options.scratch)  # also for uploads and results
-    with listen(settings) as listener:
+    with listen(settings) if settings.opened is None else listen_anywhere(settings) as listener:
         asyncio.run(run(settings, listener))
 
 
-def log_to_stderr() -> None:
+def log_to_stderr(level: int) -> None:
     """Log one line per event; from uvicorn, only errors."""
     logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
-    log.setLevel(logging.INFO)
+    log.setLevel(level)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
 
 
@@ -80,6 +84,16 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
+def listen_anywhere(settings: Settings) -> socket.socket:
+    """Return a bound socket, at any free port if the one in the settings is taken."""
+    try:
+        return listen(settings)
+    except UsageError:
+        raise
+    except MaximirError:
+        return listen(dataclasses.replace(settings, port=0))
+
+
 def address_of(listener: socket.socket, host: str) -> str:
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{listener.getsockname()[1]}"
@@ -103,21 +117,37 @@ async def run(settings: Settings, listener: socket.socket) -> None:
             await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 device = starting.result()
-                print(f"maximir is at {address_of(listener, settings.host)}, on {device}", flush=True)
+                address = address_of(listener, settings.host)
+                print(f"maximir is at {address}, on {device}", flush=True)
+                if settings.opened is not None:
+                    opening = asyncio.create_task(open_browser(f"{address}/#opened"))
                 await answer(settings, queue, metrics, listener, stopping)
+                if settings.opened is not None:
+                    opening.cancel()
         finally:
             starting.cancel()
             stopping.cancel()
             await queue.close()
 
 
+async def open_browser(address: str) -> None:
+    import webbrowser
+
+    # In a thread, because browsers of a terminal end only later; without one, the user opens the address.
+    if not await asyncio.to_thread(webbrowser.open, address):
+        print(f"no browser was found: open {address}", file=sys.stderr, flush=True)
+
+
 async def answer(
     settings: Settings, queue: Queue, metrics: Metrics, listener: socket.socket, stopping: asyncio.Task[bool]
 ) -> None:
     """Answer requests until `stopping` is done, then until the queue is empty."""
+    app, presence = make_app(queue, settings, metrics), Presence()
+    if settings.opened is not None:
+        companion.add_routes(app, settings.opened, presence)
     server = Server(
         uvicorn.Config(
-            Guard(make_app(queue, settings, metrics), settings, metrics),
+            Guard(app, settings, metrics),
             http=Connection,
             ws="none",
             lifespan="off",
@@ -132,7 +162,10 @@ async def answer(
     )
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     checking = asyncio.create_task(check_connections(server, min(SILENCE, settings.patience)))
-    await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+    ends = [serving, stopping]
+    if settings.opened is not None:
+        ends.append(asyncio.create_task(presence.gone(lambda: queue.taken + queue.leaving > 0)))
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     log.info("stopping: finishing %d images, for at most %.0f s", queue.taken, settings.drain)
     await queue.drain()
     server.should_exit = True

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maximir.errors import UsageError
 from maximir.restoring.options import Options
+
+if TYPE_CHECKING:
+    from maximir.service.companion import Opened
 
 TOKEN = re.compile(r"[!-~]{8,}")  # printable ASCII without blanks, which fits into a header
 NAME = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]")
@@ -29,6 +32,7 @@ class Settings:
         devices: devices to compute on, each with its own worker process.
         options: of the restorers; each worker sets its device, one of `devices`.
         webui: also answer AUTOMATIC1111's API (`webui`).
+        opened: files of `maximir open`: the service opens a browser, and ends with its page; None: neither.
         drain: seconds that jobs have to finish after SIGTERM.
         patience: seconds after which a client must send or read at least `slowest` bytes per second.
         grace: seconds that the worker has to cancel a job before it is killed.
@@ -46,6 +50,7 @@ class Settings:
     devices: tuple[str, ...] = (Options.device,)
     options: Options = field(default_factory=Options)
     webui: bool = False
+    opened: tuple[Opened, ...] | None = None
     drain: float = 30.0
     # Not command-line options: tests shorten them.
     patience: float = 20.0

@@ -3,6 +3,7 @@
 import { Problem, words } from "./words.js";
 
 const TOKEN = "maximir-token";
+const MISSES = 4; // failed requests after which the server counts as gone
 const BLEND = ["strength", "detail", "mask", "restored"]; // optional fields of a job
 let token = null;
 try {
@@ -39,6 +40,23 @@ export const models = () => list("v1/models");
 
 /** Return the server's presets. Throws ApiError. */
 export const presets = () => list("v1/presets");
+
+/** Return the photographs that `maximir open` was given, [{file, folder, within}], one after the other. */
+export async function* opened() {
+  for (const [number, { name, folder, within }] of (await list("v1/opened")).entries()) {
+    const reply = await get(`v1/opened/${number}`);
+    if (reply.ok) yield { file: new File([await reply.blob()], name), folder, within };
+  }
+}
+
+/** Tell the server that this page is open, until the server is gone. */
+export async function stay() {
+  for (let misses = 0; misses < MISSES; ) {
+    const reply = await get("v1/presence").catch(() => null);
+    misses = reply?.ok ? 0 : misses + 1;
+    if (misses) await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+}
 
 async function list(address) {
   const reply = await get(address);

@@ -10,6 +10,7 @@ export const atOnce = 2; // while the server computes one, the next is sent and 
 export const formats = ["png", "jpeg", "webp", "tiff", "avif"];
 
 const AUTO = { name: "", tasks: ["auto"], origin: "box", default: true };
+const OPENED = "#opened"; // the address of the page that `maximir open` shows
 const TRIES = 4; // attempts when the server is busy
 const LONGEST = 300; // seconds to wait before a retry; for longer waits the user decides
 const FULL = 429;
@@ -26,6 +27,16 @@ export async function models() {
 
 /** Return the server's presets. */
 export const presets = () => askingForToken(api.presets);
+
+/** Return the photographs that `maximir open` was given: in a tab once, and again if they are not `kept`. */
+export async function opened(kept) {
+  if (location.hash !== OPENED) return [];
+  api.stay();
+  const files = [];
+  if (!kept || !sessionStorage.getItem(OPENED)) for await (const file of api.opened()) files.push(file);
+  sessionStorage.setItem(OPENED, "taken");
+  return files;
+}
 
 /** Restore a photograph on the server. */
 export function restore(job, signal, report) {
