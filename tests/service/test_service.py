@@ -301,7 +301,7 @@ def test_the_command_serves_and_stops(tmp_path):
 )
 def test_commands_that_make_no_sense(arguments, status, words, service, monkeypatch, capsys):
     monkeypatch.delenv("MAXIMIR_TOKEN", raising=False)
-    monkeypatch.setattr(server, "log_to_stderr", lambda: None)  # it is for the whole process
+    monkeypatch.setattr(server, "log_to_stderr", lambda level: None)  # it is for the whole process
     maximir("serve", *(argument.format(taken=service.port) for argument in arguments), expect=status)
     errors = capsys.readouterr().err
     assert words in errors
