@@ -363,6 +363,32 @@ def test_sizes_are_said_before_and_a_large_photograph_is_offered_smaller(opened,
     assert not [url for url in page.asked if re.search(r"models/|runtime/", url)]
 
 
+WORKER = """
+onmessage = async ({ data: { file, size } }) => {
+    const { width } = size ?? (await createImageBitmap(file));
+    if (size || width < 400) postMessage({ done: { blob: file, name: file.name, notes: [], seconds: 1 } });
+    else postMessage({ problem: "Too little memory.", size: { width: 10, height: 10 } });
+};
+"""
+
+
+@pytest.mark.browser
+def test_many_photographs_one_after_the_other(opened, site):
+    """Like at the service, with a worker that gives them back: one fails, and is restored smaller."""
+    (site / "static" / "worker.js").write_text(WORKER)
+    page = opened(site, "delete window.showDirectoryPicker;")
+    expect(page.locator("#limits")).to_contain_text("Downloads")
+    page.get_by_label("Choose a photograph").set_input_files(sorted(EXAMPLES.glob("*.png"))[:2])
+    page.get_by_role("button", name="Restore all").click()
+    expect(page.locator("#queue-told")).to_have_text("1 of 2 restored, 1 failed")
+    page.get_by_role("option", name="failed. Too little memory.").click()
+    page.get_by_role("button", name="Restore it at 10 × 10").click()
+    expect(page.locator("#queue-told")).to_have_text("2 of 2 restored")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save all").click()
+    assert download.value.suggested_filename == "restored.zip"
+
+
 @pytest.mark.browser
 def test_a_page_that_was_opened_as_a_file_says_what_to_do(browser, site):
     page = browser.new_page()

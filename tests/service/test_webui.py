@@ -64,6 +64,12 @@ def test_one_image(prefix, service):
         assert done.json()["html_info"] == r"<p>näive</p>"
 
 
+def test_the_limit_is_that_of_the_image_not_of_its_base64(service):
+    data = wish() + bytes(MAX_BYTES - len(wish()))
+    done = single(service, packed(data))
+    assert done.status_code == 200 and base64.b64decode(done.json()["image"]) == data[::-1]
+
+
 def test_several_images(service):
     data = [wish(name=str(n)) for n in range(3)]
     done = batch(service, *((f"{n}.png", packed(each)) for n, each in enumerate(data)))
