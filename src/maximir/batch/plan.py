@@ -20,6 +20,7 @@ from maximir.storage import Address, Folder, Storage, is_address, local_path, op
 
 PICTURE_SUFFIX = re.compile(r"\.[a-z][a-z0-9]{1,4}")  # what the name of a file of pictures ends in
 FALLBACK_SUFFIX = ".png"  # for images of formats that can be read but not written
+RAW_SUFFIX = ".tif"  # for camera raw files
 
 
 HAS_CLOUD_FLAGS = hasattr(os.stat_result, "st_file_attributes") or hasattr(os.stat_result, "st_flags")
@@ -85,7 +86,7 @@ def plan(
 
     A file goes into the output folder under its own name (or is written to `output` itself, if that is
     named like an image and there is one input); a folder's files keep their places below it. Images of
-    formats that cannot be written become PNGs.
+    formats that cannot be written become PNGs, and camera raw files TIFFs.
 
     Args:
         inputs: images and folders, as paths or addresses.
@@ -213,8 +214,10 @@ def why_no_file(place: str, output: Storage) -> str | None:
 
 
 def result_name(path: str) -> str:
-    """Return the path of the result: the same, or with .png appended."""
-    return path if path.lower().endswith(images.WRITABLE) else path + FALLBACK_SUFFIX
+    """Return the path of the result: the same, or with .png (of a camera raw file, .tif) appended."""
+    if path.lower().endswith(images.WRITABLE):
+        return path
+    return path + (RAW_SUFFIX if path.lower().endswith(images.RAW) else FALLBACK_SUFFIX)
 
 
 def select_shard(jobs: Sequence[Job], shard: str) -> list[Job]:
