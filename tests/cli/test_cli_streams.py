@@ -60,7 +60,7 @@ def test_from_a_file_and_to_a_file(tmp_path, tiny_weights):
         (["{tmp}/missing.png", "-o", "-"], b"", 1, "missing.png: no such file"),
         (["{tmp}", "-o", "-"], b"", 2, "is a folder; standard output holds one photograph"),
         (["-", "-o", "-", "--format", "gif"], encoded(), 2, "give one of png, jpeg, webp, tiff, avif"),
-        (["-", "-o", "{tmp}/a.png", "--format", "png"], encoded(), 2, "--format png: with -o -"),
+        (["-", "-o", "{tmp}/a.png", "--format", "png"], encoded(), 2, "--format is for -o -"),
         (["{tmp}/a.png", "-o", "{tmp}/b.png", "--format", "png"], b"", 2, "--format is for -o -"),
         (["-", "-o", "{tmp}"], encoded(), 2, "name the file for the result"),
         (["-", "-o", "{tmp}/a.heic"], encoded(), 2, "cannot write .heic"),

@@ -167,11 +167,12 @@ def names_a_file(output: str, inputs: Sequence[str]) -> bool:
 
 
 def find_sources(
-    given: str, output: Storage, left_alone: LeftAlone, *, chosen: bool
+    given: str, output: Storage | None, left_alone: LeftAlone, *, chosen: bool
 ) -> Iterator[tuple[Address, str, str | None]]:
     """Yield the photographs of an input: (source, its path below the input, why it cannot be restored).
 
     Args:
+        output: skipped, if it is below the input.
         left_alone: gets the files that are no photographs by their names.
         chosen: the input itself is taken whatever its name.
     """

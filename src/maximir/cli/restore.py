@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 STREAM = "-"  # standard input or output
 FORMAT = "With -o -: png, jpeg, webp, tiff or avif (default: that of the source, or png)."
+IN_PLACE = "Replace the photographs by their results; keep the original of NAME as NAME.original."
 KEEP_TIMES = "Give results the times of their sources."
 RESUME = "Continue a stopped run: keep results that belong to the same images and settings."
 SHARD = "Restore only part i of n, for job arrays; implies --resume."
@@ -57,11 +58,12 @@ def restore(
         ),
     ],
     output: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--output", "-o", help="Folder or address for the results; for one image, a file, or -."
         ),
-    ],
+    ] = None,
+    in_place: Annotated[bool, typer.Option("--in-place", help=IN_PLACE)] = False,
     task: Tasks = None,
     model: Models = None,
     weights: Weights = None,
@@ -92,6 +94,7 @@ def restore(
     ] = 0,
 ) -> None:
     """Restore photographs. Results keep name, format, bit depth, metadata and place in the folder."""
+    from maximir.batch.in_place import KEPT, plan_in_place
     from maximir.batch.outcome import Report
     from maximir.batch.plan import estimate_jobs, plan
     from maximir.batch.restore import restore as restore_planned
@@ -102,12 +105,19 @@ def restore(
     links = links_of(task, model, weights)
     if left and (ray is not None or overwrite):
         raise UsageError("--left restores nothing: leave out --ray and --overwrite")
-    if STREAM in (output, *inputs):
+    if format is not None and output != STREAM:
+        raise UsageError("--format is for -o -; the name of a file states its format")
+    if in_place:
+        if output is not None or overwrite or resume or shard is not None or ray is not None or left:
+            refused = "--output, --overwrite, --resume, --shard, --ray and --left"
+            raise UsageError(f"--in-place keeps originals, and restores nothing twice: leave out {refused}")
+        planned = plan_in_place(inputs, report)
+    elif output is None:
+        raise UsageError("give --output, a folder or a file for the results, or --in-place")
+    elif STREAM in (output, *inputs):
         if len(inputs) > 1 or shard is not None or ray is not None or left:
             raise UsageError("- is one photograph: leave out other inputs, --shard, --ray and --left")
         planned = plan_one(inputs[0], output, format)
-    elif format is not None:
-        raise UsageError("--format is for -o -; the name of a file states its format")
     else:
         planned = plan(inputs, output, shard=shard, shared=ray is not None, report=report)
     for line in planned.left_alone.lines():
@@ -140,7 +150,7 @@ def restore(
                     restorer,
                     mask=shares,
                     resume=resume or shard is not None,
-                    overwrite=overwrite,
+                    overwrite=overwrite or in_place,
                     started=started,
                     progress=progress.part,
                 )
@@ -168,8 +178,10 @@ def restore(
     took = in_words(time.monotonic() - clock)
     models = f"model{'s' if len(links) > 1 else ''}: {in_text(links)}"
     facts = ", ".join([models, *sorted(tally.precisions)])
-    place = planned.jobs[0].target if planned.to_file else planned.output
-    summary = f"{tally.in_text()}, {took}, in {place} ({facts})"
+    place = f"in {planned.jobs[0].target if planned.to_file else planned.output}"
+    if in_place:
+        place = f"in place; originals are kept as NAME{KEPT}"
+    summary = f"{tally.in_text()}, {took}, {place} ({facts})"
     print(summary, file=sys.stderr if output == STREAM else sys.stdout)
     if tally.failed:
         raise typer.Exit(1)
@@ -184,7 +196,7 @@ def plan_one(source: str, output: str, kind: str | None) -> Plan:
     from maximir import images
     from maximir.batch.streams import plan_stream
 
-    if kind is not None and (output != STREAM or kind not in images.KINDS.values()):
+    if kind is not None and kind not in images.KINDS.values():
         kinds = ", ".join(dict.fromkeys(images.KINDS.values()))
         raise UsageError(f"--format {kind}: with -o -, give one of {kinds}")
     if source == STREAM and sys.stdin.isatty():
