@@ -109,7 +109,7 @@ def plan_in_place(inputs: Sequence[str | Path], report: Path | None = None) -> P
     """
     jobs: dict[str, Job] = {}
     left_alone = LeftAlone(report=report)
-    for given in map(os.fspath, inputs):
+    for given in [os.fspath(each) for each in inputs]:
         if not given:
             raise UsageError("an INPUT is empty; give files or folders")
         for source, _, problem in find_sources(given, None, left_alone, chosen=len(inputs) == 1):

@@ -81,6 +81,7 @@ def plan(
     shard: str | None = None,
     shared: bool = False,
     report: Path | None = None,
+    may_be_empty: bool = False,
 ) -> Plan:
     """Map each input file to its result.
 
@@ -93,6 +94,7 @@ def plan(
         output: a folder or address for the results, or the path of one file.
         report: the run's own report, which is no input.
         shard: "i/n": only the i-th of n parts.
+        may_be_empty: a plan of no jobs is no error.
         shared: other processes write into `output` too. So they do with a shard, and behind an address.
 
     Raises:
@@ -137,7 +139,7 @@ def plan(
                 loser, winner = winner, loser
             jobs[target] = Job(winner, target)
             jobs[loser] = Job(loser, target, f"would become {target}, as {winner.name} does")
-    if not jobs:
+    if not jobs and not may_be_empty:
         also = "".join(f"; {line}" for line in left_alone.lines())
         raise UsageError(f"no files in {', '.join(str(open_storage(place)) for place in places)}{also}")
     found = list(jobs.values())

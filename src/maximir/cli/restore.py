@@ -15,9 +15,12 @@ from maximir.cli.options import (
     Detail,
     Device,
     Ensemble,
+    KeepTimes,
+    Mask,
     MaxMemory,
     Models,
     Precision,
+    ReportFile,
     Scratch,
     Stages,
     Strength,
@@ -41,13 +44,10 @@ if TYPE_CHECKING:
 STREAM = "-"  # standard input or output
 FORMAT = "With -o -: png, jpeg, webp, tiff or avif (default: that of the source, or png)."
 IN_PLACE = "Replace the photographs by their results; keep the original of NAME as NAME.original."
-KEEP_TIMES = "Give results the times of their sources."
 RESUME = "Continue a stopped run: keep results that belong to the same images and settings."
 SHARD = "Restore only part i of n, for job arrays; implies --resume."
 LEFT = "List images not yet restored, and exit 1 if there are any; restore nothing."
 RAY = "Run on a Ray cluster: its address, auto, or local to start one here. Implies --resume."
-MASK = "Restore only where this image is white, and partly where it is grey; the rest stays bit for bit."
-REPORT = "Append one line of JSON per image to this file: the outcome."
 
 
 def restore(
@@ -69,12 +69,12 @@ def restore(
     weights: Weights = None,
     strength: Strength = Options.strength,
     detail: Detail = Options.detail,
-    mask: Annotated[Path | None, typer.Option(metavar="FILE", help=MASK)] = None,
+    mask: Mask = None,
     format: Annotated[str | None, typer.Option(metavar="FORMAT", help=FORMAT)] = None,
-    keep_times: Annotated[bool, typer.Option("--keep-times", help=KEEP_TIMES)] = False,
+    keep_times: KeepTimes = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help=RESUME)] = False,
-    report: Annotated[Path | None, typer.Option(metavar="FILE", help=REPORT)] = None,
+    report: ReportFile = None,
     device: Device = Options.device,
     precision: Precision = Options.precision,
     max_memory: MaxMemory = None,
@@ -94,7 +94,8 @@ def restore(
     ] = 0,
 ) -> None:
     """Restore photographs. Results keep name, format, bit depth, metadata and place in the folder."""
-    from maximir.batch.in_place import KEPT, plan_in_place
+    from maximir.batch.in_place import plan_in_place
+    from maximir.batch.neighbours import KEPT
     from maximir.batch.outcome import Report
     from maximir.batch.plan import estimate_jobs, plan
     from maximir.batch.restore import restore as restore_planned
