@@ -101,7 +101,7 @@ class Conv(nn.Conv2d):
 class ImageConv(Conv):
     """A 3 x 3 convolution from or to an image: in float32 at all times, under autocast too.
 
-    Rounding the image to bfloat16 would be most of what bfloat16 costs: 6 dB, docs/performance.md.
+    Rounding the image to bfloat16 would be most of what bfloat16 costs: 6 dB, docs/evidence/performance.md.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
