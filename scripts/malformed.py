@@ -10,13 +10,14 @@ a hang, an error of a type not in maximir.errors, or more memory than --peak.
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from helpers.malformed import attempt, originals
+from helpers.malformed import attempt, originals, raws
 from helpers.watched import watch
 
 
@@ -27,6 +28,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=50_000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--of", default="", help="use only originals whose names start with this")
+    parser.add_argument("--raw", action="store_true", help="camera raw files, instead of all others")
     parser.add_argument("--seconds", type=float, default=15.0, help="computing time that counts as a hang")
     parser.add_argument("--memory", type=int, default=8, help="limit of address space in GiB")
     parser.add_argument("--peak", type=int, default=1536, help="MiB that one case may take")
@@ -34,10 +36,11 @@ def main() -> int:
 
     began, bad, slowest, peak = time.monotonic(), 0, 0.0, 0
     ends: Counter[tuple[str, str]] = Counter()
-    names = list(originals())
+    whole = raws if args.raw else originals
+    names, work = list(whole()), functools.partial(attempt, whole=whole)
     every = range(args.first, args.first + args.cases)
     cases = [seed for seed in every if names[seed % len(names)].startswith(args.of)]
-    for done, verdict in enumerate(watch(attempt, cases, seconds=args.seconds, memory=args.memory << 30), 1):
+    for done, verdict in enumerate(watch(work, cases, seconds=args.seconds, memory=args.memory << 30), 1):
         slowest, peak = max(slowest, verdict.seconds), max(peak, verdict.peak)
         if verdict.bad or verdict.peak > args.peak << 20:
             bad += 1
@@ -48,7 +51,7 @@ def main() -> int:
         if done % 5000 == 0:
             print(f"{done} cases, {bad} bad, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     print("| of | read | refused |\n| --- | --- | --- |")
-    for name in originals():
+    for name in names:
         print(f"| {name} | {ends[name, 'read']} | {ends[name, 'refused']} |")
     print(f"\n{len(cases)} cases, {bad} bad; slowest {slowest:.1f} s, peak {peak >> 20} MiB")
     return int(bad > 0)

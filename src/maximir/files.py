@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import stat
 import threading
 import unicodedata
@@ -39,8 +40,11 @@ NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, e
 GIT_LFS = b"version https://git-lfs.github.com/spec/"  # start of the files that a clone without git-lfs has
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, like: Path | None = None) -> None:
     """Write beside, sync, rename: an older file at `path` is replaced at once, or stays unchanged.
+
+    Args:
+        like: a file whose permissions and extended attributes it gets, where the system permits it.
 
     Raises:
         OSError: the folder is missing or cannot be written to, or the disk is full. Nothing is left behind.
@@ -50,6 +54,10 @@ def write_atomically(path: Path, data: bytes) -> None:
         with part.open("xb") as file:
             file.write(data)
             file.flush()
+            if like is not None:
+                with contextlib.suppress(OSError):
+                    shutil.copystat(like, part)
+                    os.utime(part)  # it is a new file
             os.fsync(file.fileno())
         os.replace(part, path)
         sync_folder(path.parent)

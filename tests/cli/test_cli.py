@@ -325,6 +325,7 @@ def test_names_of_results():
 
     assert targets("x/a.JPG", "y/b.tiff") == ["out/a.JPG", "out/b.tiff"]
     assert targets("a.gif", "scan", "b.heic") == ["out/a.gif.png", "out/scan.png", "out/b.heic.png"]
+    assert targets("a.NEF", "b.dng", "c.dng.tif") == ["out/a.NEF.tif", "out/b.dng.tif", "out/c.dng.tif"]
     assert targets("a.jpg", output="b.png") == ["b.png"]
     assert targets("a.jpg", output="folder.d") == ["folder.d/a.jpg"]
 

@@ -15,6 +15,7 @@ import numpy as np
 import pyvips
 from PIL import Image, ImageCms
 
+from helpers.dng import dng, sensor_values
 from maximir import images
 from maximir.errors import DamagedImage, TooLarge, UnsupportedImage
 from maximir.images import reading
@@ -118,6 +119,13 @@ def originals() -> dict[str, bytes]:
     except ImportError:
         pass
     return made
+
+
+@functools.cache
+def raws() -> dict[str, bytes]:
+    """Camera raw files, which have numbers of their own."""
+    sensor = sensor_values(np.pad(smooth()[..., 1].astype(np.float32) / 300, 8))
+    return {"dng": dng(sensor, neutral=(0.5, 1, 0.7)), "dng turned": dng(sensor, orientation=6)}
 
 
 # Where their pieces are
@@ -292,12 +300,12 @@ def with_sums(data: bytearray) -> None:
             data[piece.end - 4 : piece.end] = struct.pack(">I", sum_)
 
 
-def malformed(seed: int) -> tuple[str, bytes]:
+def malformed(seed: int, whole: Callable[[], dict[str, bytes]] = originals) -> tuple[str, bytes]:
     """What it was, and the damaged file."""
     rng = np.random.default_rng(seed)
-    names = list(originals())
+    names = list(whole())
     name = names[seed % len(names)]
-    data = bytearray(originals()[name])
+    data = bytearray(whole()[name])
     for _ in range(rng.integers(1, 4)):
         if data:
             DAMAGE[rng.integers(len(DAMAGE))](data, rng)
@@ -306,9 +314,11 @@ def malformed(seed: int) -> tuple[str, bytes]:
     return name, bytes(data)
 
 
-def attempt(seed: int, most_pixels: int | None = None) -> str:
+def attempt(
+    seed: int, most_pixels: int | None = None, whole: Callable[[], dict[str, bytes]] = originals
+) -> str:
     """Read it, and if that works write it: "read KIND" or "refused KIND: …". Raises what is not typed."""
-    name, data = malformed(seed)
+    name, data = malformed(seed, whole)
     if most_pixels is not None:
         reading.MAX_PIXELS = most_pixels
     try:

@@ -1,17 +1,22 @@
 """Packages for darktable: their form as its documentation has it, and what ONNX Runtime makes of them."""
 
 import json
+import re
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from typer.main import get_command
 
 from helpers.command import maximir
-from maximir import UsageError, load_model
+from maximir import UsageError, images, load_model
+from maximir.cli.app import app
 from maximir.hosts import darktable, export
 from maximir.models import authors
-from maximir.models.catalogue import MODELS
+from maximir.models.catalogue import MODELS, TASKS
+from maximir.restoring.links import AUTO
 
 CARD = [  # in the order in which darktable shows it
     "long_description",
@@ -119,3 +124,14 @@ def test_without_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "NEEDED", ("package_that_is_not_there",))
     with pytest.raises(UsageError, match=r"pip install 'maximir\[export\]'"):
         darktable.check_request(tmp_path / "x.dtmodel", 512)
+
+
+def test_the_export_storage_knows_our_tasks_and_options():
+    """The Lua script itself ran in darktable: docs/hosts/darktable.md."""
+    script = (Path(__file__).parents[2] / "hosts/darktable/maximir.lua").read_text("utf-8")
+    (tasks,) = re.findall(r"local TASKS = \{ (.*?) \}", script)
+    assert [task.strip('"') for task in tasks.split(", ")] == [AUTO, *TASKS]
+    (suffixes,) = re.findall(r"local SUFFIXES = \{ (.*?) \}", script)
+    assert set(re.findall(r"(\w+) = true", suffixes)) <= {suffix[1:] for suffix in images.WRITABLE}
+    options = {option for each in get_command(app).commands["restore"].params for option in each.opts}
+    assert set(re.findall(r'"(--[a-z-]+)"', script)) <= options

@@ -17,7 +17,7 @@ from maximir.restoring import views
 
 FOLDER = Path(maximir.__file__).parent / "hosts" / "tiles"
 LIGHT = {"view": 160, "large": 256, "smooth": 4.0}
-FACTS = {"tile": 128, "overlap": 64, "whole": 160 * 160, "light": None}
+FACTS = {"multiple": 64, "tile": 128, "overlap": 64, "whole": 160 * 160, "light": None}
 SIZES = ((300, 210), (161, 129), (64, 400), (50, 70))  # the last one is restored at once
 
 
@@ -38,7 +38,8 @@ class Fake:
         self.facts, self.seen = facts, []
 
     def __call__(self, image):
-        assert image.shape[0] % 64 == image.shape[1] % 64 == 0
+        multiple = self.facts["multiple"]
+        assert image.shape[0] % multiple == image.shape[1] % multiple == 0
         self.seen.append(image.shape[:2])
         y = np.arange(len(image), dtype=np.float32)[:, None, None] / len(image)
         return 0.6 * image + 0.3 * image.mean(dtype=np.float64).astype(np.float32) + 0.05 * y
@@ -67,7 +68,7 @@ CPP = """
 #include <cstdio>
 int main() {{
     maximir::Network network;
-    network.tile = {tile}; network.overlap = {overlap}; network.whole = {whole};
+    network.multiple = {multiple}; network.tile = {tile}; network.overlap = {overlap}; network.whole = {whole};
     network.view = {view}; network.large = {large};
     network.run = [](std::vector<float> planes, int h, int w) {{
         double mean = 0;
@@ -112,13 +113,15 @@ def photo():
     return make
 
 
-@pytest.mark.parametrize("light", [None, LIGHT], ids=["detail", "light"])
+@pytest.mark.parametrize(
+    "kind", [{}, {"light": LIGHT}, {"multiple": 128}], ids=["detail", "light", "multiples of 128"]
+)
 @pytest.mark.parametrize(("h", "w"), SIZES)
 @pytest.mark.parametrize(("program", "run"), [("node", run_js), ("g++", run_cpp)], ids=["js", "cpp"])
-def test_other_languages_do_what_python_does(program, run, h, w, light, photo, tmp_path):
+def test_other_languages_do_what_python_does(program, run, h, w, kind, photo, tmp_path):
     if shutil.which(program) is None:
         pytest.skip(f"there is no {program}")
-    facts = FACTS | {"light": light}
+    facts = FACTS | kind
     image = photo(h, w)
     rgba = np.dstack([image, np.full((h, w), 255, np.uint8)])
     (tmp_path / "image").write_bytes(rgba.tobytes())

@@ -201,7 +201,7 @@ def test_jpeg_xl_in_hdr(monkeypatch):
     info = SimpleNamespace(mode="RGB", width=56, height=40)
     answer = (False, info, smooth().tobytes(), icc, [])
     library = SimpleNamespace(Decoder=lambda **_: lambda data: answer)
-    monkeypatch.setattr(decoders, "_optional", lambda *_: library)
+    monkeypatch.setattr(decoders, "optional", lambda *_: library)
     photo = decode(data)
     assert photo.metadata["cicp"] == PQ
     result, _ = encode(photo, "png")

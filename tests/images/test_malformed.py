@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from helpers.malformed import attempt, malformed, originals
+from helpers.malformed import attempt, malformed, originals, raws
 from helpers.watched import CRASH, HANG, UNTYPED, watch
 from maximir import images
 
@@ -25,6 +25,16 @@ def test_thousands_of_malformed_files(cases):
         assert counts[f"refused {name}"] > 3, name
     assert counts.total() == cases
     assert sum(n for kind, n in counts.items() if kind.startswith("read")) > cases // 10
+
+
+def test_malformed_raw_files():
+    pytest.importorskip("rawpy")
+    work = functools.partial(attempt, most_pixels=4_000_000, whole=raws)
+    counts: Counter[str] = Counter()
+    for verdict in watch(work, range(200), memory=8 << 30):
+        assert not verdict.bad, f"seed {verdict.case}: {verdict.outcome}"
+        counts[verdict.outcome.split(":")[0].split()[0]] += 1
+    assert counts["read"] > 40 and counts["refused"] > 40
 
 
 def test_the_originals_are_whole():

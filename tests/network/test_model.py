@@ -17,13 +17,16 @@ def test_outputs_by_stage_and_scale(stages, size):
     assert shapes == [[(2, 3, h // 4, w // 4), (2, 3, h // 2, w // 2), (2, 3, h, w)]] * stages
 
 
-@pytest.mark.parametrize(
-    "size", [(64, 64), (128, 192)]
-)  # multiples of 64, which need padding to 128, and not
-def test_unshuffled_pixels_come_back_where_they_were(size):
+def test_unshuffled_network_takes_multiples_of_128():
+    model = Maxim(MaximConfig(features=8, stages=1, groups=1, bottlenecks=1, unshuffle=2)).eval()
+    with pytest.raises(MaximirError, match="multiples of 128, not 64 x 128"):
+        model(torch.rand(1, 3, 64, 128))
+
+
+def test_unshuffled_pixels_come_back_where_they_were():
     model = Maxim(MaximConfig(features=8, stages=2, groups=1, bottlenecks=1, unshuffle=2)).eval()
     model.zero_outputs_()
-    image = torch.rand(2, 3, *size)
+    image = torch.rand(2, 3, 128, 256)
     with torch.no_grad():
         for stage in model(image):
             for level, restored in enumerate(reversed(stage)):

@@ -10,7 +10,7 @@ from maximir import MaximirError, Restorer, UsageError
 from maximir.engine import network as engine
 from maximir.images import Photo
 from maximir.pixels import from_unit, to_unit
-from maximir.restoring.padding import pad, reflected
+from maximir.restoring.padding import pad, padded_size, reflected
 
 
 class Echo(torch.nn.Module):
@@ -56,10 +56,12 @@ def test_padding_is_the_official_evaluations(h, w):
     assert padded.shape[1] % 64 == 0
 
 
-def test_every_size_up_to_two_windows_pads_to_a_multiple():
+@pytest.mark.parametrize("multiple", [64, 128])
+def test_every_size_up_to_two_windows_pads_to_a_multiple(multiple):
     for size in range(1, 130):
-        indices, before = reflected(size)
-        assert len(indices) % 64 == 0
+        indices, before = reflected(size, multiple)
+        assert len(indices) == padded_size(size + size % 2, multiple)
+        assert before == 0 or multiple == 64, "a JPEG's blocks stay where they are"
         np.testing.assert_array_equal(indices[before : before + size], np.arange(size))
 
 

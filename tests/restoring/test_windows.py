@@ -14,23 +14,26 @@ from maximir.restoring.opening import restorer_of
 from maximir.restoring.options import Options
 
 
-@pytest.mark.parametrize("length", [1, 64, 100, 191, 192, 193, 208, 209, 255, 256, 321, 336, 337, 1280])
-def test_windows_cover_and_cost_no_more_than_padding(length):
-    found = windows.windows(length)
+@pytest.mark.parametrize("length", [1, 64, 100, 191, 192, 193, 208, 209, 255, 256, 321, 336, 337, 390, 1280])
+@pytest.mark.parametrize("multiple", [64, 128])
+def test_windows_cover_and_cost_no_more_than_padding(length, multiple):
+    found = windows.windows(length, multiple)
     assert found[0][0] == 0 and found[-1][1] == length
-    assert sum(padded_size(end - start) for start, end in found) == padded_size(length)
+    assert sum(padded_size(end - start, multiple) for start, end in found) == padded_size(length, multiple)
     if len(found) > 1:
-        assert all((end - start) % 64 == 0 for start, end in found), "nothing is padded"
+        assert all((end - start) % multiple == 0 for start, end in found), "nothing is padded"
         assert found[0][1] - found[1][0] > windows.FADE
-        assert 0 < length % 64 <= windows.MOST_REST
+        assert 0 < length % multiple <= windows.MOST_REST
 
 
 @pytest.mark.parametrize("length", [1281, 1500, 2048, 3000, 4000, 4016, 12345])
-def test_windows_of_long_axes_overlap_and_have_one_size(length):
-    found = windows.windows(length)
+@pytest.mark.parametrize("multiple", [64, 128])
+def test_windows_of_long_axes_overlap_and_have_one_size(length, multiple):
+    found = windows.windows(length, multiple)
     assert found[0][0] == 0 and found[-1][1] == length
-    assert {end - start for start, end in found} == {found[0][1]} and found[0][1] % 64 == 0
+    assert {end - start for start, end in found} == {found[0][1]} and found[0][1] % multiple == 0
     assert found[0][1] <= windows.LARGEST
+    assert all(start % 16 == 0 for start, _ in found[:-1]), "a JPEG's blocks stay where they are"
     for (_, end), (start, _) in itertools.pairwise(found):
         assert end - start >= windows.OVERLAP
     assert sum(end - start for start, end in found) < 1.25 * length

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from helpers.command import maximir
+from helpers.dng import dng, sensor_values
 from helpers.serving import PATIENCE, Later, Service, children, until
 from maximir import Chain, Restorer, images
 from maximir.service import server
@@ -134,6 +135,20 @@ def test_formats_and_notes(service):
     answer = service.restore(moving.getvalue(), "moving.gif")
     assert answer.headers["content-type"] == "image/png"
     assert "first of 3 frames" in answer.headers["x-maximir-notes"]
+
+
+def test_camera_raw_files(service):
+    pytest.importorskip("rawpy")
+    data = dng(sensor_values(np.full((32, 48), 0.3)))
+    answer = service.restore(data, "photo.dng")
+    assert answer.headers["content-type"] == "image/tiff"
+    assert "DNG developed by LibRaw" in answer.headers["x-maximir-notes"]
+    assert images.decode(answer.content).rgb.shape == (32, 48, 3)
+    assert service.restore(data, "photo.dng", format="png").headers["content-type"] == "image/png"
+    answer = service.restore(dng(sensor_values(np.full((32, 48), 0.3)), size=(320, 48)), "photo.dng")
+    assert answer.status_code == 422 and "damaged" in answer.json()["error"]
+    answer = service.restore(dng(sensor_values(np.full((1600, 1600), 0.3))), "photo.dng")
+    assert answer.status_code == 413
 
 
 def bomb() -> bytes:

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from maximir.files import is_system_folder
 
+KEPT = ".original"  # of photographs that were restored in place
 SYSTEM_FILES = {  # in lower case; hidden files are skipped, too
     "thumbs.db",
     "ehthumbs.db",
@@ -36,7 +37,8 @@ NEIGHBOURS = {
     *(".lnk", ".log", ".ini", ".db", ".db-journal", ".sqlite", ".plist", ".ctg"),
     *(".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".iso", ".dmg", ".exe"),
     *(".md5", ".sha1", ".sha256", ".sfv", ".par2", ".sh", ".bat", ".py", ".torrent"),
-    *(".crdownload", ".part", ".partial", ".download"),
+    *(".crdownload", ".part", ".partial", ".download", ".tmp", ".filepart"),
+    KEPT,
 }
 CLOUDS = {  # suffixes of the small files that stand for those that are not on this disk
     ".icloud": "iCloud",

@@ -20,6 +20,7 @@ from maximir.storage import Address, Folder, Storage, is_address, local_path, op
 
 PICTURE_SUFFIX = re.compile(r"\.[a-z][a-z0-9]{1,4}")  # what the name of a file of pictures ends in
 FALLBACK_SUFFIX = ".png"  # for images of formats that can be read but not written
+RAW_SUFFIX = ".tif"  # for camera raw files
 
 
 HAS_CLOUD_FLAGS = hasattr(os.stat_result, "st_file_attributes") or hasattr(os.stat_result, "st_flags")
@@ -80,18 +81,20 @@ def plan(
     shard: str | None = None,
     shared: bool = False,
     report: Path | None = None,
+    may_be_empty: bool = False,
 ) -> Plan:
     """Map each input file to its result.
 
     A file goes into the output folder under its own name (or is written to `output` itself, if that is
     named like an image and there is one input); a folder's files keep their places below it. Images of
-    formats that cannot be written become PNGs.
+    formats that cannot be written become PNGs, and camera raw files TIFFs.
 
     Args:
         inputs: images and folders, as paths or addresses.
         output: a folder or address for the results, or the path of one file.
         report: the run's own report, which is no input.
         shard: "i/n": only the i-th of n parts.
+        may_be_empty: a plan of no jobs is no error.
         shared: other processes write into `output` too. So they do with a shard, and behind an address.
 
     Raises:
@@ -136,7 +139,7 @@ def plan(
                 loser, winner = winner, loser
             jobs[target] = Job(winner, target)
             jobs[loser] = Job(loser, target, f"would become {target}, as {winner.name} does")
-    if not jobs:
+    if not jobs and not may_be_empty:
         also = "".join(f"; {line}" for line in left_alone.lines())
         raise UsageError(f"no files in {', '.join(str(open_storage(place)) for place in places)}{also}")
     found = list(jobs.values())
@@ -166,11 +169,12 @@ def names_a_file(output: str, inputs: Sequence[str]) -> bool:
 
 
 def find_sources(
-    given: str, output: Storage, left_alone: LeftAlone, *, chosen: bool
+    given: str, output: Storage | None, left_alone: LeftAlone, *, chosen: bool
 ) -> Iterator[tuple[Address, str, str | None]]:
     """Yield the photographs of an input: (source, its path below the input, why it cannot be restored).
 
     Args:
+        output: skipped, if it is below the input.
         left_alone: gets the files that are no photographs by their names.
         chosen: the input itself is taken whatever its name.
     """
@@ -213,8 +217,10 @@ def why_no_file(place: str, output: Storage) -> str | None:
 
 
 def result_name(path: str) -> str:
-    """Return the path of the result: the same, or with .png appended."""
-    return path if path.lower().endswith(images.WRITABLE) else path + FALLBACK_SUFFIX
+    """Return the path of the result: the same, or with .png (of a camera raw file, .tif) appended."""
+    if path.lower().endswith(images.WRITABLE):
+        return path
+    return path + (RAW_SUFFIX if path.lower().endswith(images.RAW) else FALLBACK_SUFFIX)
 
 
 def select_shard(jobs: Sequence[Job], shard: str) -> list[Job]:

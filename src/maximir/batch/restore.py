@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from maximir import images
 from maximir.batch import pipeline
+from maximir.batch.in_place import kept
 from maximir.batch.journal import Entry, Journal, settings_of
 from maximir.batch.outcome import Outcome
 from maximir.batch.pipeline import Work
@@ -256,6 +258,14 @@ def write(restorer: ImageRestorer, task: Task, journal: Journal, overwrite: bool
         precision=restorer.precision_for(photo.rgb.dtype),
         steps=photo.steps,
     )
+
+
+def copy_times(job: Job) -> None:
+    """Give the result the times of its source, where both are on disks and the system permits it."""
+    if (source := job.source.local) is not None and (target := job.target.local) is not None:
+        with contextlib.suppress(OSError):
+            facts = (kept(source) if job.source.is_same_file(job.target) else source).stat()
+            os.utime(target, ns=(facts.st_atime_ns, facts.st_mtime_ns))
 
 
 def encode(photo: images.Photo, target: Address) -> tuple[bytes, tuple[str, ...]]:

@@ -22,6 +22,7 @@ from maximir.cli.plan_cluster import plan_cluster
 from maximir.cli.restore import restore
 from maximir.cli.serve import serve
 from maximir.cli.train import train
+from maximir.cli.watch import watch
 from maximir.errors import MaximirError, UsageError
 from maximir.files import printable, reason
 
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 for command in (
     restore,
+    watch,
     models,
     get,
     evaluate,

@@ -101,6 +101,21 @@ PresetName = Annotated[
         "Options beside it replace what it says.",
     ),
 ]
+Mask = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Restore only where this image is white, and partly where it is grey; "
+        "the rest stays bit for bit.",
+    ),
+]
+KeepTimes = Annotated[bool, typer.Option("--keep-times", help="Give results the times of their sources.")]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--report", metavar="FILE", help="Append one line of JSON per image to this file: the outcome."
+    ),
+]
 
 
 def model_of(task: str | None, model: str | None, weights: str | None) -> ModelCard:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
@@ -14,10 +15,13 @@ from maximir.cli.options import (
     Detail,
     Device,
     Ensemble,
+    KeepTimes,
+    Mask,
     MaxMemory,
     Models,
     Precision,
     PresetName,
+    ReportFile,
     Scratch,
     Stages,
     Strength,
@@ -28,6 +32,7 @@ from maximir.cli.options import (
     command_line,
     links_of,
 )
+from maximir.cli.outcomes import Tally, follow
 from maximir.errors import UsageError
 from maximir.files import printable
 from maximir.restoring.options import Options
@@ -38,33 +43,41 @@ if TYPE_CHECKING:
     from maximir.batch.plan import Job, Plan
     from maximir.restoring.base import ImageRestorer
 
+STREAM = "-"  # standard input or output
+FORMAT = "With -o -: png, jpeg, webp, tiff or avif (default: that of the source, or png)."
+IN_PLACE = "Replace the photographs by their results; keep the original of NAME as NAME.original."
 RESUME = "Continue a stopped run: keep results that belong to the same images and settings."
 SHARD = "Restore only part i of n, for job arrays; implies --resume."
 LEFT = "List images not yet restored, and exit 1 if there are any; restore nothing."
 RAY = "Run on a Ray cluster: its address, auto, or local to start one here. Implies --resume."
-MASK = "Restore only where this image is white, and partly where it is grey; the rest stays bit for bit."
-REPORT = "Append one line of JSON per image to this file: the outcome."
 
 
 def restore(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="Images, folders of images, or addresses: s3://…."),
+        typer.Argument(
+            metavar="INPUT...", help="Images, folders of images, or addresses: s3://…; -: standard input."
+        ),
     ],
     output: Annotated[
-        str,
-        typer.Option("--output", "-o", help="Folder or address for the results; for one image, a file."),
-    ],
+        str | None,
+        typer.Option(
+            "--output", "-o", help="Folder or address for the results; for one image, a file, or -."
+        ),
+    ] = None,
+    in_place: Annotated[bool, typer.Option("--in-place", help=IN_PLACE)] = False,
     task: Tasks = None,
     model: Models = None,
     weights: Weights = None,
     preset: PresetName = None,
     strength: Strength = None,
     detail: Detail = None,
-    mask: Annotated[Path | None, typer.Option(metavar="FILE", help=MASK)] = None,
+    mask: Mask = None,
+    format: Annotated[str | None, typer.Option(metavar="FORMAT", help=FORMAT)] = None,
+    keep_times: KeepTimes = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help=RESUME)] = False,
-    report: Annotated[Path | None, typer.Option(metavar="FILE", help=REPORT)] = None,
+    report: ReportFile = None,
     device: Device = Options.device,
     precision: Precision = Options.precision,
     max_memory: MaxMemory = None,
@@ -84,11 +97,13 @@ def restore(
     ] = 0,
 ) -> None:
     """Restore photographs. Results keep name, format, bit depth, metadata and place in the folder."""
+    from maximir.batch.in_place import plan_in_place
+    from maximir.batch.neighbours import KEPT
     from maximir.batch.outcome import Report
     from maximir.batch.plan import estimate_jobs, plan
     from maximir.batch.restore import restore as restore_planned
     from maximir.progress import WorkProgress, in_words
-    from maximir.restoring.links import in_text, steps_in_text
+    from maximir.restoring.links import in_text
 
     wanted = chosen(preset, task, model, weights, strength=strength, detail=detail)
     options = Options(
@@ -97,7 +112,21 @@ def restore(
     links = links_of(wanted.task, wanted.model, weights)
     if left and (ray is not None or overwrite):
         raise UsageError("--left restores nothing: leave out --ray and --overwrite")
-    planned = plan(inputs, output, shard=shard, shared=ray is not None, report=report)
+    if format is not None and output != STREAM:
+        raise UsageError("--format is for -o -; the name of a file states its format")
+    if in_place:
+        if output is not None or overwrite or resume or shard is not None or ray is not None or left:
+            refused = "--output, --overwrite, --resume, --shard, --ray and --left"
+            raise UsageError(f"--in-place keeps originals, and restores nothing twice: leave out {refused}")
+        planned = plan_in_place(inputs, report)
+    elif output is None:
+        raise UsageError("give --output, a folder or a file for the results, or --in-place")
+    elif STREAM in (output, *inputs):
+        if len(inputs) > 1 or shard is not None or ray is not None or left:
+            raise UsageError("- is one photograph: leave out other inputs, --shard, --ray and --left")
+        planned = plan_one(inputs[0], output, format)
+    else:
+        planned = plan(inputs, output, shard=shard, shared=ray is not None, report=report)
     for line in planned.left_alone.lines():
         print(f"maximir: {printable(line)}", file=sys.stderr)
     if planned.to_file and (resume or left):
@@ -115,8 +144,7 @@ def restore(
             note = "if the shards run on machines of different kinds, give --precision fp32 or bf16"
             print(f"maximir: --precision auto means {means} here; {note}", file=sys.stderr)
     work = estimate_jobs(planned.jobs)
-    failed, known, clock = 0, 0, time.monotonic()
-    precisions: set[str] = set()
+    tally, clock = Tally(), time.monotonic()
     try:
         with WorkProgress(len(work), sum(work.values())) as progress, ExitStack() as stack:
 
@@ -129,7 +157,7 @@ def restore(
                     restorer,
                     mask=shares,
                     resume=resume or shard is not None,
-                    overwrite=overwrite,
+                    overwrite=overwrite or in_place,
                     started=started,
                     progress=progress.part,
                 )
@@ -149,35 +177,49 @@ def restore(
                 )
             stack.enter_context(closing(outcomes))
             lines = None if report is None else stack.enter_context(closing(Report(report, command_line())))
-            for outcome in outcomes:
-                job = outcome.job
-                if outcome.precision is not None:
-                    precisions.add(outcome.precision)
-                if lines is not None:
-                    lines.add(outcome)
-                if outcome.known:
-                    known += 1
-                    progress.succeed(f"{job.source} → {job.target}  (done before)", work[job], None)
-                elif outcome.error is None:
-                    notes = "".join(f"  [{note}]" for note in (*steps_in_text(outcome.steps), *outcome.notes))
-                    line = f"{job.source} → {job.target}  {outcome.seconds:.1f} s{notes}"
-                    progress.succeed(line, work[job], outcome.seconds)
-                else:
-                    failed += 1
-                    problem = outcome.error.removeprefix(f"{job.source}: ")
-                    progress.fail(f"{job.source}: {problem}", work[job])
+            for _ in follow(outcomes, work, progress, lines, tally, keep_times=keep_times):
+                pass
     except KeyboardInterrupt:  # typer would end silently
         print("maximir: interrupted; complete results are kept", file=sys.stderr)
         raise typer.Exit(130) from None
-    before = f"{known} done before, " if known else ""
     took = in_words(time.monotonic() - clock)
-    counts = f"{before}{len(work) - known - failed} restored, {failed} failed"
     models = f"model{'s' if len(links) > 1 else ''}: {in_text(links)}"
-    facts = ", ".join([models, *sorted(precisions)])
-    place = planned.jobs[0].target if planned.to_file else planned.output
-    print(f"{counts}, {took}, in {place} ({facts})")
-    if failed:
+    facts = ", ".join([models, *sorted(tally.precisions)])
+    place = f"in {planned.jobs[0].target if planned.to_file else planned.output}"
+    if in_place:
+        place = f"in place; originals are kept as NAME{KEPT}"
+    summary = f"{tally.in_text()}, {took}, {place} ({facts})"
+    print(summary, file=sys.stderr if output == STREAM else sys.stdout)
+    if tally.failed:
         raise typer.Exit(1)
+
+
+def plan_one(source: str, output: str, kind: str | None) -> Plan:
+    """Plan a photograph from or to a standard stream.
+
+    Raises:
+        UsageError: the stream is a terminal, or the request makes no sense.
+    """
+    from maximir import images
+    from maximir.batch.streams import plan_stream
+
+    if kind is not None and kind not in images.KINDS.values():
+        kinds = ", ".join(dict.fromkeys(images.KINDS.values()))
+        raise UsageError(f"--format {kind}: with -o -, give one of {kinds}")
+    if source == STREAM and sys.stdin.isatty():
+        raise UsageError("- is standard input, which is a terminal: redirect a photograph into it")
+    if output == STREAM and sys.stdout.isatty():
+        raise UsageError("-o - is standard output, which is a terminal: redirect it into a file or a pipe")
+    stdout = private_output() if output == STREAM else None
+    return plan_stream(source, output, kind, sys.stdin.buffer, stdout)
+
+
+def private_output() -> BinaryIO:
+    """Return a stream to standard output for us alone: what libraries print goes to standard error."""
+    sys.stdout.flush()
+    output = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return output
 
 
 def load_mask(path: Path) -> np.ndarray:

@@ -61,12 +61,12 @@ def run(model: Maxim, image: Tensor, streaming: Streaming | None = None) -> list
         if not knows(model) or model.dtype != torch.float32 or len(image) == 0:
             outputs: list[list[Tensor]] = model(image)
             return outputs
-        check_image(image, model.dtype)
+        check_image(image, model.config, model.dtype)
         images = pyramid(image.float(), model.config.unshuffle)
         pass_ = Pass(streaming, images[0].shape[1] // UNIT)
         with streaming.store.reuse():
             stages = run_stages(pass_, model, images)
-        return [pictures(restored, image, model.config.unshuffle) for restored in stages]
+        return [pictures(restored, model.config.unshuffle) for restored in stages]
 
 
 def run_stages(run: Pass, model: Maxim, images: list[Tensor]) -> list[list[Tensor]]:

@@ -31,9 +31,9 @@ HALF_TOLERANCE = 1e-3  # the same for weights in half precision
 LEAST_TILE = 128  # pixels: twice the overlap
 AT_ONCE = 1.25  # times a tile's side: a photograph of so many pixels is not cut
 SMALL = 1024  # bytes of a weight that stays in float32
-# N, H, W for the check of a file for any size.
-SIZES = ((1, 64, 64), (2, 64, 128), (1, 192, 64), (1, 128, 256))
-TRACED = (2, 2, 3)  # N, H/64, W/64: not 1, which torch.export takes as a constant
+# N, and H and W in multiples of 64 (128 with unshuffle), for the check of a file for any size, and its capture
+SIZES = ((1, 1, 1), (2, 1, 2), (1, 3, 1), (1, 2, 4))
+TRACED = (2, 2, 3)  # not 1, which torch.export takes as a constant
 NAMES = ("image", "restored")
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
@@ -56,7 +56,7 @@ def export(
     Args:
         model: in evaluation mode; its parameters need no gradients afterwards.
         size: side of the only image shape of the file, [1, 3, size, size]; None: any N, and any H and W that
-            are multiples of 64.
+            are multiples of `model.config.size_multiple`.
         facts: further entries of an ONNX file's metadata.
         tile: side of the tiles of large photographs; writes facts for the code in `hosts/tiles` to `.json`.
         half: store the weights of an ONNX file in half precision; it computes in float32 all the same.
@@ -65,7 +65,7 @@ def export(
         The largest difference from this package's own output, at each of `SIZES` or at `size`.
 
     Raises:
-        UsageError: another kind of file, no folder for it, no multiple of 64, or a package is missing.
+        UsageError: another kind of file, no folder for it, no multiple that the network takes, or a package is missing.
         MaximirError: the file's results differ from the network's, or it cannot be written. Nothing is left.
     """
     check_request(output, size, tile=tile, half=half)
@@ -74,16 +74,18 @@ def export(
     data, difference = proved(model, kind, size, facts, half=half)
     write(output, data)
     if tile is not None:
-        about = json.dumps({**facts, **tiling(facts.get("task", ""), tile)}, indent=2) + "\n"
+        cutting = tiling(facts.get("task", ""), tile, model.config.size_multiple)
+        about = json.dumps({**facts, **cutting}, indent=2) + "\n"
         write(output.with_suffix(".json"), about.encode())
     return difference
 
 
-def tiling(task: str, tile: int) -> dict[str, object]:
+def tiling(task: str, tile: int, multiple: int = SIZE_MULTIPLE) -> dict[str, object]:
     """Return how the code in `hosts/tiles` cuts photographs for a network of this task."""
     light = {"view": views.SMALL, "large": views.LARGE, "smooth": views.SMOOTH}
     whole = round((AT_ONCE * tile) ** 2)
     return {
+        "multiple": multiple,
         "tile": tile,
         "overlap": views.OVERLAP,
         "whole": max(whole, views.SMALL**2) if task in views.GLOBAL_TASKS else whole,
@@ -109,7 +111,9 @@ def proved(
     tolerance = HALF_TOLERANCE if half else TOLERANCE
     data = to_pt2(model, size) if kind == ".pt2" else to_onnx(model, size, facts, names, half=half)
     run = run_pt2(data) if kind == ".pt2" else run_onnx(data)
-    difference = compare(model, run, SIZES if size is None else [(1, size, size)])
+    side = model.config.size_multiple
+    sizes = [(n, h * side, w * side) for n, h, w in SIZES] if size is None else [(1, size, size)]
+    difference = compare(model, run, sizes)
     if not difference <= tolerance:
         raise MaximirError(
             f"nothing was written: its results differ from maximir's by {difference:.1e} "
@@ -175,7 +179,7 @@ class Restoring(nn.Module):
 
 
 class RestoringCells(Restoring):
-    """`Restoring` for an image in cells [N, 3, H/64, 64, W/64, 64].
+    """`Restoring` for an image in cells [N, 3, H/64, 64, W/64, 64], or cells of 128.
 
     Each size in the network is then a symbol times a number. With H and W as symbols most sizes would be
     quotients, and torch.export takes longer with each block (docs/decisions/0009-hosts.md).
@@ -189,7 +193,9 @@ class RestoringCells(Restoring):
 def capture(model: Maxim, size: int | None) -> ExportedProgram:
     """Capture the network as a graph of torch's operators."""
     n, h, w = TRACED
-    side = SIZE_MULTIPLE
+    side = model.config.size_multiple
+    if size is not None and size % side:
+        raise UsageError(f"--size must be a multiple of {side} for this model, not {size}")
     model.requires_grad_(False)
     with torch.no_grad():
         if size is not None:
@@ -199,15 +205,15 @@ def capture(model: Maxim, size: int | None) -> ExportedProgram:
         program = torch.export.export(
             RestoringCells(model), (cells,), dynamic_shapes=(symbols,), strict=False
         )
-    return without_cells(program, blank(n, 3, h * side, w * side))
+    return without_cells(program, blank(n, 3, h * side, w * side), side)
 
 
 def blank(*shape: int) -> Tensor:
     return torch.zeros(*shape, dtype=torch.float32)
 
 
-def without_cells(program: ExportedProgram, example: Tensor) -> ExportedProgram:
-    """Rewrite the program of `RestoringCells` for the image itself: [N, 3, 64 h, 64 w]."""
+def without_cells(program: ExportedProgram, example: Tensor, multiple: int) -> ExportedProgram:
+    """Rewrite the program of `RestoringCells` for the image itself: [N, 3, 64 h, 64 w], or of 128."""
     graph = program.graph
     (image,) = (node for node in graph.nodes if node.name in program.graph_signature.user_inputs)
     (joined,) = (node for node in image.users if node.target is torch.ops.aten.reshape.default)
@@ -218,7 +224,7 @@ def without_cells(program: ExportedProgram, example: Tensor) -> ExportedProgram:
         for node in [node for node in image.users if node.args == (image, cells)]:
             with graph.inserting_before(node):
                 side = graph.call_function(torch.ops.aten.sym_size.int, (image, axis))
-                count = graph.call_function(operator.floordiv, (side, SIZE_MULTIPLE))
+                count = graph.call_function(operator.floordiv, (side, multiple))
             side.meta["val"], count.meta["val"] = whole.shape[axis], node.meta["val"]
             node.replace_all_uses_with(count)
             graph.erase_node(node)
@@ -263,8 +269,9 @@ def to_onnx(
     )
     assert exported is not None
     if size is None:
+        multiple = model.config.size_multiple
         for value in (*exported.model.graph.inputs, *exported.model.graph.outputs):
-            value.shape = onnx_ir.Shape(["N", 3, "64*h", "64*w"])
+            value.shape = onnx_ir.Shape(["N", 3, f"{multiple}*h", f"{multiple}*w"])
     proto = exported.model_proto
     forget_shapes(proto.graph)
     if half:

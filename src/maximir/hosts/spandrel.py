@@ -13,7 +13,7 @@ from torch import Tensor
 from maximir.errors import UsageError
 from maximir.models.checkpoint import REPLICATES
 from maximir.models.int8 import unpack
-from maximir.network.config import IMAGE_CHANNELS, SIZE_MULTIPLE, MaximConfig
+from maximir.network.config import IMAGE_CHANNELS, MaximConfig
 from maximir.network.model import Maxim
 
 ID = "MAXIM"
@@ -101,7 +101,7 @@ def architecture() -> Any:
                 scale=1,
                 input_channels=3,
                 output_channels=3,
-                size_requirements=spandrel.SizeRequirements(multiple_of=SIZE_MULTIPLE),
+                size_requirements=spandrel.SizeRequirements(multiple_of=config.size_multiple),
                 tiling=spandrel.ModelTiling.DISCOURAGED,  # each tile would estimate its own light
                 call_fn=restore,
             )

@@ -12,7 +12,7 @@ import numpy as np
 from maximir import headers
 from maximir.errors import DamagedImage, MaximirError, TooLarge, UnsupportedImage
 from maximir.files import check_file_size, read_file, reason
-from maximir.images.codecs import behind, decoders, raw, vips
+from maximir.images.codecs import behind, decoders, developing, raw, vips
 from maximir.images.codecs.decoded import CheckSize, Decoded
 from maximir.images.metadata import exif, ifd, xmp
 from maximir.images.photo import Photo
@@ -47,8 +47,9 @@ def check_start(start: bytes) -> None:
         raise DamagedImage("the file is empty")
     if start.startswith(ifd.STARTS):  # the directory, which tells raw from TIFF, may be at the end
         return
-    if why := raw.refusal(start):
-        raise UnsupportedImage(why)
+    if called := raw.name(start):
+        developing.library(called)
+        return
     if decoders.kind_of(start) is None and not vips.has_reader(start):
         raise UnsupportedImage("not an image that maximir can read")
     height, width = headers.size(io.BytesIO(start)) or (1, 1)
@@ -56,7 +57,7 @@ def check_start(start: bytes) -> None:
 
 
 def decode(data: bytes, admit: CheckSize = lambda width, height: None) -> Photo:
-    """Decode a file's content, which alone decides the format.
+    """Decode a file's content, which alone decides the format. A camera raw file is developed.
 
     Args:
         admit: called with width and height before anything is decoded, perhaps twice; may raise.
@@ -75,14 +76,14 @@ def decode(data: bytes, admit: CheckSize = lambda width, height: None) -> Photo:
         admit(width, height)
 
     try:
+        if called := raw.name(data):  # never the result itself, as other files that are left alone
+            return _photo(developing.develop(data, called, check_size))
         return dataclasses.replace(_photo(_decoded(data, check_size)), source=data)
     except MemoryError as e:
         raise TooLarge("not enough memory to decode the image") from e
 
 
 def _decoded(data: bytes, check_size: CheckSize) -> Decoded:
-    if why := raw.refusal(data):
-        raise UnsupportedImage(why)
     kind = decoders.kind_of(data)
     found = _by_kind(data, kind, check_size)
     return found._replace(notes=tuple(dict.fromkeys([*found.notes, *behind.notes(data, kind)])))

@@ -12,7 +12,7 @@ import pyvips
 
 from maximir.errors import MaximirError, TooLarge, UnsupportedImage
 from maximir.files import reason, write_atomically
-from maximir.images.codecs import decoders, jpeg, png, vips
+from maximir.images.codecs import decoders, jpeg, png, raw, vips
 from maximir.images.metadata import exif, iptc, profiles
 from maximir.images.metadata.fields import Metadata
 from maximir.images.photo import Photo
@@ -30,8 +30,15 @@ KINDS = {
     ".avif": "avif",
 }
 WRITABLE = tuple(KINDS)
+RAW = raw.SUFFIXES
 NOT_WRITABLE = (".gif", ".bmp", ".heic", ".heif", ".hif", ".jxl")  # read, but not written
 WIDE = ("png", "tiff")  # kinds of 16 bits
+
+
+def kind_for(data: bytes) -> str:
+    """Return the kind of the result for a source, where nobody chose one."""
+    kind = "tiff" if raw.name(data) else decoders.kind_of(data)
+    return kind if kind is not None and kind in KINDS.values() else "png"
 
 
 def check_fits(photo: Photo, path: Path) -> None:

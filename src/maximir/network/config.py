@@ -18,9 +18,9 @@ PaddingMode = Literal["zeros", "replicate"]
 LARGEST = 512  # largest number in a config; a file that claims more is damaged
 
 
-def padded_size(size: int) -> int:
-    """Return `size` rounded up to a multiple of 64, which the network takes."""
-    return size + -size % SIZE_MULTIPLE
+def padded_size(size: int, multiple: int = SIZE_MULTIPLE) -> int:
+    """Return `size` rounded up to a multiple that a network takes."""
+    return size + -size % multiple
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,11 @@ class MaximConfig:
             )
         if self.unshuffle not in UNSHUFFLES:
             raise MaximirError(f"config: unshuffle must be 1 or 2, not {self.unshuffle!r}")
+
+    @property
+    def size_multiple(self) -> int:
+        """Heights and widths of images are multiples of this."""
+        return SIZE_MULTIPLE * self.unshuffle
 
     @property
     def image_channels(self) -> int:

@@ -23,7 +23,7 @@ from maximir.network.blocks import (
     MultiAxisGatedMlp,
     SupervisedAttention,
 )
-from maximir.network.config import BOTTLENECK_WINDOW, LEVELS, SIZE_MULTIPLE, MaximConfig
+from maximir.network.config import BOTTLENECK_WINDOW, LEVELS, MaximConfig
 from maximir.network.layers import Conv, Conv1x1, ConvTranspose, ImageConv, Modules, ScaleTo, subsample
 
 FINE_TO_COARSE = tuple(range(LEVELS))
@@ -251,13 +251,13 @@ class Maxim(nn.Module):
         Raises:
             MaximirError: wrong shape or type.
         """
-        check_image(image, self.dtype)
+        check_image(image, self.config, self.dtype)
         images = pyramid(image, self.config.unshuffle)
         outputs = []
         features = None
         for stage in self.stages:
             restored, features = stage(images, features)
-            outputs.append(pictures(restored, image, self.config.unshuffle))
+            outputs.append(pictures(restored, self.config.unshuffle))
         return outputs
 
     def recompute(self, on: bool) -> None:
@@ -306,37 +306,18 @@ class Maxim(nn.Module):
 
 
 def pyramid(image: Tensor, unshuffle: int = 1) -> list[Tensor]:
-    """Return the image `[N, 3, H, W]` at each level, channels-last.
-
-    With `unshuffle` 2 a position is 2 x 2 pixels, and the height or width of an odd number of 64 is padded.
-    """
-    top, left = margins(image, unshuffle)
-    if top or left:
-        image = F.pad(image, (left, left, top, top), mode="reflect")
+    """Return the image `[N, 3, H, W]` at each level, channels-last. With `unshuffle` 2: of 2 x 2 pixels."""
     levels = (F.pixel_unshuffle(subsample(image, 2**level), unshuffle) for level in FINE_TO_COARSE)
     return [level.permute(0, 2, 3, 1) for level in levels]
 
 
-def pictures(restored: Sequence[Tensor], image: Tensor, unshuffle: int = 1) -> list[Tensor]:
-    """Undo `pyramid(image, unshuffle)`: what a stage makes of it by level → coarse to fine, `[N, 3, …]`."""
-    top, left = margins(image, unshuffle)
-    outputs = []
-    for level in COARSE_TO_FINE:
-        picture = F.pixel_shuffle(restored[level].permute(0, 3, 1, 2), unshuffle)
-        h, w = picture.shape[2:]
-        y, x = top >> level, left >> level
-        outputs.append(picture[:, :, y : h - y, x : w - x])
-    return outputs
+def pictures(restored: Sequence[Tensor], unshuffle: int = 1) -> list[Tensor]:
+    """Undo `pyramid`: what a stage makes of it by level → coarse to fine, `[N, 3, …]`."""
+    return [F.pixel_shuffle(restored[level].permute(0, 3, 1, 2), unshuffle) for level in COARSE_TO_FINE]
 
 
-def margins(image: Tensor, unshuffle: int) -> tuple[int, int]:
-    """Return the rows at both ends and the columns at both sides that make a size fit the coarsest grid."""
-    height, width = (-length % (SIZE_MULTIPLE * unshuffle) // 2 for length in image.shape[2:])
-    return height, width
-
-
-def check_image(image: Tensor, dtype: torch.dtype) -> None:
-    """Refuse an image that a network with weights of this type cannot take.
+def check_image(image: Tensor, config: MaximConfig, dtype: torch.dtype) -> None:
+    """Refuse an image that a network of this shape with weights of this type cannot take.
 
     Raises:
         MaximirError: wrong shape or type.
@@ -346,9 +327,10 @@ def check_image(image: Tensor, dtype: torch.dtype) -> None:
     if not image.is_floating_point():
         raise MaximirError(f"the network takes floating-point images in [0, 1], not {image.dtype}")
     h, w = image.shape[2:]
-    if h == 0 or w == 0 or h % SIZE_MULTIPLE or w % SIZE_MULTIPLE:
+    multiple = config.size_multiple
+    if h == 0 or w == 0 or h % multiple or w % multiple:
         raise MaximirError(
-            f"the network takes heights and widths that are multiples of {SIZE_MULTIPLE}, not {h} x {w}; "
+            f"the network takes heights and widths that are multiples of {multiple}, not {h} x {w}; "
             "maximir.Restorer takes any size"
         )
     if image.dtype != dtype and not torch.is_autocast_enabled(image.device.type):

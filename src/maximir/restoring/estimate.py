@@ -75,15 +75,16 @@ def estimate_one(restorer: Restorer, height: int, width: int, more: int = 0) -> 
 
 def passes(restorer: Restorer, height: int, width: int) -> tuple[tuple[int, int, int], int]:
     """Return the largest pass that an image needs (images, height, width), and the padded pixels of all."""
-    way = restorer.way(height, width)
+    way, config = restorer.way(height, width), restorer.model.config
     if way == "views":
         shape = (1, views.TILE, views.TILE)
-        return shape, padded_pixels(shape) * (views.pieces(height, width) + 1)  # and the small view
+        return shape, padded_pixels(shape, config) * (views.pieces(height, width) + 1)  # and the small view
     if way == "windows":
-        parts = list(windows.parts(height, width))
-        return (1, parts[0][0].stop, parts[0][1].stop), sum(windows.padded_pixels(*part) for part in parts)
+        parts = list(windows.parts(height, width, config.size_multiple))
+        pixels = sum(windows.padded_pixels(*part, config.size_multiple) for part in parts)
+        return (1, parts[0][0].stop, parts[0][1].stop), pixels
     shape = (1, height, width)
-    return shape, padded_pixels(shape)
+    return shape, padded_pixels(shape, config)
 
 
 def gpu_bytes(restorer: Restorer, height: int, width: int) -> int:

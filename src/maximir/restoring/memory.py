@@ -19,7 +19,7 @@ from maximir.engine.machine import available, resident, scratch_folder
 from maximir.engine.maps import MapStore
 from maximir.engine.sweeps import STRIP_BYTES, UNIT, Streaming
 from maximir.errors import NotEnoughMemory
-from maximir.network.config import SIZE_MULTIPLE, MaximConfig
+from maximir.network.config import MaximConfig
 from maximir.network.model import Maxim
 from maximir.restoring.options import Progress
 from maximir.restoring.padding import padded_size
@@ -64,7 +64,7 @@ def needs(config: MaximConfig, features: torch.dtype) -> Needs:
     """Measure what networks of this shape take for each pixel, with feature maps of this type."""
     with torch.device("meta"):
         model = Maxim(config).float().eval()  # whatever the caller's default dtype is
-        side = SIZE_MULTIPLE * config.unshuffle
+        side = config.size_multiple
         image = torch.empty(1, 3, side, side, dtype=torch.float32)
     pixels = side**2
     flops: list[float] = []
@@ -78,8 +78,8 @@ def needs(config: MaximConfig, features: torch.dtype) -> Needs:
 
 def fixed(config: MaximConfig, shape: tuple[int, int, int], more: int, strip_bytes: int) -> int:
     """Return the bytes that a pass holds besides feature maps: the process as it is, images, and a strip."""
-    smallest = UNIT * shape[0] * padded_size(shape[2]) * config.features * 4
-    images = IMAGE_BYTES * padded_pixels(shape)
+    smallest = UNIT * shape[0] * padded_size(shape[2], config.size_multiple) * config.features * 4
+    images = IMAGE_BYTES * padded_pixels(shape, config)
     return resident() + OVERHEAD + more + images + STRIPS_AT_ONCE * max(strip_bytes, smallest)
 
 
@@ -108,7 +108,7 @@ def plan(
     """
     if device.type != "cpu":
         return plan_on_gpu(config, shape, features, device, max_memory)
-    maps = round(needs(config, features).map_bytes * padded_pixels(shape))
+    maps = round(needs(config, features).map_bytes * padded_pixels(shape, config))
     limit = budget(max_memory)
     least = fixed(config, shape, more, SMALLEST_STRIP)
     for strip_bytes in (STRIP_BYTES, SMALLEST_STRIP):
@@ -150,13 +150,14 @@ def plan_on_gpu(
 
 def gpu_bytes(config: MaximConfig, shape: tuple[int, int, int], features: torch.dtype) -> int:
     """Return the bytes of a GPU that a pass takes."""
-    maps = round(needs(config, features).map_bytes * padded_pixels(shape))
+    maps = round(needs(config, features).map_bytes * padded_pixels(shape, config))
     return fixed(config, shape, -resident(), GPU_STRIPS * STRIP_BYTES) + maps
 
 
-def padded_pixels(shape: tuple[int, int, int]) -> int:
+def padded_pixels(shape: tuple[int, int, int], config: MaximConfig) -> int:
     """Return the padded pixels of a batch: images, height, width."""
-    return shape[0] * padded_size(shape[1]) * padded_size(shape[2])
+    height, width = (padded_size(length, config.size_multiple) for length in shape[1:])
+    return shape[0] * height * width
 
 
 def budget(max_memory: int | None) -> int:
@@ -166,7 +167,7 @@ def budget(max_memory: int | None) -> int:
 
 def is_small(config: MaximConfig, shape: tuple[int, int, int], max_memory: int | None) -> bool:
     """Return True if an image surely fits and is soon done: it needs no plan, which takes a second."""
-    pixels = padded_pixels(shape)
+    pixels = padded_pixels(shape, config)
     ample = resident() + OVERHEAD + AMPLE_MAPS * 4 * config.features * pixels
     return pixels <= SMALL_PIXELS and ample < budget(max_memory)
 

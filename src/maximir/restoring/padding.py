@@ -1,4 +1,4 @@
-"""Padding of any size to multiples of 64 and back, as the official evaluation (`run_eval.py`)."""
+"""Padding of any size to the multiples that a network takes, and back."""
 
 from __future__ import annotations
 
@@ -25,22 +25,25 @@ class Window(NamedTuple):
         return image[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
 
-def reflected(size: int) -> tuple[np.ndarray, int]:
+def reflected(size: int, multiple: int = SIZE_MULTIPLE) -> tuple[np.ndarray, int]:
     """Return indices that pad one axis, and the index where the original starts.
 
-    First to even size at the end, then centred to a multiple of 64; NumPy's `reflect`, which reflects
-    again and again where the padding is larger than the image. The length is `padded_size`.
+    As the official evaluation (`run_eval.py`): first to even size at the end, then centred to a multiple of
+    64; NumPy's `reflect`, which reflects again and again where the padding is larger than the image. The
+    length is `padded_size`. For networks with another multiple all padding is at the end: the blocks of a
+    JPEG stay where they were in training.
     """
     even = size + size % 2
-    before = -even % SIZE_MULTIPLE // 2
+    more = -even % multiple
+    before = more // 2 if multiple == SIZE_MULTIPLE else 0
     indices = np.pad(np.arange(size), (0, even - size), mode="reflect")
-    return np.pad(indices, before, mode="reflect"), before
+    return np.pad(indices, (before, more - before), mode="reflect"), before
 
 
-def pad(image: Tensor) -> tuple[Tensor, Window]:
-    """`[..., H, W]` of any size → reflect-padded to multiples of 64, and the window to crop again."""
+def pad(image: Tensor, multiple: int = SIZE_MULTIPLE) -> tuple[Tensor, Window]:
+    """`[..., H, W]` of any size → reflect-padded to multiples, and the window to crop again."""
     h, w = image.shape[-2:]
-    rows, top = reflected(h)
-    columns, left = reflected(w)
+    rows, top = reflected(h, multiple)
+    columns, left = reflected(w, multiple)
     padded = image[..., torch.from_numpy(rows), :][..., torch.from_numpy(columns)]
     return padded, Window(top, left, h, w)

@@ -45,7 +45,7 @@ POSES = tuple(
 @torch.inference_mode()
 def restore_batch(model: Maxim, image: Tensor, streaming: Streaming | None = None) -> Tensor:
     """Restore `[N, 3, H, W]` in [0, 1], any size → the same shape, float32, not clipped."""
-    padded, window = pad(image)
+    padded, window = pad(image, model.config.size_multiple)
     return window.crop(engine.run(model, padded, streaming)[-1][-1]).float()
 
 
@@ -160,7 +160,11 @@ class Restorer(ImageRestorer):
         if self.task in views.GLOBAL_TASKS:
             return "views" if views.is_large(height, width) else "whole"
         unknown = not self.task and max(height, width) > windows.LARGEST  # it may change the light
-        return "windows" if windows.several(height, width) and not unknown else "whole"
+        return (
+            "windows"
+            if windows.several(height, width, self.model.config.size_multiple) and not unknown
+            else "whole"
+        )
 
     @property
     def files(self) -> list[tuple[Path, float]]:
@@ -211,7 +215,7 @@ class Restorer(ImageRestorer):
             if way == "views":
                 return [views.restore_in_views(images[0], lambda tile: restore([to_unit(tile)])[0], progress)]
             if way == "windows":
-                return windows.restore_in_windows(images, restore, progress)
+                return windows.restore_in_windows(images, restore, progress, self.model.config.size_multiple)
             return restore(images, progress)
 
     def _restore_whole(
@@ -251,7 +255,7 @@ class Restorer(ImageRestorer):
         """One pass through the network."""
         streaming = self._streaming(images, features, progress, reserve)
         with torch.inference_mode():
-            padded, window = pad_arrays(images)
+            padded, window = pad_arrays(images, self.model.config.size_multiple)
             outputs = engine.run(self.model, padded.to(self.device), streaming)[-1][-1]
             del padded
             return [
@@ -360,10 +364,10 @@ def turn_back(image: np.ndarray, pose: tuple[int, bool]) -> np.ndarray:
     return np.rot90(image[:, ::-1] if mirrored else image, -turns)
 
 
-def pad_arrays(images: Sequence[np.ndarray]) -> tuple[Tensor, Window]:
-    """Pad `[H, W, 3]` of one size, any type → a batch [N, 3, H, W], channels last in memory."""
+def pad_arrays(images: Sequence[np.ndarray], multiple: int) -> tuple[Tensor, Window]:
+    """Pad `[H, W, 3]` of one size, any type, to multiples → a batch [N, 3, H, W], channels last in memory."""
     h, w = images[0].shape[:2]
-    (rows, top), (columns, left) = reflected(h), reflected(w)
+    (rows, top), (columns, left) = reflected(h, multiple), reflected(w, multiple)
     padded = torch.empty(len(images), len(rows), len(columns), 3, dtype=torch.float32, device="cpu")
     for image, target in zip(images, padded.numpy(), strict=True):
         for band in bands(len(rows)):

@@ -1,10 +1,11 @@
 """Windows of tasks of detail: bounded memory for large photographs, and no padding for some sizes.
 
-An axis longer than `LARGEST` is covered by windows of one size, a multiple of 64, that overlap and fade into
-each other: the trained crops were far smaller, and detail needs no more context. A shorter axis a little
-above a multiple of 64 gets the largest window of multiples of 64, and a strip of 64 along the far side: as
-many pixels as with the official padding, all of them the photograph's. The padding adds up to 63 reflected
-rows and columns, which the global grid mixes into everything. docs/large-photographs.md has figures.
+`multiple` is what the network takes, 64 or 128. An axis longer than `LARGEST` is covered by windows of one
+size, a multiple, that overlap and fade into each other: the trained crops were far smaller, and detail needs
+no more context. A shorter axis a little above a multiple gets the largest window of multiples, and a strip
+along the far side: as many pixels as with the official padding, all of them the photograph's. The padding
+adds up to 63 reflected rows and columns, which the global grid mixes into everything.
+docs/large-photographs.md has figures.
 """
 
 from __future__ import annotations
@@ -20,60 +21,68 @@ from maximir.restoring.options import Progress, share_progress
 
 LARGEST = 1280  # pixels: a longer axis is divided
 OVERLAP = 64  # pixels of neighbours in a divided axis, at least
-SMALLEST = 3 * SIZE_MULTIPLE  # of a window beside a strip: smaller ones see too little
-MOST_REST = 16  # rows or columns beyond a multiple of 64: more need a wider strip, and are padded less
+SMALLEST = 3  # multiples, of a window beside a strip: smaller ones see too little
+MOST_REST = 16  # rows or columns beyond a multiple: more need a wider strip, and are padded less
 FADE = 8  # rows or columns in which a strip takes over from its window
 BAND = 64  # rows at a time
+BLOCK = 16  # windows begin at multiples of it where they can: a JPEG's blocks stay where they were
 
 Restore = Callable[[Sequence[np.ndarray], Progress], list[np.ndarray]]  # `[h, w, 3]` → same shapes and types
 
 
-def windows(length: int) -> list[tuple[int, int]]:
+def windows(length: int, multiple: int = SIZE_MULTIPLE) -> list[tuple[int, int]]:
     """Return begin and end of each window of an axis."""
     if length > LARGEST:
-        count = -(-(length - OVERLAP) // (LARGEST - OVERLAP))
-        side = padded_size(-(-(length + (count - 1) * OVERLAP) // count))
-        begins = (round(i * (length - side) / (count - 1)) for i in range(count))
-        return [(begin, begin + side) for begin in begins]
-    rest = length % SIZE_MULTIPLE
-    if length - rest < SMALLEST or not 0 < rest <= MOST_REST:
+        shared = OVERLAP + BLOCK  # less after rounding to blocks
+        count = -(-(length - shared) // (LARGEST - shared))
+        side = padded_size(-(-(length + (count - 1) * shared) // count), multiple)
+        begins = [i * (length - side) // (count - 1) // BLOCK * BLOCK for i in range(count - 1)]
+        return [(begin, begin + side) for begin in (*begins, length - side)]
+    rest = length % multiple
+    if length - rest < SMALLEST * multiple or not 0 < rest <= MOST_REST:
         return [(0, length)]
-    return [(0, length - rest), (length - SIZE_MULTIPLE, length)]
+    return [(0, length - rest), (length - multiple, length)]
 
 
-def several(height: int, width: int) -> bool:
-    return len(windows(height)) + len(windows(width)) > 2
+def several(height: int, width: int, multiple: int = SIZE_MULTIPLE) -> bool:
+    return len(windows(height, multiple)) + len(windows(width, multiple)) > 2
 
 
-def parts(height: int, width: int) -> Iterator[tuple[slice, slice]]:
+def parts(height: int, width: int, multiple: int = SIZE_MULTIPLE) -> Iterator[tuple[slice, slice]]:
     """Yield the windows of an image, none of which is larger than the first."""
-    for rows, columns in itertools.product(windows(height), windows(width)):
+    for rows, columns in itertools.product(windows(height, multiple), windows(width, multiple)):
         yield slice(*rows), slice(*columns)
 
 
-def restore_in_windows(images: Sequence[np.ndarray], restore: Restore, report: Progress) -> list[np.ndarray]:
+def restore_in_windows(
+    images: Sequence[np.ndarray], restore: Restore, report: Progress, multiple: int = SIZE_MULTIPLE
+) -> list[np.ndarray]:
     """Restore images `[H, W, 3]` of one size and any type window by window → the same shapes and types."""
     height, width = images[0].shape[:2]
     results = [np.zeros_like(image) for image in images]
-    shares = [padded_pixels(rows, columns) for rows, columns in parts(height, width)]
-    for number, (rows, columns) in enumerate(parts(height, width)):
+    shares = [padded_pixels(*part, multiple) for part in parts(height, width, multiple)]
+    for number, (rows, columns) in enumerate(parts(height, width, multiple)):
         report_window = share_progress(report, number, shares)
         restored = restore([image[rows, columns] for image in images], report_window)
         for result, window in zip(results, restored, strict=True):
-            place(result, window, rows, columns)
+            place(result, window, rows, columns, multiple)
     return results
 
 
-def padded_pixels(rows: slice, columns: slice) -> int:
-    return padded_size(rows.stop - rows.start) * padded_size(columns.stop - columns.start)
+def padded_pixels(rows: slice, columns: slice, multiple: int = SIZE_MULTIPLE) -> int:
+    height, width = (padded_size(axis.stop - axis.start, multiple) for axis in (rows, columns))
+    return height * width
 
 
-def place(result: np.ndarray, restored: np.ndarray, rows: slice, columns: slice) -> None:
+def place(
+    result: np.ndarray, restored: np.ndarray, rows: slice, columns: slice, multiple: int = SIZE_MULTIPLE
+) -> None:
     """Put a window's result in place, faded into those of the windows before it."""
     if rows.start == columns.start == 0:
         result[rows, columns] = restored
         return
-    down, across = blend_weights(rows, result.shape[0]), blend_weights(columns, result.shape[1])
+    down = blend_weights(rows, result.shape[0], multiple)
+    across = blend_weights(columns, result.shape[1], multiple)
     top, left = int(np.argmax(down > 0)), int(np.argmax(across > 0))
     for first in range(top, len(down), BAND):  # in float, a whole window would need much memory
         band = slice(first, first + BAND)
@@ -84,7 +93,7 @@ def place(result: np.ndarray, restored: np.ndarray, rows: slice, columns: slice)
         old[...] = np.where(weight < 1, from_unit(mixed, result.dtype), new)
 
 
-def blend_weights(window: slice, length: int) -> np.ndarray:
+def blend_weights(window: slice, length: int, multiple: int = SIZE_MULTIPLE) -> np.ndarray:
     """Return the share of a window along its axis of this length, `[n]` float32.
 
     It rises from 0 to 1 in the middle half of the overlap with the window before it, since both see least at
@@ -92,8 +101,9 @@ def blend_weights(window: slice, length: int) -> np.ndarray:
     """
     count = np.ones(window.stop - window.start, np.float32)
     if window.start > 0:
-        begins = [begin for begin, _ in windows(length)]
-        overlap = windows(length)[begins.index(window.start) - 1][1] - window.start
+        every = windows(length, multiple)
+        before = every[[begin for begin, _ in every].index(window.start) - 1]
+        overlap = before[1] - window.start
         start, stop = (
             (overlap // 4, overlap - overlap // 4) if length > LARGEST else (overlap - FADE, overlap)
         )

@@ -87,10 +87,9 @@ class Worker:
 
     def __init__(self, settings: wire.Message, replies: BinaryIO) -> None:
         from maximir import images
-        from maximir.images.codecs import decoders
         from maximir.restoring import auto, blending, chain, restorer
 
-        self.decoders, self.images = decoders, images
+        self.images = images
         self.auto, self.blending, self.chain = auto, blending, chain
         self.max_pixels = settings.pop("max_pixels")
         self.settings = settings
@@ -155,7 +154,7 @@ class Worker:
             raise Cancelled
 
     def decode(self, order: Order) -> None:
-        source = self.decoders.kind_of(order.data)
+        kind = order.kind or self.images.kind_for(order.data)
         order.photo = self.images.decode(order.data, functools.partial(self.admit, order))
         admit = functools.partial(self.admit, order)
         if (mask := order.others.pop("mask", None)) is not None:
@@ -165,8 +164,7 @@ class Worker:
         if (restored := order.others.pop("restored", None)) is not None:
             order.restored = self.images.decode(restored, admit)
         order.data = b""
-        kinds = self.images.KINDS.values()
-        order.kind = order.kind or (source if source in kinds else "png")
+        order.kind = kind
         self.images.check_fits(order.photo, Path(f"image.{order.kind}"))  # before the computation
 
     def admit(self, order: Order, width: int, height: int) -> None:

@@ -154,7 +154,9 @@ class ImageFile:
         except (ImportError, OSError):  # libvips is not installed
             return None
         data = self.read()
-        return raw.refusal(data) or tiff.unfit(data)
+        if called := raw.name(data):
+            return f"is a camera raw file ({called}); export it as a 16-bit TIFF from your raw program"
+        return tiff.unfit(data)
 
     def load_depth(self) -> np.ndarray:
         """Return a grey image as float32 [H, W], divided by its mean, so that its unit does not matter.

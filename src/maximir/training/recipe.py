@@ -130,7 +130,7 @@ class Recipe:
     """Settings of a training run. The defaults are the paper's where it states them.
 
     Attributes:
-        task: the model's task: denoise, deblur, derain, dehaze, enhance or retouch.
+        task: the model's task: denoise, deblur, derain, dehaze, enhance, retouch or dejpeg.
         mixture: sources of samples and their shares: "pairs" (folders of pairs), "even" (synthetic fields
             and gradients, to be returned unchanged), "as-is" (clean photographs for the teacher), and names
             in `maximir.degradations.DEGRADATIONS` (clean photographs, degraded on the fly).
@@ -207,6 +207,12 @@ class Recipe:
             raise UsageError("recipe: the last of the phases must have until = 1.0")
         if [phase.until for phase in self.phases] != sorted({phase.until for phase in self.phases}):
             raise UsageError("recipe: until must grow from phase to phase")
+        for phase in self.phases:
+            if phase.patch % self.model.size_multiple:
+                raise UsageError(
+                    f"recipe: a phase's patch must be a multiple of {self.model.size_multiple} with "
+                    f"unshuffle = {self.model.unshuffle}, not {phase.patch}"
+                )
 
     def phase(self, step: int) -> Phase:
         return next(phase for phase in self.phases if step < phase.until * self.steps)

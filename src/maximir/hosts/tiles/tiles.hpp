@@ -30,23 +30,25 @@ struct Image {
 struct Network {
     std::function<std::vector<float>(std::vector<float>, int, int)> run;  // planes, h, w → the same, restored
     std::function<void(double)> report = [](double) {};                   // the part that is done, 0 … 1
-    int tile = 512, overlap = 64, whole = 409600;
+    int multiple = 64, tile = 512, overlap = 64, whole = 409600;
     int view = 0, large = 1024;  // view 0: the facts say "light": null
     float smooth = 4;
 };
 
 using Axis = std::vector<std::pair<int, std::vector<float>>>;  // start and weights of each tile
 
-// Position k of a padded side holds the image's pixel source(k, size); the image begins at before(size).
+// Position k of a padded side holds the image's pixel source(k, size, multiple); the image begins at before(…).
 inline int fold(int i, int n) {
     const int period = n > 1 ? 2 * (n - 1) : 1;
     i = ((i % period) + period) % period;
     return i < n ? i : period - i;
 }
+// Padding to multiples of 64 is centred; other multiples are padded at the end.
 inline int even(int size) { return size + size % 2; }
-inline int before(int size) { return (64 - even(size) % 64) % 64 / 2; }
-inline int side(int size) { return even(size) + 2 * before(size); }
-inline int source(int k, int size) { return fold(fold(k - before(size), even(size)), size); }
+inline int more(int size, int multiple) { return (multiple - even(size) % multiple) % multiple; }
+inline int before(int size, int multiple) { return multiple == 64 ? more(size, 64) / 2 : 0; }
+inline int side(int size, int multiple) { return even(size) + more(size, multiple); }
+inline int source(int k, int size, int multiple) { return fold(fold(k - before(size, multiple), even(size)), size); }
 
 // Halves to even, as Python does.
 inline int rounded(double x) {
@@ -55,17 +57,18 @@ inline int rounded(double x) {
 }
 
 inline Image restore_at_once(const Image &image, const Network &network) {
-    const int h = side(image.height), w = side(image.width);
+    const int multiple = network.multiple, h = side(image.height, multiple), w = side(image.width, multiple);
+    const int top = before(image.height, multiple), left = before(image.width, multiple);
     Image padded(h, w), result(image.height, image.width);
     for (int c = 0; c < 3; c++)
         for (int y = 0; y < h; y++)
             for (int x = 0; x < w; x++)
-                padded.at(c, y, x) = image.at(c, source(y, image.height), source(x, image.width));
+                padded.at(c, y, x) = image.at(c, source(y, image.height, multiple), source(x, image.width, multiple));
     padded.data = network.run(std::move(padded.data), h, w);
     for (int c = 0; c < 3; c++)
         for (int y = 0; y < image.height; y++)
             for (int x = 0; x < image.width; x++)
-                result.at(c, y, x) = padded.at(c, y + before(image.height), x + before(image.width));
+                result.at(c, y, x) = padded.at(c, y + top, x + left);
     return result;
 }
 
@@ -154,7 +157,7 @@ inline void add_light(Image &image, const Image &light) {
 
 inline Image restore(const Image &image, const Network &network) {
     const int height = image.height, width = image.width;
-    const bool fits = long(side(height)) * side(width) <= network.whole;
+    const bool fits = long(side(height, network.multiple)) * side(width, network.multiple) <= network.whole;
     const bool viewed = network.view && (std::max(height, width) >= network.large || !fits);
     if (fits && !viewed) return restore_at_once(image, network);
     const Axis rows = tiles(height, network.tile, network.overlap);

@@ -9,14 +9,14 @@
 //
 // Images are planes {data: Float32Array [3, height, width] in [0, 1], width, height}.
 
-const MULTIPLE = 64;
+const CENTRED = 64; // the multiple of networks whose padding is centred; others are padded at the end
 
 /**
  * Restore a photograph.
  *
  * @param image ImageData: RGBA bytes
  * @param facts of the network
- * @param run (planes [3, h, w], h, w) → a promise of the same, restored; sides are multiples of 64
+ * @param run (planes [3, h, w], h, w) → a promise of the same, restored; sides are multiples of facts.multiple
  * @param report called with the part that is done, 0 … 1
  * @returns Float32Array [3, height, width], not clipped
  */
@@ -24,20 +24,20 @@ export async function restore(image, facts, run, report = () => {}) {
   const { width, height } = image;
   const { tile, overlap, light } = facts;
   const viewed = needsView(height, width, facts);
-  if (!viewed && fits(height, width, facts)) return (await atOnce(cut(image, 0, 0, height, width), run)).data;
+  if (!viewed && fits(height, width, facts)) return (await atOnce(cut(image, 0, 0, height, width), facts, run)).data;
   const [rows, columns] = [tiles(height, tile, overlap), tiles(width, tile, overlap)];
   const count = rows.length * columns.length + viewed;
   const result = { data: new Float32Array(3 * height * width), width, height };
   let done = 0;
   for (const [top, down] of rows)
     for (const [left, across] of columns) {
-      const part = await atOnce(cut(image, top, left, down.length, across.length), run);
+      const part = await atOnce(cut(image, top, left, down.length, across.length), facts, run);
       add(result, part, top, left, down, across);
       report(++done / count);
     }
   if (viewed) {
     const [h, w] = viewSize(height, width, light.view);
-    const small = await atOnce(shrink(image, h, w), run);
+    const small = await atOnce(shrink(image, h, w), facts, run);
     const tiled = shrink(result, h, w);
     const difference = small.data.map((value, i) => value - tiled.data[i]);
     addLight(result, blur({ data: difference, width: w, height: h }, light.smooth));
@@ -47,8 +47,8 @@ export async function restore(image, facts, run, report = () => {}) {
 }
 
 /** True if the photograph is small enough to be restored at once. */
-export function fits(height, width, { whole }) {
-  return side(height) * side(width) <= whole;
+export function fits(height, width, { whole, multiple }) {
+  return side(height, multiple) * side(width, multiple) <= whole;
 }
 
 /** True if the light must come from a view: of a large photograph, or of one in tiles. */
@@ -60,11 +60,12 @@ export function needsView(height, width, facts) {
 /** Return the number of pixels that the network computes. */
 export function work(height, width, facts) {
   const viewed = needsView(height, width, facts);
-  if (!viewed && fits(height, width, facts)) return side(height) * side(width);
+  const padded = (length) => side(length, facts.multiple);
+  if (!viewed && fits(height, width, facts)) return padded(height) * padded(width);
   const [rows, columns] = [height, width].map((length) => tiles(length, facts.tile, facts.overlap));
-  const tiled = rows.length * side(rows[0][1].length) * columns.length * side(columns[0][1].length);
+  const tiled = rows.length * padded(rows[0][1].length) * columns.length * padded(columns[0][1].length);
   const [h, w] = viewed ? viewSize(height, width, facts.light.view) : [0, 0];
-  return tiled + side(h) * side(w);
+  return tiled + padded(h) * padded(w);
 }
 
 /** Convert planes [3, height, width] to RGBA bytes, opaque. */
@@ -79,11 +80,12 @@ export function toImageData(planes, width, height) {
   return new ImageData(toBytes(planes, width, height), width, height);
 }
 
-// Positions k of a padded side hold the image's pixels source(k, size); the image begins at before(size).
+// Position k of a padded side holds the image's pixel source(k, size, multiple); the image begins at before(…).
 export const even = (size) => size + (size % 2);
-export const before = (size) => ((MULTIPLE - (even(size) % MULTIPLE)) % MULTIPLE) / 2;
-export const side = (size) => even(size) + 2 * before(size);
-export const source = (k, size) => fold(fold(k - before(size), even(size)), size);
+const more = (size, multiple) => (multiple - (even(size) % multiple)) % multiple;
+export const before = (size, multiple) => (multiple === CENTRED ? more(size, multiple) / 2 : 0);
+export const side = (size, multiple) => even(size) + more(size, multiple);
+export const source = (k, size, multiple) => fold(fold(k - before(size, multiple), even(size)), size);
 
 function fold(i, n) {
   const period = n > 1 ? 2 * (n - 1) : 1;
@@ -92,19 +94,20 @@ function fold(i, n) {
 }
 
 /** Restore planes of any size, padded by reflection. */
-async function atOnce({ data, width, height }, run) {
-  const [h, w] = [side(height), side(width)];
+async function atOnce({ data, width, height }, { multiple }, run) {
+  const [h, w] = [side(height, multiple), side(width, multiple)];
+  const [top, left] = [before(height, multiple), before(width, multiple)];
   const padded = new Float32Array(3 * h * w);
   for (let c = 0; c < 3; c++)
     for (let y = 0; y < h; y++) {
-      const from = (c * height + source(y, height)) * width;
-      for (let x = 0; x < w; x++) padded[(c * h + y) * w + x] = data[from + source(x, width)];
+      const from = (c * height + source(y, height, multiple)) * width;
+      for (let x = 0; x < w; x++) padded[(c * h + y) * w + x] = data[from + source(x, width, multiple)];
     }
   const restored = await run(padded, h, w);
   const result = new Float32Array(3 * height * width);
   for (let c = 0; c < 3; c++)
     for (let y = 0; y < height; y++) {
-      const from = (c * h + y + before(height)) * w + before(width);
+      const from = (c * h + y + top) * w + left;
       result.set(restored.subarray(from, from + width), (c * height + y) * width);
     }
   return { data: result, width, height };

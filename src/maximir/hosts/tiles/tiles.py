@@ -1,7 +1,7 @@
 """Restore photographs of any size with a file of `maximir export --tile`. Needs numpy and onnxruntime.
 
-The network takes sides that are multiples of 64, and memory for whole maps. So small photographs are padded
-by reflection, and large ones are cut into tiles that fade into each other. Where the network changes the
+The network takes sides that are multiples of 64 (or what its facts say), and memory for whole maps. So small
+photographs are padded by reflection, and large ones are cut into tiles that fade into each other. Where the network changes the
 light of the whole picture, the light comes from a small view of it (docs/large-photographs.md of maximir):
 
     network = Network("enhance.onnx")           # reads enhance.json, too
@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-MULTIPLE = 64
+CENTRED = 64  # the multiple of networks whose padding is centred; others are padded at the end
 
 
 class Network:
-    """An exported network with its facts. Call it with `[h, w, 3]`, sides multiples of 64."""
+    """An exported network with its facts. Call it with `[h, w, 3]`, sides multiples of `facts["multiple"]`."""
 
     def __init__(self, path: str | Path) -> None:
         import onnxruntime
@@ -72,7 +72,8 @@ def restore(
 
 def fits(height: int, width: int, facts: dict[str, Any]) -> bool:
     """Return True if the photograph is small enough to be restored at once."""
-    return len(padded(height)[0]) * len(padded(width)[0]) <= facts["whole"]
+    rows, columns = (padded(length, facts["multiple"])[0] for length in (height, width))
+    return len(rows) * len(columns) <= facts["whole"]
 
 
 def needs_view(height: int, width: int, facts: dict[str, Any]) -> bool:
@@ -82,16 +83,18 @@ def needs_view(height: int, width: int, facts: dict[str, Any]) -> bool:
 
 
 def restore_at_once(image: np.ndarray, network: Any) -> np.ndarray:
-    (rows, top), (columns, left) = padded(image.shape[0]), padded(image.shape[1])
+    (rows, top), (columns, left) = (padded(n, network.facts["multiple"]) for n in image.shape[:2])
     restored: np.ndarray = network(image[rows][:, columns])
     return restored[top : top + image.shape[0], left : left + image.shape[1]]
 
 
-def padded(size: int) -> tuple[np.ndarray, int]:
-    """Return the pixels of a side that is padded to a multiple of 64, and where the first pixel is."""
+def padded(size: int, multiple: int) -> tuple[np.ndarray, int]:
+    """Return the pixels of a side that is padded to a multiple, and where the first pixel is."""
     even = size + size % 2
-    before = -even % MULTIPLE // 2
-    return np.pad(np.pad(np.arange(size), (0, even - size), "reflect"), before, "reflect"), before
+    more = -even % multiple
+    before = more // 2 if multiple == CENTRED else 0
+    inner = np.pad(np.arange(size), (0, even - size), "reflect")
+    return np.pad(inner, (before, more - before), "reflect"), before
 
 
 def tiles(length: int, tile: int, overlap: int) -> list[tuple[int, np.ndarray]]:

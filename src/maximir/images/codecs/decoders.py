@@ -34,7 +34,6 @@ HEIF_BRANDS = (
 )
 AVIF_BRANDS = (b"avif", b"avis")
 MORE_THAN_8, TWELVE, MONOCHROME = 0x40, 0x20, 0x10  # bits: flags of an AV1 image
-INSTALL = "pip install 'maximir[formats]'"
 
 
 def kind_of(data: bytes) -> str | None:
@@ -96,7 +95,7 @@ def packed(pixels: np.ndarray, bits: int) -> np.ndarray:
 
 def heic(data: bytes, check_size: CheckSize) -> Decoded:
     """Decode the primary image, rotated as the container states; EXIF's orientation does not count there."""
-    library = _optional("pillow_heif", "HEIC")
+    library = optional("pillow_heif", "HEIC", "formats")
     try:
         file = library.open_heif(data, convert_hdr_to_8bit=False)
         image = file[file.primary_index]
@@ -131,7 +130,7 @@ def jpeg_xl(data: bytes, check_size: CheckSize) -> Decoded | bytes:
     """Decode the image, or return the JPEG file that was packed into this one without loss."""
     header = jxl.header(data)
     check_size(header.width, header.height)
-    library = _optional("pillow_jxl", "JPEG XL")
+    library = optional("pillow_jxl", "JPEG XL", "formats")
     try:
         is_jpeg, info, samples, icc, boxes = library.Decoder(num_threads=0)(data)
     except MemoryError:
@@ -237,11 +236,17 @@ def _was_turned(metadata: Metadata) -> bool:
     return exif.orientation(metadata.get("exif-data", b"")) > 1
 
 
-def _optional(module: str, kind: str) -> Any:
+def optional(module: str, kind: str, extra: str) -> Any:
+    """Return a library that reads this kind of file.
+
+    Raises:
+        UnsupportedImage: it is not installed.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise UnsupportedImage(f"{kind} files need more libraries; install them: {INSTALL}") from error
+        install = f"pip install 'maximir[{extra}]'"
+        raise UnsupportedImage(f"{kind} files need more libraries; install them: {install}") from error
 
 
 def _short(error: Exception) -> str:

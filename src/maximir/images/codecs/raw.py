@@ -1,4 +1,4 @@
-"""Names of camera raw files, recognised by content: they are not developed here.
+"""Names of camera raw files, recognised by content.
 
 Most are TIFFs whose first picture is a small preview; nobody wants that restored instead of the photograph.
 """
@@ -23,6 +23,10 @@ STARTS = {
     b"II\x1a\0\0\0HEAPCCDR": "Canon CRW",
     b"ARRI": "ARRIRAW",
 }
+SUFFIXES = (  # for the names of results; the content decides what a file is
+    *(".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".raf", ".orf", ".rw2", ".rwl"),
+    *(".pef", ".srw", ".x3f", ".3fr", ".fff", ".iiq", ".mrw", ".erf", ".kdc", ".dcr", ".mos", ".mef", ".gpr"),
+)
 CR3 = b"ftypcrx "
 # At byte 8 of TIFFs; in other TIFFs pixels may be there.
 CR2, IIQ = b"CR\x02\0", re.compile(rb"IIII.waR|MMMMRaw.", re.DOTALL)
@@ -30,17 +34,9 @@ CR2_DIRECTORY = b"\x10\0\0\0"  # at byte 4
 DNG_VERSION = 50706
 SENSOR = (32803, 34892)  # photometric: colour filter array, linear raw
 MAKERS = {b"NIKON": "Nikon NEF", b"SONY": "Sony ARW", b"PENTAX": "Pentax PEF", b"SAMSUNG": "Samsung SRW"}
+MAKERS |= {b"EASTMAN": "Kodak KDC", b"HASSELBLAD": "Hasselblad 3FR"}
 MAKE = 271
 OTHERS = "sensor data in a TIFF"
-
-
-def refusal(data: bytes) -> str | None:
-    """Return the error message for a raw file; None if it is none."""
-    called = name(data)
-    return called and (
-        f"is a camera raw file ({called}), which is not developed here; "
-        "export it as a 16-bit TIFF from your raw program"
-    )
 
 
 def name(data: bytes) -> str | None:

@@ -106,6 +106,46 @@ def described(data: bytes) -> tuple[Metadata, tuple[str, ...]]:
     return found, tuple(dict.fromkeys([*notes, *_lost(reader, fields), *_below(data)]))
 
 
+def described_raw(data: bytes, left_out: frozenset[int]) -> tuple[Metadata, tuple[str, ...]]:
+    """Return EXIF and XMP of a raw file that is a TIFF, without the tags `left_out`, and notes.
+
+    Raises:
+        struct.error: it has no directory.
+    """
+    reader = ifd.Reader(data)
+    fields, _ = reader.directory(reader.first())
+    notes: list[str] = []
+    found: Metadata = {}
+    if block := _block(reader, fields, notes, left_out):
+        found["exif-data"] = block
+    if packets := [field for field in fields if field.tag == XMP]:
+        found["xmp-data"] = reader.value(packets[0])
+    return found, tuple(dict.fromkeys(notes))
+
+
+def joined(first: bytes, below: dict[int, bytes]) -> bytes:
+    """Build an EXIF block of directories in TIFFs of their own: the first, and others by pointer's tag.
+
+    Raises:
+        struct.error: one has no directory.
+    """
+    order = ifd.Reader(first).order
+    body = bytearray(b"II*\0" if order == "<" else b"MM\0*") + bytes(4)
+
+    def copied(data: bytes) -> Directory:
+        reader = ifd.Reader(data)
+        if reader.order != order:
+            raise struct.error("mixed byte orders")
+        return _copied(reader, reader.directory(reader.first())[0], [], LAYOUT - set(RESOLUTION))
+
+    directory = copied(first)
+    for tag, data in below.items():
+        if data:
+            directory[tag] = Entry(ifd.LONG, 1, struct.pack(order + "I", _append(body, order, copied(data))))
+    struct.pack_into(order + "I", body, 4, _append(body, order, directory))
+    return bytes(body)
+
+
 def _lost(reader: ifd.Reader, fields: list[ifd.Field]) -> list[str]:
     """Return notes on fields that are neither carried nor only about storage."""
     values = ifd.numbers(reader, fields, PHOTOMETRIC, BITS, *LOST)

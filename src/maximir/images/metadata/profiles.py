@@ -114,7 +114,7 @@ def profile(colours: Colours, *, grey: bool) -> bytes:
     if colours.gamma is None:
         curve = struct.pack(">HH", 3, 0) + fixed(*SRGB_CURVE)
     tags = {
-        b"desc": b"mluc" + text("by the file's numbers"),
+        b"desc": b"mluc" + text("sRGB" if colours.is_srgb() and not grey else "by the file's numbers"),
         b"cprt": b"mluc" + text("no copyright"),
         b"wtpt": b"XYZ " + bytes(4) + fixed(*D50),
         b"chad": b"sf32" + bytes(4) + fixed(*adaptation.ravel()),
