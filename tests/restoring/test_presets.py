@@ -114,6 +114,12 @@ def test_the_command(home, small, tmp_path, capsys):
         assert not np.array_equal(written, expected)
 
 
+def test_watching_takes_presets(home, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    command("watch", tmp_path / "in", "-o", tmp_path / "out", "--preset", "day", expect=2)
+    assert "unknown preset 'day'" in capsys.readouterr().err
+
+
 def test_in_python(home, small):
     image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     night = maximir.open_preset("night", precision="fp32", detail=0.0)
