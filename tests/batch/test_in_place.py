@@ -155,7 +155,7 @@ def test_kills(photos, tiny_weights):
         "--weights",
         str(tiny_weights),
     ]
-    for delay in np.linspace(2, 6, 8):
+    for delay in np.linspace(2, 6, 4):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)

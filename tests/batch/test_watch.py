@@ -265,7 +265,7 @@ def test_many_kills_leave_what_an_undisturbed_run_leaves(tmp_path, tiny_weights)
         name: (tmp_path / "undisturbed" / name).read_bytes() for name in files(tmp_path / "undisturbed")
     }
     words = (folder, output, tiny_weights, "--settle", "0.1", "--poll", "0.1")
-    for _ in range(8):
+    for _ in range(4):
         process = start(*words)
         until(lambda process=process: "watching" in process.stderr.readline())
         time.sleep(float(rng.uniform(0, 0.6)))

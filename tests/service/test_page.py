@@ -161,13 +161,24 @@ SLOW = """() => {
 }"""
 
 
+HELD = """() => {
+    const decode = HTMLImageElement.prototype.decode;
+    const held = new Promise((done) => (window.letGo = done));
+    HTMLImageElement.prototype.decode = async function () {
+        await held;
+        return decode.call(this);
+    };
+}"""
+
+
 def test_restoring_waits_for_the_choice(page):
     """Large photographs take a moment to be opened."""
     answer(page)
-    page.evaluate(SLOW)
+    page.evaluate(HELD)
     choose(page, upload())
     restore(page)
     expect(page.locator("#stage-message")).to_have_text("Opening photo.png …")
+    page.evaluate("window.letGo()")
     done(page)
     expect(page.locator("#stage-message")).to_be_empty()
 
