@@ -7,9 +7,9 @@ Each photograph is scaled to each size (longer side), degraded (the task's synth
 restored in each way. Prints means over photographs.
 
 PSNR, SSIM: RGB, dB. cells: amplitude of the grid's sixteen cells across or down, in the error's mean over
-rows or columns, in levels of 255. seams: how much larger the error's steps are at the borders of tiles of 512 than
-elsewhere, in levels. colour: the largest mean error of a channel, in levels. detail: PSNR of the residual of
-a Gaussian of 4 pixels. s: seconds; compare within a size only.
+rows or columns, in levels of 255. seams: how much larger the error's steps are at the borders of tiles of 512
+than elsewhere, in levels. colour: the largest mean error of a channel, in levels. detail: PSNR without what a
+Gaussian of 4 pixels keeps. s: seconds; compare within a size only.
 """
 
 from __future__ import annotations

@@ -88,6 +88,18 @@ def take(page: Page, path: Path) -> None:
     print(f"{path}: {picture.width} x {picture.height}, {path.stat().st_size / 1e3:.0f} kB", flush=True)
 
 
+def paint(page: Page) -> None:
+    """Paint over a part of the photograph."""
+    box = page.locator("#viewer").bounding_box()
+    assert box is not None
+    places = [(0.40, 0.35), (0.55, 0.35), (0.62, 0.5), (0.45, 0.5), (0.42, 0.62), (0.6, 0.62)]
+    for number, (x, y) in enumerate(places):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=8)
+        if number == 0:
+            page.mouse.down()
+    page.mouse.up()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -111,6 +123,11 @@ def main() -> None:
         restore(page)
         page.get_by_role("link", name="Download").wait_for()
         take(page, folder / "page-result.png")
+
+        page.get_by_label("Strength").fill("80")
+        page.get_by_role("button", name="Paint where to restore").click()
+        paint(page)
+        take(page, folder / "page-mask.png")
 
         page = open_page(browser, address, **WIDE)
         choose_many(page, 20)

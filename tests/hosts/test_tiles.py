@@ -68,8 +68,8 @@ CPP = """
 #include <cstdio>
 int main() {{
     maximir::Network network;
-    network.multiple = {multiple}; network.tile = {tile}; network.overlap = {overlap}; network.whole = {whole};
-    network.view = {view}; network.large = {large};
+    network.multiple = {multiple}; network.tile = {tile}; network.overlap = {overlap};
+    network.whole = {whole}; network.view = {view}; network.large = {large};
     network.run = [](std::vector<float> planes, int h, int w) {{
         double mean = 0;
         for (float value : planes) mean += value;
@@ -156,6 +156,8 @@ def test_no_tile_is_larger_than_asked(photo):
 
 
 def test_facts_follow_the_task():
-    assert export.tiling("denoise", 512) == {"tile": 512, "overlap": 64, "whole": 409600, "light": None}
+    facts = {"multiple": 64, "tile": 512, "overlap": 64, "whole": 409600, "light": None}
+    assert export.tiling("denoise", 512) == facts
+    assert export.tiling("dejpeg", 512, 128) == facts | {"multiple": 128}
     assert export.tiling("enhance", 256)["whole"] == 409600  # the view is restored at once
     assert export.tiling("enhance", 256)["light"] == {"view": 640, "large": 1024, "smooth": 4.0}

@@ -31,7 +31,7 @@ HALF_TOLERANCE = 1e-3  # the same for weights in half precision
 LEAST_TILE = 128  # pixels: twice the overlap
 AT_ONCE = 1.25  # times a tile's side: a photograph of so many pixels is not cut
 SMALL = 1024  # bytes of a weight that stays in float32
-# N, and H and W in multiples of 64 (128 with unshuffle), for the check of a file for any size, and its capture
+# N, and H and W in multiples that the network takes, for the check of a file for any size, and its capture.
 SIZES = ((1, 1, 1), (2, 1, 2), (1, 3, 1), (1, 2, 4))
 TRACED = (2, 2, 3)  # not 1, which torch.export takes as a constant
 NAMES = ("image", "restored")
@@ -65,7 +65,8 @@ def export(
         The largest difference from this package's own output, at each of `SIZES` or at `size`.
 
     Raises:
-        UsageError: another kind of file, no folder for it, no multiple that the network takes, or a package is missing.
+        UsageError: another kind of file, no folder for it, a size that the network does not take, or a
+            package is missing.
         MaximirError: the file's results differ from the network's, or it cannot be written. Nothing is left.
     """
     check_request(output, size, tile=tile, half=half)

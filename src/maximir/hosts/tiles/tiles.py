@@ -1,8 +1,9 @@
 """Restore photographs of any size with a file of `maximir export --tile`. Needs numpy and onnxruntime.
 
 The network takes sides that are multiples of 64 (or what its facts say), and memory for whole maps. So small
-photographs are padded by reflection, and large ones are cut into tiles that fade into each other. Where the network changes the
-light of the whole picture, the light comes from a small view of it (docs/large-photographs.md of maximir):
+photographs are padded by reflection, and large ones are cut into tiles that fade into each other. Where the
+network changes the light of the whole picture, the light comes from a small view of it
+(docs/large-photographs.md of maximir):
 
     network = Network("enhance.onnx")           # reads enhance.json, too
     restored = restore(image, network)          # [H, W, 3], float32 in [0, 1]
@@ -21,7 +22,7 @@ CENTRED = 64  # the multiple of networks whose padding is centred; others are pa
 
 
 class Network:
-    """An exported network with its facts. Call it with `[h, w, 3]`, sides multiples of `facts["multiple"]`."""
+    """An exported network with its facts. Call it with `[h, w, 3]`, multiples of `facts["multiple"]`."""
 
     def __init__(self, path: str | Path) -> None:
         import onnxruntime
