@@ -1,12 +1,14 @@
-"""Train the small network behind `--task auto` (`maximir.restoring.diagnosis`), in three steps.
+"""Train the small network behind `--task auto` (`maximir.restoring.diagnosis`), in three steps, and test it.
 
     python scripts/train_diagnosis.py make --clean FOLDER... --pairs FOLDER... -o samples --count 6000
     python scripts/train_diagnosis.py train samples -o diagnosis.safetensors --epochs 30
     python scripts/train_diagnosis.py test samples diagnosis.safetensors
+    python scripts/train_diagnosis.py blocks FOLDER...
 
 `make` damages photographs by training's degradations, none, one or two at a time, or takes real pairs; every
 seventh photograph is held out. Harmless changes (softness, contrast, a good JPEG) are among the clean ones: a
-clean photograph must stay alone. `test` prints the confusion table of the held-out ones.
+clean photograph must stay alone. `test` prints the confusion table of the held-out ones; `blocks` which of
+some clean photographs are seen as compressed, as they are and as JPEGs.
 """
 
 from __future__ import annotations
@@ -25,7 +27,16 @@ from safetensors.torch import load_file, save_file
 
 from maximir.degradations import degrade_photograph
 from maximir.degradations.files import compress
-from maximir.restoring.diagnosis import DAMAGES, SURE, Diagnosis, Views, probabilities, views_of
+from maximir.restoring.diagnosis import (
+    CERTAIN,
+    DAMAGES,
+    SURE,
+    Diagnosis,
+    Views,
+    blockiness,
+    probabilities,
+    views_of,
+)
 
 KINDS = {  # of each damage
     "darkness": ["low-light"],
@@ -249,6 +260,23 @@ def test(args: argparse.Namespace) -> None:
         print(f"| {name} ({int(only.sum())}) | " + " | ".join(map(str, counts)) + " |")
 
 
+def blocks(args: argparse.Namespace) -> None:
+    paths = [path for folder in args.clean for path in sorted(folder.rglob("*")) if path.suffix in SUFFIXES]
+    photographs = [Image.open(path).convert("RGB") for path in paths]
+
+    def seen(quality: int | None) -> float:
+        pixels = [np.asarray(each) for each in photographs]
+        if quality is not None:
+            pixels = [to_uint8(compress(each.astype(np.float32) / 255, "JPEG", quality)) for each in pixels]
+        found = np.array([blockiness(each) for each in pixels]) / CERTAIN
+        return float(np.mean(found > SURE["compression"]))
+
+    shares = {quality: seen(quality) for quality in (None, 10, 20, 30, 40, 50, 75, 90)}
+    print(f"| {len(paths)} photographs | as they are | " + " | ".join(map(str, list(shares)[1:])) + " |")
+    print("| --- |" + " --- |" * len(shares))
+    print("| seen as compressed | " + " | ".join(f"{share:.0%}" for share in shares.values()) + " |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -273,6 +301,9 @@ def main() -> None:
     command.add_argument("samples", type=Path)
     command.add_argument("output", metavar="weights", type=Path)
     command.set_defaults(run=test)
+    command = commands.add_parser("blocks")
+    command.add_argument("clean", nargs="+", type=Path)
+    command.set_defaults(run=blocks)
     args = parser.parse_args()
     args.run(args)
 

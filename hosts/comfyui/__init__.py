@@ -131,7 +131,7 @@ class MaximRestore(io.ComfyNode):
             node_id="MaximRestore",
             display_name="Restore (MAXIM)",
             category="image/restoration",
-            description="Denoise, deblur, derain, dehaze, enhance or retouch photographs of any size.",
+            description="Denoise, deblur, derain, dehaze, enhance, retouch, dejpeg: photographs of any size.",
             inputs=[
                 io.Image.Input("image"),
                 io.Combo.Input(

@@ -9,7 +9,7 @@ The storage "restore with maximir" then stands in the export module of the light
 local dt = require "darktable"
 
 local NAME = "maximir"
-local TASKS = { "auto", "denoise", "deblur", "derain", "dehaze", "enhance", "retouch" }
+local TASKS = { "auto", "denoise", "deblur", "derain", "dehaze", "enhance", "retouch", "dejpeg" }
 local SUFFIXES = { tif = true, tiff = true, png = true, jpg = true, jpeg = true, webp = true, avif = true }
 local WINDOWS = package.config:sub(1, 1) == "\\"
 local SEPARATOR = WINDOWS and "\\" or "/"

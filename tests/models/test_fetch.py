@@ -444,7 +444,11 @@ def test_a_file_is_recognised_by_its_parameters(model, tgz, monkeypatch, own_hom
 def test_get_of_an_unknown_name():
     with pytest.raises(UsageError, match="did you mean deblur-gopro"):
         wanted("deblur-godro")
-    assert {wanted(task).task for task in catalogue.TASKS} == set(catalogue.TASKS)
+    ours_alone = "dejpeg"
+    theirs = {*catalogue.TASKS} - {ours_alone}
+    assert {wanted(task).task for task in theirs} == theirs
+    with pytest.raises(UsageError, match="no model for dejpeg; the one in the box needs no download"):
+        wanted(ours_alone)
 
 
 def test_nothing_but_get_uses_the_network(monkeypatch, tmp_path):

@@ -1,5 +1,6 @@
 """AutoRestorer proposes tasks, chains them, and leaves alone what needs nothing."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from typer.testing import CliRunner
 
 from maximir import AutoRestorer, Restorer, UsageError, restore_files
@@ -84,12 +85,13 @@ def test_a_damage_is_mended_at_least_by_half_once_it_is_sure(monkeypatch):
         assert diagnose(waves()) == ([Finding("noise", strength)] if strength else [])
 
 
-def test_what_no_task_mends_is_not_proposed(monkeypatch):
-    monkeypatch.setattr(diagnosis, "probabilities", lambda model, views: torch.full((1, 6), 0.99))
-    assert {each.damage for each in diagnose(waves())} == set(DAMAGES) - {"compression"} == set(TASKS)
+def test_every_damage_has_a_task_and_a_threshold(monkeypatch):
+    monkeypatch.setattr(diagnosis, "probabilities", lambda model, views: torch.full((1, 6), 0.999))
+    monkeypatch.setattr(diagnosis, "blockiness", lambda image: 1.0)
+    assert {each.damage for each in diagnose(waves())} == set(DAMAGES) == set(TASKS) == set(diagnosis.SURE)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (95, 300), (96, 96), (1000, 97)])
+@pytest.mark.parametrize("shape", [(1, 1), (95, 300), (96, 96), (191, 200), (1000, 97)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_any_size_and_type(shape, dtype):
     image = waves(*shape).astype(np.float32) / 255
@@ -97,6 +99,23 @@ def test_any_size_and_type(shape, dtype):
     crops, view = views_of(diagnosis.in_8_bits(image))
     assert crops.shape == (9, CROP, CROP, 3) and view.shape == (128, 128, 3)
     assert all(each.damage in TASKS for each in diagnose(image))
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (3, 5)], ids=["whole", "cropped"])
+def test_blocks_of_jpegs_are_seen(corner):
+    grainy = from_unit(degrade_photograph(waves(400, 300), "gaussian", [3]), UINT8)
+    clean = np.asarray(Image.fromarray(grainy).filter(ImageFilter.GaussianBlur(1.5)))
+
+    def saved(quality):
+        file = io.BytesIO()
+        Image.fromarray(clean).save(file, "jpeg", quality=quality)
+        return np.asarray(Image.open(file))[corner[0] :, corner[1] :]
+
+    assert Finding("compression", 1.0) in diagnose(saved(10))
+    found = [diagnosis.blockiness(saved(quality)) for quality in (10, 30, 60, 95)]
+    assert found == sorted(found, reverse=True)
+    assert diagnosis.blockiness(clean) < 0.02
+    assert found[-1] < diagnosis.SURE["compression"] * diagnosis.CERTAIN < found[1]
 
 
 def test_examples_are_seen_as_noisy():

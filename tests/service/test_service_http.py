@@ -126,7 +126,7 @@ def test_models_and_documentation(service):
     for model in models:
         assert [model["name"]] == [f"{task}-box" for task in model["tasks"]]
         assert model["licence"] == "Apache-2.0" and model["default"] and model["origin"] == "box"
-        assert 3e6 < model["parameters"] < 7e6 and model["stages"] == 1
+        assert 2e6 < model["parameters"] < 7e6 and model["stages"] == 1
         assert model["description"]
     documented = service.client.get("/openapi.json").json()
     restore = documented["paths"]["/v1/restore"]["post"]

@@ -16,7 +16,7 @@ import gi
 gi.require_version("Gimp", "3.0")
 from gi.repository import Gimp, Gio, GLib  # noqa: E402
 
-TASKS = ("denoise", "deblur", "derain", "dehaze", "enhance", "retouch")
+TASKS = ("denoise", "deblur", "derain", "dehaze", "enhance", "retouch", "dejpeg")
 PREFIX = "plug-in-maximir-"
 
 

@@ -28,7 +28,7 @@ from maximir.files import printable, reason
 
 app = typer.Typer(
     name="maximir",
-    help="Restore photographs with MAXIM: denoise, deblur, derain, dehaze, enhance, retouch.",
+    help="Restore photographs with MAXIM: denoise, deblur, derain, dehaze, enhance, retouch, dejpeg.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

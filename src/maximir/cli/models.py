@@ -99,9 +99,14 @@ def wanted(name: str) -> Any:
     import difflib
 
     from maximir.models import authors
+    from maximir.models.catalogue import TASKS
 
     name = authors.OF_TASK.get(name, name)
     if name not in authors.BY_NAME:
+        if name in TASKS:
+            raise UsageError(
+                f"MAXIM's authors have no model for {name}; the one in the box needs no download"
+            )
         near = difflib.get_close_matches(name, authors.BY_NAME, n=1)
         meant = f"did you mean {near[0]}? " if near else ""
         raise UsageError(f"unknown model {name!r}: {meant}choose from {', '.join(authors.BY_NAME)}")

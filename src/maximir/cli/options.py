@@ -21,13 +21,15 @@ ONE_OF = "give one of --task, --model and --weights, or a --preset"
 
 Task = Annotated[
     str | None,
-    typer.Option(help="denoise, deblur, derain, dehaze, enhance or retouch: use the best model here."),
+    typer.Option(
+        help="denoise, deblur, derain, dehaze, enhance, retouch or dejpeg: use the best model here."
+    ),
 ]
 Tasks = Annotated[
     str | None,
     typer.Option(
         metavar="TASK[,TASK…]",
-        help="denoise, deblur, derain, dehaze, enhance or retouch: use the best model here. "
+        help="denoise, deblur, derain, dehaze, enhance, retouch or dejpeg: use the best model here. "
         "Several run in order: denoise,enhance; one may have a strength: denoise:0.5,enhance.",
     ),
 ]

@@ -41,9 +41,8 @@ def for_task(task: str) -> ModelCard:
     order = ("box", "authors", "yours")
     cards = [card for card in available().values() if card.task == task]
     if not cards:
-        raise UsageError(
-            f"no model for {task} is on this machine: `maximir get {authors.OF_TASK[task]}` fetches one"
-        )
+        way = f"`maximir get {authors.OF_TASK[task]}` fetches one" if task in authors.OF_TASK else "train one"
+        raise UsageError(f"no model for {task} is on this machine: {way}")
     return min(cards, key=lambda card: (card.name not in BEFORE_THE_BOX, order.index(card.origin), card.name))
 
 

@@ -81,6 +81,7 @@ export const words = {
     dehaze: ["Haze", "Milky, from mist or smog"],
     enhance: ["Too dark", "Taken with too little light"],
     retouch: ["Flat", "Dull light and colours"],
+    dejpeg: ["Compressed", "Blocks and rings of small JPEGs"],
   },
 
   // work

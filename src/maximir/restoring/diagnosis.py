@@ -2,6 +2,7 @@
 
 It gives a probability for each damage that a task of ours mends. Not sure means doing less, and a photograph
 that needs nothing is left alone. Trained by scripts/train_diagnosis.py; docs/auto.md has its table of errors.
+Compression is measured instead, by the steps between the blocks of JPEGs: the network hardly sees it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from maximir.pixels import UINT8, from_unit, to_unit
 
 WEIGHTS = Path(__file__).parents[1] / "models" / "box" / "diagnosis.safetensors"
 DAMAGES = ("compression", "noise", "rain", "haze", "blur", "darkness")  # that the network knows
-TASKS = {  # by damage, in the order in which they are mended; none for compression yet
+TASKS = {  # by damage, in the order in which they are mended: what happened last is undone first
+    "compression": "dejpeg",
     "noise": "denoise",
     "rain": "derain",
     "haze": "dehaze",
@@ -30,6 +32,7 @@ TASKS = {  # by damage, in the order in which they are mended; none for compress
 }
 NAMES = {damage: damage for damage in DAMAGES} | {"blur": "motion blur", "darkness": "low light"}
 SURE = {  # less probable damage is left alone: about a hundredth of the pictures without it (docs/auto.md)
+    "compression": 0.4,  # a blockiness of 0.12
     "noise": 0.95,  # the grain of film and of fine texture is seen as a little noise
     "rain": 0.6,
     "haze": 0.9,
@@ -41,6 +44,11 @@ CROPS = 3  # parts along each axis
 VIEW = 128  # pixels: side of the view of the whole, whatever its shape
 BLOCK = 8  # parts begin on a JPEG's grid
 BAND = 64  # rows at a time
+CERTAIN = 0.3  # blockiness of a photograph that was surely compressed
+LARGEST_STEP = 6.0  # levels: larger ones are edges of things
+LARGEST_DIFFERENCE = 12.0  # levels
+LEVELS = 2.5  # of a smooth picture: its faint steps are no blocks
+MIDDLE = 1024  # pixels: side of the part that is looked at for blocks
 
 
 class Views(NamedTuple):
@@ -115,14 +123,40 @@ class Finding(NamedTuple):
 
 def diagnose(image: np.ndarray) -> list[Finding]:
     """Return the damage of an image `[H, W, 3]` of any type, the surest first; none if it needs nothing."""
-    crops, view = views_of(in_8_bits(image))
+    image = in_8_bits(image)
+    crops, view = views_of(image)
     found = probabilities(network(), Views(torch.from_numpy(crops)[None], torch.from_numpy(view)[None]))[0]
-    known = zip(found.tolist(), DAMAGES, strict=True)
-    sure = [(p, damage) for p, damage in known if damage in SURE and p > SURE[damage]]
+    known = dict(zip(DAMAGES, found.tolist(), strict=True))
+    known["compression"] = min(1.0, blockiness(image) / CERTAIN)
+    sure = [(p, damage) for damage, p in known.items() if p > SURE[damage]]
     return [
         Finding(damage, round(0.5 + 0.5 * (p - SURE[damage]) / (1 - SURE[damage]), 1))
         for p, damage in sorted(sure, reverse=True)
     ]
+
+
+def blockiness(image: np.ndarray) -> float:
+    """Return how much larger steps of brightness are at every eighth pixel than between, relative to all.
+
+    Takes `[H, W, 3]`, uint8. About 0 for photographs that were never compressed, 0.1 for JPEGs of quality
+    50, 0.3 for 20 and below; the smaller value of both directions. The blocks may begin anywhere.
+    """
+    top, left = (max(0, (length - MIDDLE) // 2) for length in image.shape[:2])
+    part = image[top : top + MIDDLE, left : left + MIDDLE].astype(np.float32)
+    grey = part @ np.array([0.299, 0.587, 0.114], np.float32)
+    return min(steps_between_blocks(grey), steps_between_blocks(grey.T))
+
+
+def steps_between_blocks(grey: np.ndarray) -> float:
+    """Return `blockiness` along the rows of `[h, w]`, values 0 to 255."""
+    steps = np.abs(np.diff(grey, axis=1))
+    beyond = np.clip(steps[:, 1:-1] - (steps[:, :-2] + steps[:, 2:]) / 2, -LARGEST_STEP, LARGEST_STEP)
+    blocks = beyond.shape[1] // BLOCK
+    if blocks < CROPS:
+        return 0.0  # too few to tell
+    columns = beyond[:, : blocks * BLOCK].mean(axis=0).reshape(blocks, BLOCK)
+    *others, largest = np.sort(columns.mean(axis=0))
+    return float((largest - np.median(others)) / (steps.clip(max=LARGEST_DIFFERENCE).mean() + LEVELS))
 
 
 @functools.cache
