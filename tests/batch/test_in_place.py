@@ -141,7 +141,7 @@ def test_without_output(photos, tiny_weights, capsys):
     assert "give --output" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_kills(photos, tiny_weights):
     """Killed at any time, each photograph is the original or the result, and the original is there."""
     before = contents(photos)

@@ -204,7 +204,7 @@ def stop(process, how=signal.SIGINT):
     return error
 
 
-@pytest.mark.parametrize("options", [["--poll", "0.2"], []])
+@pytest.mark.parametrize("options", [pytest.param(["--poll", "0.2"], marks=pytest.mark.slow), []])
 def test_arrivals_kills_and_restarts(options, tmp_path, tiny_weights):
     if not options:
         pytest.importorskip("watchdog")
@@ -254,7 +254,7 @@ def test_another_run_in_the_output_is_named(tmp_path, tiny_weights):
     assert process.returncode == 2 and "another maximir writes there" in error
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_many_kills_leave_what_an_undisturbed_run_leaves(tmp_path, tiny_weights):
     rng = np.random.default_rng(3)
     folder, output = tmp_path / "in", tmp_path / "out"

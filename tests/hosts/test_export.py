@@ -68,7 +68,7 @@ def test_onnx_does_what_the_network_does(onnx_file, gentle_weights):
     assert hosts.compare(load_model(gentle_weights), run, [(1, 64, 64), (3, 192, 128)]) <= 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_half_the_size(onnx_file, captured, gentle_weights, tmp_path):
     output = tmp_path / "half.onnx"
     maximir("export", gentle_weights, "-o", output, "--half", "--tile", "256")
@@ -186,7 +186,7 @@ def test_pt2_for_any_size(captured, gentle_weights, tmp_path, capsys, monkeypatc
         module(torch.rand(1, 3, 100, 64))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_process_stays_the_callers(gentle_weights):
     """With float64 and a device set for the process, the file gives the same bits; nothing is set."""
     model, image = load_model(gentle_weights), torch.rand(1, 3, 64, 64)

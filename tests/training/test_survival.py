@@ -116,7 +116,7 @@ def check_like(place, one, two):
     assert all(torch.allclose(a[key], b[key], rtol=1e-2, atol=1e-4) for key in a if key.startswith("model."))
 
 
-KINDS = ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)]  # FSDP2 takes its time to begin
+KINDS = ["ddp", pytest.param("fsdp2", marks=pytest.mark.long)]  # FSDP2 takes its time to begin
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -163,7 +163,7 @@ def test_one_process_goes_on_with_the_run_of_two(place, alone, pair, capsys):
     assert np.allclose(list(one.values()), list(changing.values()), rtol=1e-4, atol=0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_torchrun(place, alone):
     """By the documented command."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "maximir"]
