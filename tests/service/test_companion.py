@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from helpers.browsing import PATIENCE, PHOTO, done, expect, restore
 from helpers.command import maximir
@@ -34,6 +35,8 @@ webbrowser.open = lambda address: print("browser", address, flush=True) is None 
 from maximir.cli import main
 main()
 """
+
+pytestmark = pytest.mark.slow
 
 
 class Opening:

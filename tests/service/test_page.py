@@ -651,6 +651,7 @@ def test_at_100_percent_the_screen_shows_the_files_pixels(opened, density):
         assert np.array_equal(seen(page, clip=clip), expected)
 
 
+@pytest.mark.slow
 def test_rotated_photographs_lie_upright_over_each_other(page):
     corners = Image.new("RGB", (640, 320))
     for place, colour in enumerate(["red", "lime", "blue", "yellow"]):
@@ -778,6 +779,7 @@ def test_on_a_phone_fingers_move_the_line_zoom_and_pan(opened):
     assert boxes(page)[0]["x"] == pytest.approx(after[0]["x"] - 100, abs=12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [PHONE, WIDE], ids=["phone", "wide"])
 def test_nothing_overflows_or_jumps(opened, service, options):
     """In each state: no sideways scrolling, and the photograph's place stays where it is."""
@@ -955,6 +957,7 @@ def test_photographs_are_let_go(page):
         assert page.evaluate("[urls.size, document.images.length]") == [0, 1]  # the icon
 
 
+@pytest.mark.slow
 def test_nothing_is_stored(page):
     expect(page.get_by_text("Sent to this server only, and not kept.")).to_be_visible()
     compared(page)

@@ -563,6 +563,7 @@ def test_who_came_as_told_to_no_avail_is_next(clock):
     asyncio.run(check())
 
 
+@pytest.mark.slow
 def test_each_of_many_clients_gets_its_turn(tmp_path):
     """All obey Retry-After; without turns, those that are in once are in for ever."""
     with Service(tmp_path, queue=2) as service:
