@@ -90,7 +90,7 @@ def paused(service):
 
 @dataclass
 class Watch:
-    """What a page asks for and complains about."""
+    """Records the requests and the complaints of a page."""
 
     url: str
     requests: list[str] = field(default_factory=list)
@@ -199,7 +199,7 @@ def drop(page, *files, target="header"):
 
 
 def tell(page, **progress):
-    """What the service says of its progress, whatever is true: a dictionary, to be changed as it goes on."""
+    """Answer progress requests with this dictionary, which the test changes."""
     told = {"state": "working", "ahead": 0, "fraction": 0, "seconds_left": None} | progress
     page.route("**/v1/progress/*", lambda route: route.fulfill(json=told))
     return told

@@ -184,7 +184,7 @@ def test_without_the_library(monkeypatch):
         check_start(struct.pack(">I8s", 24, b"ftypcrx ") + bytes(40))
 
 
-# Where other makers put their EXIF
+# Places of EXIF in the files of other makers
 
 
 def jpeg_inside() -> tuple[bytes, bytes]:

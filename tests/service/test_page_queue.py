@@ -241,7 +241,7 @@ def test_one_of_them_gets_another_task(page):
 
 
 def test_strength_for_one_and_for_all(opened):
-    """What is saved has it: blended by the server from what it has computed."""
+    """The saved file has the strength: the server blends it from the kept result."""
     page = opened(script=WITHOUT_FOLDERS)
     bodies = asked(page)
     files = add(page, 3)

@@ -11,7 +11,7 @@ from maximir.cli.options import Device, MaxMemory, Precision, Scratch
 from maximir.errors import UsageError
 from maximir.restoring.options import Options
 
-# Only this machine's user sends photographs: the limits are those of his own files.
+# Only this machine's user sends photographs, so the limits are wide.
 MOST_BYTES = 1_000_000_000
 MOST_PIXELS = 500_000_000
 LONGEST = 7200  # seconds for an image

@@ -35,7 +35,7 @@ PATH = "/sdapi/v1"
 KIND = "png"  # of results: 16 bits and transparency are kept
 CHUNK = 48 * 1024  # bytes, a multiple of 3: pieces of base64 fit together
 LONGEST_NAME = 80  # characters of an image's name in errors
-# What clients ask before; there is nothing of the kind here.
+# Answers to what clients ask first: maximir has nothing of these kinds.
 NOTHING: dict[str, Any] = {
     "scripts": {"txt2img": [], "img2img": []},
     "options": {},
