@@ -13,6 +13,8 @@ import typer
 from maximir.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from maximir.models.cards import ModelCard
     from maximir.restoring.links import Link
     from maximir.restoring.presets import Preset
@@ -155,6 +157,15 @@ def links_of(task: str | None, model: str | None, weights: str | None) -> tuple[
         case None, None, str():
             return (Link(choice.choose(weights)),)
     raise UsageError(ONE_OF)
+
+
+def shares_of(mask: Path | None) -> np.ndarray | None:
+    """Return the mask as `prepare_mask` does, or None without one."""
+    if mask is None:
+        return None
+    from maximir.restoring.blending import prepare_mask
+
+    return prepare_mask(mask)
 
 
 def chosen(

@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
@@ -31,6 +30,7 @@ from maximir.cli.options import (
     chosen,
     command_line,
     links_of,
+    shares_of,
 )
 from maximir.cli.outcomes import Tally, follow
 from maximir.errors import UsageError
@@ -131,7 +131,7 @@ def restore(
         print(f"maximir: {printable(line)}", file=sys.stderr)
     if planned.to_file and (resume or left):
         raise UsageError("--resume needs a folder: give one as --output")
-    shares = None if mask is None else load_mask(mask)
+    shares = shares_of(mask)
     restorer: ImageRestorer | None = None
     if ray is None:
         from maximir.restoring.opening import restorer_of
@@ -220,12 +220,6 @@ def private_output() -> BinaryIO:
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return output
-
-
-def load_mask(path: Path) -> np.ndarray:
-    from maximir.restoring.blending import prepare_mask
-
-    return prepare_mask(path)
 
 
 def list_unfinished(planned: Plan, restorer: ImageRestorer, mask: np.ndarray | None) -> None:

@@ -29,6 +29,7 @@ from maximir.cli.options import (
     chosen,
     command_line,
     links_of,
+    shares_of,
 )
 from maximir.cli.outcomes import Tally, follow
 from maximir.errors import MaximirError
@@ -81,11 +82,7 @@ def watch(
     links = links_of(wanted.task, wanted.model, weights)
     arrivals = watching.Inbox(inbox, output, settle, report)
     first = arrivals.look()
-    shares = None
-    if mask is not None:
-        from maximir.restoring.blending import prepare_mask
-
-        shares = prepare_mask(mask)
+    shares = shares_of(mask)
     restorer = restorer_of(links, options)
     first.output.check_writable()
     with first.open_journal(settings_of(restorer, shares), resume=True):
