@@ -329,3 +329,22 @@ def test_without_scipy_nothing_is_measured(data, no_network, tmp_path, capsys, m
     monkeypatch.setattr("maximir.evaluation.evaluate.run", None)
     maximir("compare", no_network, tmp_path / "good", "--data", data, expect=2)
     assert "pip install 'maximir[evaluate]'" in capsys.readouterr().err
+
+
+def test_colour_adds_columns_and_fields(data, quick_pictures, tmp_path, capsys):
+    words = ["evaluate", "--restored", tmp_path / "good", "--data", data, "-o", tmp_path / "out"]
+    maximir(*words, "--colour")
+    assert "restored ΔE / hue / cast" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text("utf-8"))
+    whole = summary["all"]
+    assert 0 < whole["delta_e"] < whole["input_delta_e"] and 0 < whole["hue"] < whole["input_hue"]
+    with (tmp_path / "out" / "scores.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert whole["delta_e"] == pytest.approx(np.mean([float(row["delta_e"]) for row in rows]))
+    assert [score.delta_e for score in read_scores(tmp_path / "out")] == [float(r["delta_e"]) for r in rows]
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert f"<td>{float(rows[0]['delta_e']):.2f}</td>" in page
+    assert "restored ΔE / hue / cast" in (tmp_path / "out" / "summary.md").read_text("utf-8")
+    maximir(*words[:-1], tmp_path / "plain")
+    assert "ΔE" not in capsys.readouterr().out
+    maximir(*words[:-1], tmp_path / "plain", "--colour", expect=2)  # its scores have no colours

@@ -317,7 +317,8 @@ def printed(table, width):
 
 def test_tables_on_the_terminal():
     odd = [replace(each, set="[/red] :dog:" if each.set == "x" else "esc\x1b[31m") for each in SETS]
-    text = printed(report.table(report.summarise(evaluation(odd))), 100)
+    (table,) = report.tables(report.summarise(evaluation(odd)))
+    text = printed(table, 100)
     assert "[/red] :dog:" in text and r"esc\x1b[31m" in text and "34.00 / 0.8375" in text
     a = [score(f"i{k}", 30.0 + k, 0.8, target=str(k)) for k in range(4)]
     b = [replace(each, psnr=each.psnr + 0.25 + 0.002 * k, ssim=0.81) for k, each in enumerate(a)]

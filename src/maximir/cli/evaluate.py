@@ -65,6 +65,9 @@ def evaluate(
     pixels: Annotated[
         str | None, typer.Option(help="float, clipped, truncated or rounded; overrides the protocol.")
     ] = None,
+    colour: Annotated[
+        bool, typer.Option("--colour", help="Also measure errors of colour: pip install 'maximir[evaluate]'.")
+    ] = False,
     view: View = "exact",
     stages: Stages = None,
     ensemble: Ensemble = False,
@@ -99,13 +102,14 @@ def evaluate(
         only=tuple(only or ()),
         images=images,
         options=Options(device, precision, max_memory, scratch, ensemble, view, stages),
+        colour=colour,
     )
     evaluation = prepare(request, command_line())
     book = None if out is None else Book(out, evaluation.settings, overwrite=overwrite)
     watch(evaluation, book, save=save)
     summary = report.summarise(evaluation)
     if evaluation.scores:
-        Console(markup=False, emoji=False).print(report.table(summary))
+        Console(markup=False, emoji=False).print(*report.tables(summary), sep="\n")
     print(f"{summary['convention']}; {report.coverage(summary)}")
     if out is not None:
         print(printable(report.write(evaluation, out)))

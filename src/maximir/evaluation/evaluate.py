@@ -24,6 +24,7 @@ from maximir import __version__, images
 from maximir.batch import pipeline
 from maximir.batch.pipeline import Work
 from maximir.errors import MaximirError, UsageError
+from maximir.evaluation.colour import check_colour_metrics, colour_error
 from maximir.evaluation.datasets import Case, find_cases, match_restored
 from maximir.evaluation.layouts import CLEAN
 from maximir.evaluation.pictures import strip
@@ -66,6 +67,7 @@ class Request:
         only: shell patterns of names; (): all.
         images: use only the first so many.
         options: of the restorer.
+        colour: also measure errors of colour (`maximir.evaluation.colour`).
     """
 
     data: Path
@@ -78,6 +80,7 @@ class Request:
     only: tuple[str, ...] = ()
     images: int | None = None
     options: Options = WHOLE
+    colour: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,9 @@ def prepare(request: Request, command: str = "") -> Evaluation:
         "ensemble": restorer is not None and request.options.ensemble,
         "precision": None if restorer is None else restorer.precision_for(np.float32),
     }
+    if request.colour:
+        check_colour_metrics()
+        settings["colour"] = True
     facts = {
         "title": f"{request.weights or request.restored} on {request.data.resolve().name}",
         "source": protocol.source,
@@ -225,7 +231,11 @@ def run(
         known=known,
     )
     finish = functools.partial(
-        score, protocol=evaluation.protocol, out=None if book is None else book.out, save=save
+        score,
+        protocol=evaluation.protocol,
+        colour=evaluation.settings.get("colour", False),
+        out=None if book is None else book.out,
+        save=save,
     )
     reserve = pipeline.reserve(evaluation.cases)
     outcomes = pipeline.run(
@@ -340,7 +350,9 @@ def digest_of(*arrays: np.ndarray | None) -> str:
     return sha.hexdigest()[:32]
 
 
-def score(work: Work[Case], *, protocol: Protocol, out: Path | None, save: bool) -> Outcome:
+def score(
+    work: Work[Case], *, protocol: Protocol, out: Path | None, save: bool, colour: bool = False
+) -> Outcome:
     """Measure the restored image and store pictures of it."""
     assert isinstance(work, Trial) or work.error is not None
     if work.error is not None or not isinstance(work, Trial):
@@ -354,6 +366,7 @@ def score(work: Work[Case], *, protocol: Protocol, out: Path | None, save: bool)
         before: tuple[float | None, float | None] = (None, None)
         if degraded is not None:
             before = protocol.measure(degraded, target)
+        colours = measure_colours(photo.rgb, degraded, target) if colour else {}
     except MaximirError as error:
         work.photo = work.degraded = work.target = None
         return Outcome(case, None, str(error))
@@ -365,9 +378,30 @@ def score(work: Work[Case], *, protocol: Protocol, out: Path | None, save: bool)
     return Outcome(
         case,
         Score(
-            case.name, case.set, psnr, ssim, *before, width, height, seconds, work.digest, str(case.target)
+            case.name,
+            case.set,
+            psnr,
+            ssim,
+            *before,
+            width,
+            height,
+            seconds,
+            work.digest,
+            str(case.target),
+            **colours,
         ),
     )
+
+
+def measure_colours(
+    restored: np.ndarray, degraded: np.ndarray | None, target: np.ndarray
+) -> dict[str, float | None]:
+    """Return the errors of colour as fields of a `Score`."""
+    colours: dict[str, float | None] = dict(colour_error(restored, target)._asdict())
+    if degraded is not None:
+        before = colour_error(degraded, target)._asdict()
+        colours |= {f"input_{name}": value for name, value in before.items()}
+    return colours
 
 
 def keep(

@@ -24,6 +24,7 @@ from maximir.files import printable, reason, write_atomically
 
 WORST = 40  # images shown on the page
 MEANS = ("input_psnr", "input_ssim", "psnr", "ssim")
+COLOURS = ("input_delta_e", "input_hue", "input_cast", "delta_e", "hue", "cast")
 
 
 def average(values: Sequence[float | None]) -> float | None:
@@ -35,13 +36,21 @@ def average(values: Sequence[float | None]) -> float | None:
     return math.fsum(finite) / len(finite) if finite else math.inf
 
 
-def means(scores: Sequence[Score]) -> dict[str, float | None]:
-    """Return the mean of each figure; images equal to their originals or too small for SSIM are excluded."""
+def means(scores: Sequence[Score], colour: bool = False) -> dict[str, float | None]:
+    """Return the mean of each figure over the images that have it.
+
+    Images equal to their originals, too small for SSIM, or without saturated or grey pixels are excluded.
+    """
     large = [score for score in scores if score.ssim is not None]
-    return {
+    result = {
         name: average([getattr(score, name) for score in (large if name.endswith("ssim") else scores)])
         for name in MEANS
     }
+    if colour:
+        for name in COLOURS:
+            values = [getattr(score, name) for score in scores]
+            result[name] = average([value for value in values if value is not None])
+    return result
 
 
 def exceptions(scores: Sequence[Score]) -> dict[str, int]:
@@ -59,14 +68,15 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
     The mean of all is over images, or over the sets' means if the protocol requires it.
     """
     sets = sorted({score.set for score in evaluation.scores})
+    colour = bool(evaluation.settings.get("colour"))
     by_set = {name: [score for score in evaluation.scores if score.set == name] for name in sets}
     rows: list[dict[str, Any]] = [
-        {"set": name, "images": len(scores), **means(scores), **exceptions(scores)}
+        {"set": name, "images": len(scores), **means(scores, colour), **exceptions(scores)}
         for name, scores in by_set.items()
     ]
-    whole = means(evaluation.scores)
+    whole = means(evaluation.scores, colour)
     if PROTOCOLS[evaluation.settings["protocol"]].mean_of_sets and len(rows) > 1:
-        for each in MEANS:
+        for each in whole:
             whole[each] = average([row[each] for row in rows])
     return {
         **evaluation.settings,
@@ -101,7 +111,14 @@ def cells(row: dict[str, Any]) -> list[str]:
         str(row["images"]),
         f"{decibels(row['input_psnr'])} / {index(row['input_ssim'])}",
         f"{decibels(row['psnr'])} / {index(row['ssim'])}",
+        *([colour_cell(row, "input_"), colour_cell(row)] if "delta_e" in row else []),
     ]
+
+
+def colour_cell(row: dict[str, Any], prefix: str = "") -> str:
+    """Format the errors of colour: CIEDE2000 / hue in degrees / chroma of greys."""
+    values = [row[prefix + name] for name in ("delta_e", "hue", "cast")]
+    return " / ".join("–" if value is None else f"{value:.1f}" for value in values)
 
 
 def rows_of(summary: dict[str, Any]) -> list[list[str]]:
@@ -111,13 +128,22 @@ def rows_of(summary: dict[str, Any]) -> list[list[str]]:
 
 
 HEAD = ("set", "images", "input PSNR / SSIM", "restored PSNR / SSIM")
+COLOUR_HEAD = ("input ΔE / hue / cast", "restored ΔE / hue / cast")
 
 
-def table(summary: dict[str, Any]) -> Table:
-    """Return the table for the terminal."""
-    result = Table(*HEAD)
+def head(row: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of the columns of `cells`."""
+    return (*HEAD, *COLOUR_HEAD) if "delta_e" in row else HEAD
+
+
+def tables(summary: dict[str, Any]) -> list[Table]:
+    """Return the tables for the terminal: one, or a second one for the errors of colour."""
+    result = [Table(*HEAD), *([Table("set", *COLOUR_HEAD)] if "delta_e" in summary["all"] else [])]
     for row in rows_of(summary):
-        result.add_row(*map(printable, row))
+        cells = [printable(cell) for cell in row]
+        result[0].add_row(*cells[: len(HEAD)])
+        if colours := cells[len(HEAD) :]:
+            result[1].add_row(cells[0], *colours)
     return result
 
 
@@ -189,7 +215,8 @@ def finite(value: Any) -> Any:
 
 
 def markdown(summary: dict[str, Any]) -> str:
-    lines = [HEAD, ["---"] * len(HEAD), *rows_of(summary)]
+    names = head(summary["all"])
+    lines = [names, ["---"] * len(names), *rows_of(summary)]
     bar = r"\|"  # inside a cell
     text = "\n".join(
         f"| {' | '.join(printable(cell).replace('|', bar) for cell in line)} |" for line in lines
@@ -213,6 +240,7 @@ def as_csv(scores: Sequence[Score]) -> str:
         "height",
         "seconds",
         "target",
+        *(COLOURS if any(score.delta_e is not None for score in scores) else ()),
     )
     writer = csv.writer(file)
     writer.writerow(names)
@@ -236,7 +264,7 @@ def html(evaluation: Evaluation, summary: dict[str, Any], out: Path) -> str:
     return template.render(
         summary=summary,
         coverage=coverage(summary),
-        head=HEAD,
+        head=head(summary["all"]),
         rows=rows_of(summary),
         scores=scores,
         worst=[(score, data) for score, data in worst if data],

@@ -31,6 +31,9 @@ class Score:
         width, height: in pixels.
         seconds: computing time.
         digest: of the pixels involved.
+        target: the original's path; images of the same original are not independent.
+        delta_e, hue, cast: as in `colour.ColourError`; None: not measured, or not meaningful.
+        input_delta_e, input_hue, input_cast: of the degraded image.
     """
 
     name: str
@@ -43,7 +46,13 @@ class Score:
     height: int
     seconds: float
     digest: str
-    target: str = ""  # the original's path: images of the same original are not independent
+    target: str = ""
+    delta_e: float | None = None
+    hue: float | None = None
+    cast: float | None = None
+    input_delta_e: float | None = None
+    input_hue: float | None = None
+    input_cast: float | None = None
 
     def values(self) -> dict[str, Any]:
         """As JSON has them, which knows no infinity."""
