@@ -1,7 +1,7 @@
 """Measure the embedded models, and write the figures into the pages that show them.
 
-    python scripts/results.py DATA              # all tasks
-    python scripts/results.py DATA --task derain
+    python scripts/results.py DATA              # all models
+    python scripts/results.py DATA --model derain --model denoise-fast
     python scripts/results.py --render          # only write the pages again
 
 DATA holds `validation/mcmaster`, `validation/set14` (clean photographs), `pairs/real-noise`, `pairs/rain`,
@@ -30,13 +30,14 @@ from maximir.errors import MaximirError
 from maximir.evaluation import report
 from maximir.evaluation.evaluate import Request, prepare, run
 from maximir.models.cards import RESULTS
-from maximir.models.catalogue import BOX, MODELS, TASKS
+from maximir.models.catalogue import BOX, MODELS
 from maximir.training.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "results.md"
 TEMPLATE = Path(__file__).with_name("results.md.jinja")
-Results = dict[str, list[dict[str, Any]]]  # one row per set, by task
+Results = dict[str, list[dict[str, Any]]]  # one row per set, by the stem of the model's file
+NAMES = {model.path.stem: model.name for model in MODELS}
 MARKS = ("<!-- results: scripts/results.py -->\n", "<!-- end -->\n")
 
 
@@ -45,9 +46,11 @@ class Row:
     """One line of a table: some images and their degradation.
 
     Attributes:
+        task: of the models that it is for.
         data: folder below DATA.
         degrade: for clean images; DATA stands for that folder.
         held_out: for pairs: start of the names of scenes that the recipe holds out.
+        only: for pairs: patterns of names, instead of `held_out`.
     """
 
     task: str
@@ -55,35 +58,39 @@ class Row:
     data: str
     degrade: str | None = None
     held_out: str | None = None
+    only: tuple[str, ...] = ()
     protocol: str | None = None
     images: int | None = None
 
-    def request(self, data: Path) -> Request:
-        only: tuple[str, ...] = ()
+    def request(self, model: str, data: Path) -> Request:
+        only = self.only
         if self.held_out is not None:
             patterns = load_recipe(f"{self.task}-small").hold_out
             only = tuple(pattern for pattern in patterns if pattern.startswith(self.held_out))
         degrade = None if self.degrade is None else self.degrade.replace("DATA", str(data))
         return Request(
             data / self.data,
-            f"{self.task}-box",
+            model,
             protocol=self.protocol,
             degrade=degrade,
             only=only,
             images=self.images,
+            colour=self.task in COLOURED,
         )
 
-    def command(self) -> str:
-        request = self.request(Path("DATA"))
-        words = ["maximir", "evaluate", "--model", f"{self.task}-box", "--data", str(request.data)]
+    def command(self, model: str) -> str:
+        request = self.request(model, Path("DATA"))
+        words = ["maximir", "evaluate", "--model", model, "--data", str(request.data)]
         words += ["--degrade", request.degrade] if request.degrade else []
         for pattern in request.only:
             words += ["--only", pattern]
         words += ["--images", str(request.images)] if request.images else []
         words += ["--protocol", request.protocol] if request.protocol else []
+        words += ["--colour"] if request.colour else []
         return shlex.join(words)
 
 
+COLOURED = ("dehaze", "enhance")  # tasks whose errors of colour matter most
 CLEAN = "validation/mcmaster"
 FEW = 6  # of 18 images: enough to tell models apart, and saves an hour
 
@@ -113,7 +120,9 @@ ROWS = (
     Row("dehaze", "SOTS indoor, held out", "pairs/haze-indoor", held_out=""),
     Row("dehaze", "McMaster, haze, synthetic", CLEAN, "haze"),
     Row("enhance", "LOL, held out", "pairs/low-light", held_out="lol_"),
-    Row("enhance", "ELIEI, held out", "pairs/low-light", held_out="eliei_"),
+    Row(  # 266 shows different scenes
+        "enhance", "ELIEI, held out", "pairs/low-light", only=("eliei_258", "eliei_26[!6]", "eliei_5*")
+    ),
     Row("enhance", "McMaster, low light, synthetic", CLEAN, "low-light"),
     *(
         Row("dejpeg", f"{name}, JPEG {quality}", data, f"jpeg:{quality}")
@@ -179,28 +188,28 @@ GAUSSIAN = (
 )
 
 
-def measure(row: Row, data: Path, console: Console) -> dict[str, Any]:
-    evaluation = prepare(row.request(data))
-    for _ in track(
-        run(evaluation), f"{row.task}: {row.label}", len(evaluation.cases), console=console, transient=True
-    ):
+def measure(row: Row, model: str, data: Path, console: Console) -> dict[str, Any]:
+    evaluation = prepare(row.request(model, data))
+    cases = len(evaluation.cases)
+    for _ in track(run(evaluation), f"{model}: {row.label}", cases, console=console, transient=True):
         pass
     if evaluation.left_out:
         raise MaximirError(f"{row.label}: {evaluation.left_out[0][0]}: {evaluation.left_out[0][1]}")
     summary = report.summarise(evaluation)
-    console.print(f"{row.task}: {row.label}: {' | '.join(report.rows_of(summary)[-1][1:])}", highlight=False)
+    console.print(f"{model}: {row.label}: {' | '.join(report.rows_of(summary)[-1][1:])}", highlight=False)
     return {
         "set": row.label,
         "images": summary["scored"],
         **summary["all"],
         "convention": summary["convention"],
         "sha256": summary["sha256"],
-        "command": row.command(),
+        "command": row.command(model),
     }
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    lines = [report.HEAD, ["---"] * len(report.HEAD)]
+    head = report.head(rows[0])
+    lines = [head, ["---"] * len(head)]
     lines += [report.cells(row) for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
@@ -220,7 +229,7 @@ def page(results: Results) -> str:
         here = [f"{row['psnr']:.2f} / {row['ssim']:.4f}".replace("/ 0", "/ ") for row in rows]
         jpeg.insert(0, ["**maximir dejpeg**, 2.8 M", *here, "above"])
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(
-        results={task: results[task] for task in TASKS if task in results},
+        results={stem: results[stem] for stem in NAMES if stem in results},
         table=table,
         conventions=lambda rows: "; ".join(sorted({row["convention"] for row in rows})),
         gaussian=gaussian,
@@ -243,8 +252,8 @@ def official_command(checkpoint: str, kind: str | None) -> str:
 def render(results: Results) -> None:
     PAGE.write_text(page(results), "utf-8")
     begin, end = MARKS
-    for task, rows in results.items():
-        card = BOX / f"{task}.md"
+    for stem, rows in results.items():
+        card = BOX / f"{stem}.md"
         before, found, rest = card.read_text("utf-8").partition(begin)
         _, ended, after = rest.partition(end)
         if not (found and ended):
@@ -257,16 +266,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, nargs="?")
-    parser.add_argument("--task", choices=TASKS, action="append", help="default: all tasks with a model")
+    parser.add_argument("--model", choices=NAMES, action="append", help="default: all")
     parser.add_argument("--render", action="store_true", help="only write the pages again")
     args = parser.parse_args()
     if (args.data is None) != args.render:
         parser.error("give DATA, or --render")
     results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
     console = Console(stderr=True)
-    for task in [] if args.render else args.task or [model.task for model in MODELS]:
+    for stem in [] if args.render else args.model or NAMES:
+        rows = [row for row in ROWS if row.task == stem.partition("-")[0]]
         try:
-            results[task] = [measure(row, args.data, console) for row in ROWS if row.task == task]
+            results[stem] = [measure(row, NAMES[stem], args.data, console) for row in rows]
         except MaximirError as error:
             sys.exit(str(error))
         RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")

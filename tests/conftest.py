@@ -4,6 +4,7 @@ import os
 import pytest
 import torch
 
+from helpers.browsing import CHROMIUM, QUIET
 from maximir.models.checkpoint import save_model
 from maximir.network.config import MaximConfig
 from maximir.network.model import Maxim
@@ -32,6 +33,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def by_features(monkeypatch: pytest.MonkeyPatch) -> None:
     """`--precision auto` is decided by the processor's features, not by a measurement beside other tests."""
     monkeypatch.setattr("maximir.engine.measuring.speed_of_bf16", lambda processor: None)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright (extra dev)")
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
 
 
 TINY = MaximConfig(features=8, stages=1, groups=1, bottlenecks=1)

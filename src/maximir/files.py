@@ -19,6 +19,7 @@ from typing import Any
 
 from maximir.errors import MaximirError, TooLarge
 
+STREAM = "-"  # standard input or output, in place of a path
 PART = ".maximir-"  # prefix of incomplete files
 SYSTEM_FOLDERS = {  # of Synology, QNAP, Windows, macOS archives, Linux
     "@eadir",

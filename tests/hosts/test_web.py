@@ -32,9 +32,6 @@ from maximir.models import catalogue
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RUNTIME = os.environ.get("MAXIMIR_ORT_WEB")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# No background requests: what it asks for is the page's.
-QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 PATIENCE = 600_000  # ms: one thread may take minutes on a busy machine
 TILE = 128
 OLD = "WebAssembly.validate = () => false;"
@@ -296,17 +293,6 @@ class Host:
     def close(self):
         self.server.shutdown()
         self.server.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright (extra dev)")
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

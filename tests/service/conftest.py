@@ -2,7 +2,7 @@
 
 import pytest
 
-from helpers.browsing import CHROMIUM, COUNTING, LIMITS, PATIENCE, QUIET, TOKEN, WIDE, Watch
+from helpers.browsing import COUNTING, LIMITS, PATIENCE, TOKEN, WIDE, Watch
 from helpers.serving import Service
 
 
@@ -18,17 +18,6 @@ def real(tmp_path_factory):
     """The real one, for what only its worker knows."""
     with Service(tmp_path_factory.mktemp("real"), real=True, **LIMITS) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright (extra dev)")
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -860,7 +860,7 @@ def test_a_task_with_two_models_offers_both(page):
         "a long option makes the form too wide"
     )
     expect(how.locator("option")).to_have_text(
-        ["Fast, for all kinds", "Thorough, for photographs like Rain13k (2 times as slow)"]
+        ["Best, for all kinds", "Thorough, for photographs like Rain13k (2 times as slow)"]
     )
     expect(page.locator("#limits")).to_have_text("Limits: Of the box.")
     how.select_option("derain-rain13k")

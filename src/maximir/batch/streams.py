@@ -10,10 +10,8 @@ from typing import BinaryIO
 from maximir import images
 from maximir.batch.plan import Job, Plan, names_a_file
 from maximir.errors import MaximirError, UsageError
-from maximir.files import check_file_size, reason
+from maximir.files import STREAM, check_file_size, reason
 from maximir.storage import Address, Folder, Item, Storage, is_address, local_path, open_storage
-
-STREAM = "-"
 
 
 class Stream(Storage):

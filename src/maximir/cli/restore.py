@@ -34,7 +34,7 @@ from maximir.cli.options import (
 )
 from maximir.cli.outcomes import Tally, follow
 from maximir.errors import UsageError
-from maximir.files import printable
+from maximir.files import STREAM, printable
 from maximir.restoring.options import Options
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from maximir.batch.plan import Job, Plan
     from maximir.restoring.base import ImageRestorer
 
-STREAM = "-"  # standard input or output
 FORMAT = "With -o -: png, jpeg, webp, tiff or avif (default: that of the source, or png)."
 IN_PLACE = "Replace the photographs by their results; keep the original of NAME as NAME.original."
 RESUME = "Continue a stopped run: keep results that belong to the same images and settings."

@@ -68,6 +68,11 @@ class ModelCard:
         return self.file or user_models.path_of(self.name)
 
     @property
+    def fast(self) -> bool:
+        """True for a smaller, faster model of the box, which only its name selects."""
+        return self.origin == "box" and self.name.endswith("-fast")
+
+    @property
     def where(self) -> str:
         """For people: "in the box", a path, or the command that fetches it."""
         if self.origin == "box":
@@ -79,7 +84,7 @@ class ModelCard:
         """Input → output PSNR (dB) by dataset, on images not used for training."""
         if not self.shown:
             return ""
-        rows = {row["set"]: row for row in json.loads(RESULTS.read_text("utf-8")).get(self.task, [])}
+        rows = {row["set"]: row for row in json.loads(RESULTS.read_text("utf-8")).get(self.path.stem, [])}
         return "; ".join(
             f"{name}: {rows[name]['input_psnr']:.2f} → {rows[name]['psnr']:.2f}"
             for name in self.shown

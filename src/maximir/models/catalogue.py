@@ -1,4 +1,4 @@
-"""The models that come with maximir, as data. The card of each for people is `box/TASK.md`."""
+"""The models that come with maximir, as data. The card of each for people is the `.md` beside its weights."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ TASKS = ("denoise", "deblur", "derain", "dehaze", "enhance", "retouch", "dejpeg"
 
 
 def in_the_box(
-    task: str, description: str, trained_on: str, training: str, shown: tuple[str, ...], limits: str
+    name: str, description: str, trained_on: str, training: str, shown: tuple[str, ...], limits: str
 ) -> ModelCard:
+    """Return the card of TASK-box, whose weights are TASK.safetensors, or of TASK-fast."""
     return ModelCard(
-        f"{task}-box",
-        task,
+        name,
+        name.partition("-")[0],
         "box",
-        BOX / f"{task}.safetensors",
+        BOX / f"{name.removesuffix('-box')}.safetensors",
         description,
         trained_on,
         training,
@@ -29,7 +30,7 @@ def in_the_box(
 
 MODELS = (
     in_the_box(
-        "denoise",
+        "denoise-box",
         "Gaussian noise of unknown strength, and the noise of cameras",
         "545 photographs, synthetic noise; 40 pairs of PolyU",
         "1.8 h, 2 CPU cores; 2.1 h, 1 core",
@@ -38,7 +39,7 @@ MODELS = (
         "Fine regular texture may be smoothed away.",
     ),
     in_the_box(
-        "deblur",
+        "deblur-box",
         "blur by a camera that moved",
         "GoPro (the authors' first stage), then 545 photographs with synthetic motion",
         "the authors', then 0.7 h on 1 CPU core",
@@ -46,7 +47,7 @@ MODELS = (
         "Long or curved motion is only sharpened a little.",
     ),
     in_the_box(
-        "derain",
+        "derain-box",
         "streaks of rain and light mist",
         "Rain13k (the authors' first stage), then 545 photographs with synthetic rain and streaks; "
         "7 pairs of RainTrainL",
@@ -55,7 +56,7 @@ MODELS = (
         "Drops on a lens or window stay. The result is soft where heavy rain hides the scene.",
     ),
     in_the_box(
-        "dehaze",
+        "dehaze-box",
         "haze, mist and smog, indoors and outdoors",
         "SOTS-Indoor (the authors' first stage), then 454 photographs with synthetic haze; "
         "20 indoor scenes of RESIDE",
@@ -64,7 +65,7 @@ MODELS = (
         "Some of a strong haze remains. Colours may be slightly too strong.",
     ),
     in_the_box(
-        "enhance",
+        "enhance-box",
         "photographs taken with too little light",
         "LOL (the authors' first stage), then 49 pairs of ELIEI and LOL; 545 photographs, synthetic darkness",
         "the authors', then 0.4 h on 1 CPU core",
@@ -73,7 +74,7 @@ MODELS = (
         "In very dark pictures, fine detail and colour may be lost or invented.",
     ),
     in_the_box(
-        "retouch",
+        "retouch-box",
         "dull light and colours",
         "FiveK (the authors' first stage), then 39 photographs as the authors' whole model retouches them",
         "the authors', then 0.2 h on 1 CPU core",
@@ -81,7 +82,7 @@ MODELS = (
         "Has the style of one retoucher, and only the first of the authors' two stages.",
     ),
     in_the_box(
-        "dejpeg",
+        "dejpeg-box",
         "blocks and rings of strong compression: JPEG, WebP, AVIF",
         "545 photographs, compressed once or twice",
         "the bundled denoiser, then 0.4 h as a fast denoiser and 1.3 h on 1 CPU core",

@@ -31,7 +31,7 @@ def available() -> dict[str, ModelCard]:
 
 
 def for_task(task: str) -> ModelCard:
-    """Return a task's default model: from `BEFORE_THE_BOX`, then from the box, then any other.
+    """Return a task's default model, never a fast one: from `BEFORE_THE_BOX`, the box, then any other.
 
     Raises:
         UsageError: unknown task, or no model for it on this machine.
@@ -39,7 +39,7 @@ def for_task(task: str) -> ModelCard:
     if task not in catalogue.TASKS:
         raise UsageError(f"unknown task {task!r}: choose one of {', '.join(catalogue.TASKS)}")
     order = ("box", "authors", "yours")
-    cards = [card for card in available().values() if card.task == task]
+    cards = [card for card in available().values() if card.task == task and not card.fast]
     if not cards:
         way = f"`maximir get {authors.OF_TASK[task]}` fetches one" if task in authors.OF_TASK else "train one"
         raise UsageError(f"no model for {task} is on this machine: {way}")
