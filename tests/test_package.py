@@ -37,7 +37,7 @@ def test_training_needs_torch_numpy_and_pillow_only():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-@pytest.mark.parametrize("model", catalogue.MODELS, ids=lambda model: model.task)
+@pytest.mark.parametrize("model", catalogue.MODELS, ids=lambda model: model.name)
 def test_embedded_models_are_whole(model):
     assert maximir.load_model(model.name).config
     assert choice.resolve(model.name) == model.path

@@ -830,8 +830,8 @@ def test_nothing_overflows_or_jumps(opened, service, options):
     assert all(place == places[0] for place in places)
 
 
-def test_a_task_with_two_models_offers_both(page):
-    """Fast or thorough; the choice goes with the photograph."""
+def test_a_task_with_several_models_offers_all(page):
+    """Best, fast or thorough; the choice goes with the photograph."""
     box = {
         "name": "derain-box",
         "tasks": ["derain"],
@@ -839,6 +839,7 @@ def test_a_task_with_two_models_offers_both(page):
         "default": True,
         "limits": "Of the box.",
     }
+    fast = {"name": "derain-fast", "tasks": ["derain"], "origin": "box", "default": False}
     theirs = {
         "name": "derain-rain13k",
         "tasks": ["derain"],
@@ -847,7 +848,7 @@ def test_a_task_with_two_models_offers_both(page):
         "stages": 2,
     }
     alone = {"name": "denoise-box", "tasks": ["denoise"], "origin": "box", "default": True}
-    page.route("**/v1/models", lambda route: route.fulfill(json=[theirs, box, alone]))
+    page.route("**/v1/models", lambda route: route.fulfill(json=[theirs, fast, box, alone]))
     page.reload()
     how = page.get_by_label("Model", exact=True)
     expect(page.locator("[value=auto]")).to_be_checked()
@@ -860,7 +861,11 @@ def test_a_task_with_two_models_offers_both(page):
         "a long option makes the form too wide"
     )
     expect(how.locator("option")).to_have_text(
-        ["Best, for all kinds", "Thorough, for photographs like Rain13k (2 times as slow)"]
+        [
+            "Best, for all kinds",
+            "Thorough, for photographs like Rain13k (2 times as slow)",
+            "Fast, for all kinds: a fifth of the time",
+        ]
     )
     expect(page.locator("#limits")).to_have_text("Limits: Of the box.")
     how.select_option("derain-rain13k")
@@ -886,6 +891,8 @@ def test_tasks_come_and_change_without_a_jump(page):
     waiting[0].continue_()
     for model in catalogue.MODELS:
         page.locator(f"[value={model.task}]").check()
+        if model.fast:
+            page.get_by_label("Model", exact=True).select_option(model.name)
         assert model.limits
         expect(page.locator("#limits")).to_have_text(f"Limits: {model.limits}")
         assert page.get_by_label("Save as").bounding_box()["y"] == pytest.approx(before["y"], abs=4)

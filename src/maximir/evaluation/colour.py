@@ -20,7 +20,7 @@ FEW = 0.01  # share of the pixels below which a figure is not meaningful
 
 
 class ColourError(NamedTuple):
-    """How far the colours of an image are from its target's.
+    """The distance of an image's colours from those of its target.
 
     Attributes:
         delta_e: mean CIEDE2000 difference; 1 is just visible, 0 is equal.
