@@ -305,6 +305,13 @@ def test_the_order_of_a_task(bucket, model, network, own_home):
     assert choice.named("derain-mine").origin == "yours" and choice.named("derain-mine").task == "derain"
 
 
+def test_a_fast_model_is_selected_by_its_name_alone(monkeypatch):
+    best, fast = choice.named("denoise-box"), choice.named("denoise-fast")
+    assert fast.fast and not best.fast and fast.task == "denoise"
+    monkeypatch.setattr(catalogue, "MODELS", (fast, best))
+    assert choice.for_task("denoise") is best and choice.choose("denoise-fast") is fast
+
+
 def test_a_task_without_a_model(monkeypatch):
     monkeypatch.setattr(catalogue, "MODELS", ())
     with pytest.raises(
