@@ -70,7 +70,8 @@ def main() -> None:
             before = Image.fromarray(image.load())
             views = [view(picture, args.width, args.crop) for picture in (before, restorer(before))]
             name = "/".join(Path(str(image)).parts[-2:])
-            for picture, text in zip(views, (f"before: {name}", "after"), strict=True):
+            after = f"after: {model}" if len(args.task) > 1 else "after"
+            for picture, text in zip(views, (f"before: {name}", after), strict=True):
                 label(picture, text)
             tiles.append(line_up(views, down=args.stack))
             print(f"{model}: {image}", flush=True)
