@@ -159,12 +159,9 @@ class Restorer(ImageRestorer):
             return "whole"
         if self.task in views.GLOBAL_TASKS:
             return "views" if views.is_large(height, width) else "whole"
-        unknown = not self.task and max(height, width) > windows.LARGEST  # it may change the light
-        return (
-            "windows"
-            if windows.several(height, width, self.model.config.size_multiple) and not unknown
-            else "whole"
-        )
+        multiple = self.model.config.size_multiple
+        unknown = not self.task and max(height, width) > windows.LARGEST * multiple  # it may change the light
+        return "windows" if windows.several(height, width, multiple) and not unknown else "whole"
 
     @property
     def files(self) -> list[tuple[Path, float]]:

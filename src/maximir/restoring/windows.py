@@ -1,10 +1,10 @@
 """Windows of tasks of detail: bounded memory for large photographs, and no padding for some sizes.
 
-`multiple` is what the network takes, 64 or 128. An axis longer than `LARGEST` is covered by windows of one
-size, a multiple, that overlap and fade into each other: the trained crops were far smaller, and detail needs
-no more context. A shorter axis a little above a multiple gets the largest window of multiples, and a strip
-along the far side: as many pixels as with the official padding, all of them the photograph's. The padding
-adds up to 63 reflected rows and columns, which the global grid mixes into everything.
+`multiple` is what the network takes, 64 or 128. An axis longer than `LARGEST` of them is covered by windows
+of one size, a multiple, that overlap and fade into each other: the trained crops were far smaller, and
+detail needs no more context. A shorter axis a little above a multiple gets the largest window of multiples,
+and a strip along the far side: as many pixels as with the official padding, all of them the photograph's.
+The padding adds reflected rows and columns, which the global grid mixes into everything.
 docs/large-photographs.md has figures.
 """
 
@@ -19,7 +19,7 @@ from maximir.network.config import SIZE_MULTIPLE, padded_size
 from maximir.pixels import from_unit, to_unit
 from maximir.restoring.options import Progress, share_progress
 
-LARGEST = 1280  # pixels: a longer axis is divided
+LARGEST = 20  # multiples: a longer axis is divided
 OVERLAP = 64  # pixels of neighbours in a divided axis, at least
 SMALLEST = 3  # multiples, of a window beside a strip: smaller ones see too little
 MOST_REST = 16  # rows or columns beyond a multiple: more need a wider strip, and are padded less
@@ -32,9 +32,9 @@ Restore = Callable[[Sequence[np.ndarray], Progress], list[np.ndarray]]  # `[h, w
 
 def windows(length: int, multiple: int = SIZE_MULTIPLE) -> list[tuple[int, int]]:
     """Return begin and end of each window of an axis."""
-    if length > LARGEST:
+    if length > LARGEST * multiple:
         shared = OVERLAP + BLOCK  # less after rounding to blocks
-        count = -(-(length - shared) // (LARGEST - shared))
+        count = -(-(length - shared) // (LARGEST * multiple - shared))
         side = padded_size(-(-(length + (count - 1) * shared) // count), multiple)
         begins = [i * (length - side) // (count - 1) // BLOCK * BLOCK for i in range(count - 1)]
         return [(begin, begin + side) for begin in (*begins, length - side)]
@@ -104,9 +104,8 @@ def blend_weights(window: slice, length: int, multiple: int = SIZE_MULTIPLE) -> 
         every = windows(length, multiple)
         before = every[[begin for begin, _ in every].index(window.start) - 1]
         overlap = before[1] - window.start
-        start, stop = (
-            (overlap // 4, overlap - overlap // 4) if length > LARGEST else (overlap - FADE, overlap)
-        )
+        divided = length > LARGEST * multiple
+        start, stop = (overlap // 4, overlap - overlap // 4) if divided else (overlap - FADE, overlap)
         count[:start] = 0
         count[start:stop] = np.linspace(0, 1, stop - start + 2, dtype=np.float32)[1:-1]
     return count
