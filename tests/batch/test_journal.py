@@ -269,7 +269,7 @@ def command(*words, **options):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_and_resumed(tmp_path, gentle_weights):
     """Killed at any moment and started again until it is through: the files of an undisturbed run."""
     rng = np.random.default_rng(0)

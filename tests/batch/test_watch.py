@@ -204,7 +204,7 @@ def stop(process, how=signal.SIGINT):
     return error
 
 
-@pytest.mark.parametrize("options", [pytest.param(["--poll", "0.2"], marks=pytest.mark.slow), []])
+@pytest.mark.parametrize("options", [pytest.param(["--poll", "0.2"], marks=pytest.mark.long), []])
 def test_arrivals_kills_and_restarts(options, tmp_path, tiny_weights):
     if not options:
         pytest.importorskip("watchdog")

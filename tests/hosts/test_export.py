@@ -42,7 +42,7 @@ def onnx_file(captured, gentle_weights, tmp_path_factory):
     return output
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_onnx_for_any_size(onnx_file):
     import onnx
 
@@ -62,7 +62,7 @@ def test_onnx_for_any_size(onnx_file):
     assert [path.name for path in onnx_file.parent.iterdir()] == ["gentle.onnx"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_onnx_does_what_the_network_does(onnx_file, gentle_weights):
     run = hosts.run_onnx(onnx_file.read_bytes())
     assert hosts.compare(load_model(gentle_weights), run, [(1, 64, 64), (3, 192, 128)]) <= 1e-5
@@ -101,7 +101,7 @@ def test_weights_are_converted_where_they_are_loaded():
             np.testing.assert_allclose(restored[0], weight.sum(axis=0), rtol=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_file_of_other_weights_differs(onnx_file, gentle_weights):
     """The negative control: the check can fail."""
     other = load_model(gentle_weights)

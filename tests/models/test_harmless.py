@@ -6,6 +6,8 @@ import pytest
 from helpers.evenness import residual
 from maximir import Restorer
 
+# Dehazing ends at bright areas: a kink in the tone curve of a gradient, which no grid is (experiments, 31).
+LIMITS = {"dehaze": 0.85}
 SLOW = [pytest.param(task, marks=pytest.mark.slow) for task in ("denoise", "deblur", "derain")]  # local
 
 
@@ -15,7 +17,7 @@ def test_even_areas_stay_even(task):
     x = np.linspace(0.2, 0.8, 320)[None].repeat(192, axis=0)
     for field in (np.full((256, 256), 0.5), x):
         result = restorer(np.repeat(field[..., None], 3, axis=-1).astype(np.float32)) * 255
-        assert max(residual(result[..., c].astype(float)) for c in range(3)) < 0.7
+        assert max(residual(result[..., c].astype(float)) for c in range(3)) < LIMITS.get(task, 0.7)
         if task not in ("dehaze", "enhance", "retouch"):
             assert np.abs(result.mean() - 255 * field.mean()) < 1.5
 

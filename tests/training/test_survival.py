@@ -70,7 +70,7 @@ def losses(place, run):
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_while_it_trains_it_ends_bit_identical(place, capsys):
     """The command, with loader processes, killed after its first state."""
     more = ("--save-every", "2", "--workers", "2")

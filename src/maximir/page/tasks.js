@@ -30,12 +30,12 @@ async function fillTasks() {
   $("preset").replaceChildren($("preset").options[0], ...options);
 }
 
-/** Show the models of the chosen task, if there is more than one. */
+/** Show the models of the chosen task, if there is more than one. Their place is kept: nothing below moves. */
 function offerModels(models) {
   const options = models.map(({ name, label }) => make("option", { value: name, textContent: label }));
   $("model").replaceChildren(...options);
   $("model").onchange = () => showLimits(models[$("model").selectedIndex]);
-  $("ways").hidden = models.length < 2;
+  $("ways").classList.toggle("blank", models.length < 2);
   showLimits(models[0]);
 }
 
@@ -59,7 +59,7 @@ function choice({ task, title, description, models }) {
 function choosePreset() {
   const radios = [...document.querySelectorAll("[name=task]")];
   for (const radio of radios) radio.checked = radio === radios[0] && !$("preset").value;
-  $("ways").hidden = true;
+  $("ways").classList.add("blank");
   if ($("preset").value) $("limits").textContent = "";
   else radios[0].onchange();
 }
