@@ -115,11 +115,9 @@ def main() -> None:
         page = open_page(browser, address, **WIDE)
         take(page, folder / "page-start.png")
         choose(page, "chelsea.png")
-        page.get_by_role("radio", name="Rain").check()
-        if page.locator("#ways").is_visible():  # the authors' model has been fetched
-            page.locator("#ways").scroll_into_view_if_needed()
-            take(page, folder / "page-models.png")
         page.get_by_role("radio", name="Noise").check()
+        page.locator("#ways").evaluate("row => row.scrollIntoView({ block: 'center' })")
+        take(page, folder / "page-models.png")
         restore(page)
         page.get_by_role("link", name="Download").wait_for()
         take(page, folder / "page-result.png")
