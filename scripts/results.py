@@ -92,7 +92,7 @@ class Row:
 
 COLOURED = ("dehaze", "enhance")  # tasks whose errors of colour matter most
 CLEAN = "validation/mcmaster"
-# Of scenes that our training never saw at any exposure; but the authors' start did.
+# Pairs whose scenes our training never saw at any exposure; the authors trained the start on them.
 LOL = ("9", "35", "61", "97", "115", "203", "233", "258", "525", "560", "645", "659", "670", "679", "687")
 FEW = 6  # of 18 images: enough to tell models apart, and saves an hour
 
