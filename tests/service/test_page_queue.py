@@ -16,6 +16,7 @@ from PIL import Image
 
 import maximir
 from helpers.browsing import (
+    PATIENCE,
     PHONE,
     PHOTO,
     WIDE,
@@ -82,6 +83,29 @@ def zipped(page):
     with zipfile.ZipFile(download.value.path()) as archive:
         assert archive.testzip() is None
         return {name: archive.read(name) for name in archive.namelist()}
+
+
+def until(page, question):
+    """Wait until an asynchronous function returns true (Playwright takes any promise for true)."""
+    for _ in range(PATIENCE // 100):
+        if page.evaluate(question):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(question)
+
+
+def keep(page, condition):
+    """Wait until the browser keeps a photograph whose facts meet the condition, a function in JavaScript."""
+    until(
+        page,
+        f"""async () => {{
+            const answer = (asked) => new Promise((done) => (asked.onsuccess = () => done(asked.result)));
+            const database = await answer(indexedDB.open("maximir"));
+            const facts = await answer(database.transaction("facts").objectStore("facts").getAll());
+            database.close();
+            return facts.some({condition});
+        }}""",
+    )
 
 
 def databases(page):
@@ -346,7 +370,7 @@ def test_the_list_survives_a_reload(opened, service):
     with paused(service):
         restore(page)
         expect(page.get_by_role("option", name="p03.png: Sent")).to_be_visible()
-        page.wait_for_timeout(700)  # until it is kept
+        keep(page, '({ state, wish }) => state === "working" && wish.task === "dehaze"')
         page.reload()
         expect(page.locator("#strip li")).to_have_count(4)
     all_done(page, 4)
@@ -363,7 +387,7 @@ def test_a_painted_mask_survives_a_reload(page):
     all_done(page, 2)
     page.get_by_role("button", name="Paint where to restore").press("Enter")
     page.keyboard.press("Space")
-    page.wait_for_timeout(700)
+    keep(page, "({ blend }) => Boolean(blend.mask)")
     page.reload()
     expect(page.locator(".top")).to_have_attribute("style", re.compile("blob:"))
     bodies = asked(page)
@@ -381,7 +405,7 @@ def test_nothing_is_kept_of_one_photograph_or_after_clearing(page):
     add(page, 2)
     restore_all(page)
     all_done(page, 2)
-    page.wait_for_function("async () => (await indexedDB.databases()).length === 1")
+    until(page, "async () => (await indexedDB.databases()).length === 1")
     page.get_by_role("button", name="Clear", exact=True).first.click()
     dialog = page.get_by_role("dialog", name="Clear the list?")
     expect(dialog).to_contain_text("2 photographs are restored, but not saved.")
@@ -390,7 +414,7 @@ def test_nothing_is_kept_of_one_photograph_or_after_clearing(page):
     page.get_by_role("button", name="Clear", exact=True).first.click()
     dialog.get_by_role("button", name="Clear").click()
     expect(page.get_by_label("Choose a photograph")).to_be_focused()
-    page.wait_for_function("async () => (await indexedDB.databases()).length === 0")
+    until(page, "async () => (await indexedDB.databases()).length === 0")
     assert page.evaluate("urls.size") == 0
     page.reload()
     expect(page.get_by_role("radio", name="What it needs")).to_be_checked()
@@ -399,7 +423,7 @@ def test_nothing_is_kept_of_one_photograph_or_after_clearing(page):
 
 def test_of_two_pages_one_keeps_the_list(page, service):
     add(page, 2)
-    page.wait_for_function("async () => (await indexedDB.databases()).length === 1")
+    until(page, "async () => (await indexedDB.databases()).length === 1")
     other = page.context.new_page()
     other.goto(service.url)
     expect(other.get_by_role("radio", name="What it needs")).to_be_checked()

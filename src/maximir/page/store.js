@@ -55,11 +55,12 @@ export class Store {
     const { id, kind, folder, state, wish, size, problem, out, saved, result } = photograph;
     const blend = await photograph.blend.stored();
     const facts = { id, kind, folder, state, wish, size, problem, out, saved, blend };
-    await this.#write(["facts"], (store) => store.put(facts, id));
-    if (result !== photograph.kept) {
-      photograph.kept = result;
-      await this.#write(["results"], (store) => (result ? store.put(result, id) : store.delete(id)));
-    }
+    const changed = result !== photograph.kept;
+    photograph.kept = result;
+    await this.#write(["facts", "results"], (known, results) => { // both or neither, whenever the page is closed
+      if (changed) result ? results.put(result, id) : results.delete(id);
+      return known.put(facts, id);
+    });
   }
 
   remove({ id }) {
