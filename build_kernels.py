@@ -14,6 +14,8 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +49,16 @@ def build(compiler: str | None) -> list[Path]:
         print("maximir: no C++ compiler, building without native kernels", file=sys.stderr)
         return []
     instructions = X86_64 if target(compiler).startswith("x86_64") else {"baseline": ""}
-    return [path for name, flags in instructions.items() if (path := compile_library(compiler, name, flags))]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        built = pool.map(partial(compile_library, compiler), instructions, instructions.values())
+        return [path for path in built if path]
 
 
 def build_portable(compiler: str, like: str) -> Path | None:
     """Compile `kernels-portable.so`: AMX's tiles in plain C++, everything else as in that library."""
-    return compile_library(compiler, PORTABLE, f"{X86_64.get(like, '')} -DPORTABLE_TILES")
+    return compile_library(
+        compiler, PORTABLE, f"{X86_64.get(like, '')} -DPORTABLE_TILES -O1"
+    )  # built in tests: soon
 
 
 def compile_library(compiler: str, name: str, instructions: str) -> Path | None:

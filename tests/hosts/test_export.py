@@ -1,6 +1,6 @@
 """Files for other runtimes, each against our own output. One capture serves all tests: it takes its time.
 
-Those for any size are slow; by default test_darktable alone takes the way to ONNX, with a file for one size.
+Those for any size are long; by default test_darktable alone takes the way to ONNX, with a file for one size.
 """
 
 import json
@@ -110,16 +110,20 @@ def test_a_file_of_other_weights_differs(onnx_file, gentle_weights):
     assert hosts.compare(other, hosts.run_onnx(onnx_file.read_bytes()), [(1, 64, 64)]) > 1e-4
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", [(50, 70), (65, 64), (3, 130)])
-def test_the_documented_python_pads_as_we_do(onnx_file, gentle_weights, size):
-    import onnxruntime
+def test_the_documented_python_pads_as_we_do(gentle_weights, size):
+    """With our own network in place of a session; `test_onnx_does_what_the_network_does` compares the two."""
+    pytest.importorskip("onnxruntime")
+    model = load_model(gentle_weights)
 
-    code = documented("python")
-    there = {"session": onnxruntime.InferenceSession(onnx_file)}
-    exec(code.replace('session = onnxruntime.InferenceSession("x.onnx")', ""), there)
+    class Session:
+        def run(self, outputs, inputs):
+            return [model(torch.from_numpy(inputs["image"]))[-1][-1].detach().numpy()]
+
+    there = {"session": Session()}
+    exec(documented("python").replace('session = onnxruntime.InferenceSession("x.onnx")', ""), there)
     image = np.random.default_rng(0).random((*size, 3), np.float32)
-    expected = restore_batch(load_model(gentle_weights), torch.from_numpy(image).permute(2, 0, 1)[None])
+    expected = restore_batch(model, torch.from_numpy(image).permute(2, 0, 1)[None])
     assert np.abs(there["restore"](image) - expected[0].permute(1, 2, 0).clamp(0, 1).numpy()).max() <= 1e-5
 
 
@@ -163,6 +167,17 @@ def test_the_documented_cpp_pads_as_we_do(tmp_path):
 
 
 @pytest.mark.slow
+def test_pt2_for_one_size(gentle_weights, tmp_path, capsys):
+    output = tmp_path / "gentle.pt2"
+    maximir("export", gentle_weights, "-o", output, "--size", "64")
+    assert re.search(r"differs from maximir by \d\.\de-\d\d at most", capsys.readouterr().out)
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = load_model(gentle_weights)(image)[-1][-1]
+        torch.testing.assert_close(torch.export.load(output).module()(image), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.long
 def test_pt2_for_any_size(captured, gentle_weights, tmp_path, capsys, monkeypatch):
     """The module that was read from these bytes to prove them: reading takes as long as all the rest."""
     read, load = [], torch.export.load

@@ -151,7 +151,7 @@ def test_who_is_seen_in_views(restorers):
 def test_grey_alpha_ensemble_and_progress_in_views(restorers):
     seen = []
     restorer = restorers("enhance", ensemble=True)
-    image = np.random.default_rng(0).integers(0, 256, (130, 310, 4), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (60, 310, 4), np.uint8)
     result = restorer(image, progress=seen.append)
     np.testing.assert_array_equal(result[..., 3], image[..., 3])
     assert restorers("enhance")(image[..., 0]).shape == image.shape[:2]
