@@ -23,6 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
+            item.add_marker("slow")
     # A process takes a file at a time, and its fixtures once. Files that take long come first.
     takes_long = {item.path for item in items if item.get_closest_marker("browser")}
     longer = {item.path for item in items if item.get_closest_marker("slow")}

@@ -27,6 +27,7 @@ def test_import_is_light():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_training_needs_torch_numpy_and_pillow_only():
     """The training path must run where libvips, rich and typer are not installed."""
     code = (

@@ -436,6 +436,7 @@ def test_names_that_would_be_one(memory):
         plan(["memory://in"], "memory://in")
 
 
+@pytest.mark.slow
 def test_the_command(memory, tmp_path, capsys, gentle_weights):
     """By the command: to a disk as from a disk, shards, what is left, a report."""
     fill("memory://in", 8)

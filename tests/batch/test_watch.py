@@ -243,6 +243,7 @@ def test_arrivals_kills_and_restarts(options, tmp_path, tiny_weights):
     assert images.read(output / "c.png").rgb.shape == (10, 12, 3)
 
 
+@pytest.mark.slow
 def test_another_run_in_the_output_is_named(tmp_path, tiny_weights):
     fcntl = pytest.importorskip("fcntl")
     (tmp_path / "in").mkdir()

@@ -391,6 +391,7 @@ def large(tmp_path):
     return folder / "large.png"
 
 
+@pytest.mark.slow
 def test_plan_cluster(tiny_weights, tmp_path, capsys):
     stated = ["plan-cluster", "--images", "1000", "--size", "4000x3000=1", "--size", "2000x1000=3"]
     stated += ["--workers", "1", "--workers", "10", "--price", "2", "--within", "1"]
@@ -422,6 +423,7 @@ def test_plan_cluster(tiny_weights, tmp_path, capsys):
         assert capsys.readouterr().err.startswith("maximir: ")
 
 
+@pytest.mark.slow
 def test_info_estimates_an_image(tiny_weights, capsys):
     maximir("info", "--size", "640x480", "--weights", tiny_weights, "--precision", "fp32")
     out = capsys.readouterr().out

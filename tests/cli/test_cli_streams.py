@@ -40,6 +40,7 @@ def test_from_pipe_to_pipe(kind, wish, result, tiny_weights):
     assert b"1 restored, 0 failed" in done.stderr
 
 
+@pytest.mark.slow
 def test_from_a_file_and_to_a_file(tmp_path, tiny_weights):
     (tmp_path / "a.jpg").write_bytes(encoded("jpeg"))
     there = run(tmp_path / "a.jpg", "-o", "-", weights=tiny_weights).stdout
@@ -89,6 +90,7 @@ def test_terminals_are_refused(tiny_weights, monkeypatch, capsys):
     assert "standard output, which is a terminal" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_one_sentence(tiny_weights):
     read, write = os.pipe()
     os.close(read)

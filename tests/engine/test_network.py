@@ -63,6 +63,7 @@ def test_engine_equals_network(model, shape, strip_bytes, native):
         assert max(strips) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [
@@ -89,6 +90,7 @@ def test_strips_of_replicated_borders(model, native):
     assert worst(whole(model, image), expected) > 100 * TOLERANCE
 
 
+@pytest.mark.slow
 def test_scratch_files_hold_the_same(model, tmp_path, native):
     image = torch.rand(1, 3, 128, 128)
     store = MapStore(memory=1_500_000, scratch=tmp_path)
@@ -99,6 +101,7 @@ def test_scratch_files_hold_the_same(model, tmp_path, native):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_half_precision_is_near(model, native):
     image = torch.rand(1, 3, 128, 128)
     expected = whole(model, image)[-1]
@@ -108,6 +111,7 @@ def test_half_precision_is_near(model, native):
     assert 1e-5 < error < 0.02
 
 
+@pytest.mark.slow
 def test_half_precision_takes_less(model):
     image = torch.rand(1, 3, 128, 128)
     peaks = []

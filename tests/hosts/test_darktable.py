@@ -40,6 +40,7 @@ def package(gentle_weights, tmp_path_factory):
     return output
 
 
+@pytest.mark.slow
 def test_what_is_in_it(package):
     import onnx
 
@@ -60,6 +61,7 @@ def test_what_is_in_it(package):
         assert [dim.dim_value for dim in kind.shape.dim] == [1, 3, 256, 256]
 
 
+@pytest.mark.slow
 def test_a_tile_is_restored_as_by_us(package, gentle_weights):
     import onnxruntime
 
@@ -71,6 +73,7 @@ def test_a_tile_is_restored_as_by_us(package, gentle_weights):
     assert np.abs(session.run(["output"], {"input": tile})[0] - expected).max() <= 1e-5
 
 
+@pytest.mark.slow
 def test_darktable_shows_the_card_in_the_config(package):
     with zipfile.ZipFile(package) as archive:
         card = json.loads(archive.read("denoise-maxim-gentle/config.json"))["model_card"]

@@ -58,6 +58,7 @@ def misbehave(how: str) -> str:
     return "fine"
 
 
+@pytest.mark.slow
 def test_the_watch_sees_everything():
     cases = ["fine", "crash", "fine", "hang", "raise", "take", "fine"]
     verdicts = list(watch(misbehave, cases, seconds=0.5))

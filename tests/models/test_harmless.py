@@ -10,6 +10,7 @@ DEGREE = 10  # follows a kink in the tone curve, too, where dehazing ends at bri
 SLOW = [pytest.param(task, marks=pytest.mark.slow) for task in ("denoise", "deblur", "derain")]  # local
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [*SLOW, "dehaze", "enhance", "retouch"])
 def test_even_areas_stay_even(task):
     restorer = Restorer(f"{task}-box")

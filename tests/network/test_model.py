@@ -226,6 +226,7 @@ def test_hooks_see_every_block_and_can_change_it(tiny_model):
     assert seen == [(1, 64, 64, 8)]
 
 
+@pytest.mark.slow
 def test_torch_func_goes_through_it(tiny_model):
     """Per-sample gradients by `vmap` of `grad`: those of one sample after the other."""
     images = torch.rand(2, 1, 3, 64, 64)

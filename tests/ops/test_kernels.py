@@ -34,6 +34,7 @@ from maximir.ops import functional as ops
 from maximir.ops import kernels
 
 NEEDS_KERNELS = pytest.mark.skipif(kernels.library() is None, reason="no native kernels for this processor")
+TO_BUILD = pytest.param(kernels.PORTABLE, marks=pytest.mark.slow)
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CASES = [(32, 16, (1, 32, 48)), (64, 16, (2, 16, 32)), (128, 8, (1, 24, 8)), (96, 8, (1, 16, 16))]
 
@@ -62,7 +63,7 @@ def chosen(name):
             kernels.library.cache_clear()
 
 
-@pytest.fixture(params=[*kernels.LIBRARIES, kernels.PORTABLE])
+@pytest.fixture(params=[*kernels.LIBRARIES, TO_BUILD])
 def library(request):
     with chosen(request.param):
         yield request.param
@@ -188,6 +189,7 @@ def tile_products(name):
     return results
 
 
+@pytest.mark.slow
 def test_portable_tiles_are_products():
     with chosen(kernels.PORTABLE):
         for left, right, before, total in tile_products(kernels.PORTABLE)[::5]:
@@ -199,6 +201,7 @@ def test_portable_tiles_are_products():
             assert ((total.view(16, 16) - exact).abs() <= 1e-6 * size + 1e-37).all()  # subnormals are 0
 
 
+@pytest.mark.slow
 def test_tiles_are_the_portable_ones_bit_by_bit():
     """The only test of what AMX computes: all others compare with a tolerance."""
     model, image = randomise(Maxim(MaximConfig(32, 2, 1, 1))).eval(), torch.rand(1, 3, 128, 64)
@@ -213,7 +216,7 @@ def test_tiles_are_the_portable_ones_bit_by_bit():
         assert same.all()
 
 
-@pytest.mark.parametrize("name", ["amx", kernels.PORTABLE])
+@pytest.mark.parametrize("name", ["amx", TO_BUILD])
 def test_tiles_restore_a_photograph_as_fp32_does(name):
     model = load_model("denoise").eval()
     photograph = Image.open(EXAMPLES / "coffee.png").convert("RGB").crop((200, 100, 328, 228))
@@ -435,6 +438,7 @@ def test_no_kernels_without_torchs_openmp(monkeypatch):
     assert kernels.library.__wrapped__() is None
 
 
+@pytest.mark.slow
 def test_without_a_library_the_result_is_the_same(tmp_path):
     """As on a machine that had no compiler."""
     script = (

@@ -240,6 +240,7 @@ def test_maps_that_wait_rest(tiny_weights):
     assert np.mean(resting) > 0.5
 
 
+@pytest.mark.slow
 def test_progress_goes_from_nothing_to_all(tiny_weights):
     parts = []
     restorer = Restorer(tiny_weights, device="cpu", max_memory=10**12)
@@ -285,6 +286,7 @@ def test_a_pass_keeps_to_its_budget(tiny_weights, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_estimates(tiny_weights):
     restorer = Restorer(tiny_weights, device="cpu")
     small, large = (estimate.estimate(restorer, side, side) for side in (256, 2048))

@@ -206,6 +206,7 @@ class Uneven(torch.nn.Module):
         return [[image + down + across]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(64, 128, 3), (128, 64, 3), (64, 64, 3), (70, 33, 3)])
 def test_ensemble_is_the_mean_over_all_eight_poses(tiny_weights, shape):
     """Whatever the network does to directions, the mean has none left; also where sides differ."""

@@ -120,6 +120,7 @@ def test_a_colour_key_of_a_png(restorer, tmp_path):
     np.testing.assert_array_equal(results[0][~hidden], results[1][~hidden])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["views", "windows", "ensemble"])
 def test_large_images(gentle_weights, way, monkeypatch):
     restorer = Restorer(gentle_weights, "cpu", "fp32", ensemble=way == "ensemble")

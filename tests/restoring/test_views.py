@@ -137,6 +137,7 @@ def restorers(tiny_model, gentle_weights, tmp_path, monkeypatch):
     return make
 
 
+@pytest.mark.slow
 def test_who_is_seen_in_views(restorers):
     image = np.random.default_rng(0).integers(0, 256, (213, 320, 3), np.uint8)
     haze, noise, exact = restorers("dehaze"), restorers("denoise"), restorers("dehaze", view="exact")
@@ -148,6 +149,7 @@ def test_who_is_seen_in_views(restorers):
     np.testing.assert_array_equal(haze(small), exact(small))
 
 
+@pytest.mark.slow
 def test_grey_alpha_ensemble_and_progress_in_views(restorers):
     seen = []
     restorer = restorers("enhance", ensemble=True)

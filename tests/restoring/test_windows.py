@@ -87,6 +87,7 @@ def restorers(gentle_weights, tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_who_is_restored_that_way(restorers):
     image = np.random.default_rng(0).integers(0, 256, (193, 256, 3), np.uint8)
     rain, exact, haze = restorers("derain"), restorers("derain", view="exact"), restorers("dehaze")
@@ -102,6 +103,7 @@ def test_who_is_restored_that_way(restorers):
     np.testing.assert_array_equal(rain(image[:192]), exact(image[:192]))
 
 
+@pytest.mark.slow
 def test_batches_grey_alpha_ensemble_and_progress(restorers):
     seen = []
     restorer, several = restorers("denoise"), restorers("denoise", ensemble=True)

@@ -38,8 +38,6 @@ AXE = importlib.util.find_spec("axe_playwright_python")
 WITHOUT_FOLDERS = "delete window.showDirectoryPicker;"  # as in Firefox and Safari
 SOURCES = Path(maximir.__file__).parent
 
-pytestmark = pytest.mark.slow  # test_page.py has what both share
-
 
 def photographs(count, size=(24, 16)):
     """Photographs that differ in their pixels."""

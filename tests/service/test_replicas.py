@@ -13,6 +13,7 @@ pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="needs ngi
 CLIENTS, PICTURES = 12, 4
 
 
+@pytest.mark.slow
 def test_nobody_loses_a_picture_when_a_replica_is_killed_and_one_drained(tmp_path):
     with (
         Service(tmp_path / "a", queue=6) as killed,

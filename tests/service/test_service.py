@@ -232,6 +232,7 @@ def test_a_worker_killed_while_it_computes(service):
     assert service.restore(encoded()).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_client_that_leaves_stops_the_computing(service):
     """In the middle of the network: the image takes long enough for that on any machine."""
     id = "leaving-client"
@@ -244,6 +245,7 @@ def test_a_client_that_leaves_stops_the_computing(service):
     assert 'maximir_jobs_total{outcome="cancelled",task="denoise"} 1.0' in text
 
 
+@pytest.mark.slow
 def test_the_view_of_a_large_photograph_can_be_chosen(service):
     image = encoded(array=noise(16, 1030))
     auto, exact = (service.restore(image, task="retouch", view=view) for view in ("", "exact"))
@@ -324,6 +326,7 @@ def test_commands_that_make_no_sense(arguments, status, words, service, monkeypa
     assert len(ours) == (0 if words == "65535" or words == "queue" else 1)
 
 
+@pytest.mark.slow
 def test_a_device_that_is_not_there():
     process = command("--port", "0", "--device", "gpu")
     _, errors = process.communicate(timeout=PATIENCE)

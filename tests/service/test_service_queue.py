@@ -256,6 +256,7 @@ def test_an_image_at_which_the_worker_crashes_takes_no_other_down(service):
     assert service.worker_log().count("computing beside") == 2
 
 
+@pytest.mark.slow
 def test_a_silent_worker_is_replaced(hasty):
     """It has not even begun: nobody is to blame."""
     with restarts(hasty, 1):
@@ -298,6 +299,7 @@ def test_a_worker_that_talks_nonsense_is_replaced(service):
         assert service.restore(wish()).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_start_again(tmp_path):
     with Service(tmp_path, devices=["dies later"]) as service:
         assert service.health().status_code == 200
@@ -351,6 +353,7 @@ def test_each_device_has_a_worker(tmp_path):
         until(lambda: service.metric("maximir_worker_up") == 2)
 
 
+@pytest.mark.slow
 def test_a_device_that_is_lost_leaves_the_work_to_the_other(tmp_path):
     with Service(tmp_path, devices=["one", "dies later"]) as service:
         until(lambda: service.metric("maximir_worker_up") == 2)
@@ -419,6 +422,7 @@ def test_stopping_does_not_take_for_ever(tmp_path):
         assert not worker.is_running()
 
 
+@pytest.mark.slow
 def test_stopping_cuts_off_who_takes_too_long_to_read(tmp_path):
     with Service(tmp_path, drain=0.5, patience=100.0) as service, service.begin(wish(large=30_000_000)):
         until(lambda: service.metric("maximir_results_leaving") == 1)

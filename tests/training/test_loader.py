@@ -79,6 +79,7 @@ def killed(self, index):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sample", "sentence"),
     [

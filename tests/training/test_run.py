@@ -98,6 +98,7 @@ def kill_at(boundary, moment, monkeypatch):
     monkeypatch.setattr(home, name, deadly)
 
 
+@pytest.mark.slow
 def test_a_save_killed_while_it_writes_leaves_the_state_before(tmp_path, monkeypatch):
     run = Run(recipe(), tmp_path, ALONE)
     run.train_step(*batch(0))

@@ -144,6 +144,7 @@ def pair(request, place):
     return kind
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_loss_curve_of_one(place, alone, pair):
     check_like(place, alone, pair)
 

@@ -114,6 +114,7 @@ def test_a_teacher_stands_in_for_the_clean_image(wise):
     assert taught.targets(degraded, clean, torch.zeros(4, dtype=torch.int64)) is clean
 
 
+@pytest.mark.slow
 def test_a_run_learns_from_its_teacher(clean, wise, tmp_path, monkeypatch):
     seen = []
     step = Run.train_step

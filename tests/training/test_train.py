@@ -63,6 +63,7 @@ def final_state(folder):
     return read_tensors(sorted((folder / "states").glob("*.safetensors"))[-1])[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "undo"),
     [
@@ -96,6 +97,7 @@ def test_what_the_caller_set_in_torch_does_not_matter(optimizer, change, undo, c
         assert value.dtype == states[1][key].dtype and torch.equal(value, states[1][key]), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "workers"), [("adam", 0), ("muon", 2)])
 def test_killed_and_resumed_run_ends_bit_identical(optimizer, workers, clean, tmp_path, monkeypatch):
     chosen = recipe(optimizer=optimizer)
