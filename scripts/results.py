@@ -90,7 +90,7 @@ class Row:
         return shlex.join(words)
 
 
-COLOURED = ("dehaze", "enhance")  # tasks whose errors of colour matter most
+COLOURED = ("dehaze", "enhance", "retouch")  # tasks whose errors of colour matter most
 CLEAN = "validation/mcmaster"
 # Pairs whose scenes our training never saw at any exposure; the authors trained the start on them.
 LOL = ("9", "35", "61", "97", "115", "203", "233", "258", "525", "560", "645", "659", "670", "679", "687")
@@ -126,6 +126,7 @@ ROWS = (
         "enhance", "ELIEI, held out", "pairs/low-light", only=("eliei_258", "eliei_26[!6]", "eliei_5*")
     ),
     Row("enhance", "McMaster, low light, synthetic", CLEAN, "low-light"),
+    Row("retouch", "FiveK, 5 of the authors' training set", "pairs/fivek"),
     *(
         Row("dejpeg", f"{name}, JPEG {quality}", data, f"jpeg:{quality}")
         for name, data in (("Classic5", "Classic5"), ("LIVE1, grey", "LIVE1_grey"))
