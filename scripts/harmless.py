@@ -4,11 +4,10 @@
     python scripts/harmless.py --large       # grids at 1024 x 1024 and 2000 x 1500
 
 clean: PSNR (dB) between a clean photograph and its result, the worst of all, centre crops of 256 pixels; and
-    the
-largest shift of a channel's mean, in levels of 255. grid: rms residual of flat fields and gradients after
-subtracting the best polynomial of degree 6, in levels, the worst of five fields at 256 x 256 and at 500 x
+the largest shift of a channel's mean, in levels of 255. grid: rms residual of flat fields and gradients after
+subtracting the best polynomial of degree 10, in levels, the worst of five fields at 256 x 256 and at 500 x
 333. The polynomial fits the tone curve that a model applies to a gradient, but not a period of 64 pixels.
---large: the same for a flat field and a diagonal gradient, in the default view.
+--large: the same for a flat field and a diagonal gradient, in the default view. --models: only these.
 """
 
 from __future__ import annotations
@@ -44,23 +43,24 @@ def grid(restorer: Restorer, field: np.ndarray) -> float:
     return max(residual(result[..., channel].astype(float)) for channel in range(3))
 
 
-def large_grids() -> None:
+def large_grids(models: list[str]) -> None:
     print("| model | " + " | ".join(f"{w} x {h}: flat, gradient" for h, w in LARGE) + " |")
     print("| --- | --- | --- |")
-    for model in MODELS:
-        restorer = Restorer(model.name, precision="fp32")
+    for name in models:
+        restorer = Restorer(name, precision="fp32")
         pairs = [[grid(restorer, fields(*size)[k]) for k in (1, 4)] for size in LARGE]
         told = " | ".join(f"{flat:.2f}, {gradient:.2f}" for flat, gradient in pairs)
-        print(f"| {model.name} | {told} |", flush=True)
+        print(f"| {name} | {told} |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the models in the box on input without damage.")
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--large", action="store_true", help="measure grids of large fields instead")
+    parser.add_argument("--models", nargs="+", default=[model.name for model in MODELS])
     given = parser.parse_args()
     if given.large:
-        return large_grids()
+        return large_grids(given.models)
     if given.data is None:
         parser.error("give DATA or --large")
     photographs = []
@@ -69,15 +69,15 @@ def main() -> None:
         top, left = (side // 2 - 128 for side in photograph.shape[:2])
         photographs.append(photograph[top : top + 256, left : left + 256])
     print("| model | clean | shift | grid, 256 x 256 | grid, 500 x 333 |\n| --- | --- | --- | --- | --- |")
-    for model in MODELS:
-        restorer, clean, shift = Restorer(model.name, precision="fp32", view="exact"), [], []
-        for photograph in photographs if model.task in DETAIL else ():
+    for name in given.models:
+        restorer, clean, shift = Restorer(name, precision="fp32", view="exact"), [], []
+        for photograph in photographs if restorer.task in DETAIL else ():
             difference = restorer(photograph).astype(float) - photograph
             clean.append(-10 * np.log10(np.square(difference).mean() / 255**2))
             shift.append(np.abs(difference.mean(axis=(0, 1))).max())
         told = f"{min(clean):.1f} | {max(shift):.1f}" if clean else " | "
         grids = [max(grid(restorer, field) for field in fields(*size)) for size in SIZES]
-        print(f"| {model.name} | {told} | {grids[0]:.2f} | {grids[1]:.2f} |", flush=True)
+        print(f"| {name} | {told} | {grids[0]:.2f} | {grids[1]:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
