@@ -56,9 +56,8 @@ def build(compiler: str | None) -> list[Path]:
 
 def build_portable(compiler: str, like: str) -> Path | None:
     """Compile `kernels-portable.so`: AMX's tiles in plain C++, everything else as in that library."""
-    return compile_library(
-        compiler, PORTABLE, f"{X86_64.get(like, '')} -DPORTABLE_TILES -O1"
-    )  # built in tests: soon
+    instructions = f"{X86_64.get(like, '')} -DPORTABLE_TILES -O1"  # for tests, which wait for it
+    return compile_library(compiler, PORTABLE, instructions)
 
 
 def compile_library(compiler: str, name: str, instructions: str) -> Path | None:

@@ -1,6 +1,6 @@
 """Files for other runtimes, each against our own output. One capture serves all tests: it takes its time.
 
-Those for any size are long; by default test_darktable alone takes the way to ONNX, with a file for one size.
+Those for any size are long; in CI test_darktable alone takes the way to ONNX, with a file for one size.
 """
 
 import json
