@@ -113,7 +113,6 @@ def test_a_file_of_other_weights_differs(onnx_file, gentle_weights):
 @pytest.mark.parametrize("size", [(50, 70), (65, 64), (3, 130)])
 def test_the_documented_python_pads_as_we_do(gentle_weights, size):
     """With our own network in place of a session; `test_onnx_does_what_the_network_does` compares the two."""
-    pytest.importorskip("onnxruntime")
     model = load_model(gentle_weights)
 
     class Session:
@@ -121,7 +120,9 @@ def test_the_documented_python_pads_as_we_do(gentle_weights, size):
             return [model(torch.from_numpy(inputs["image"]))[-1][-1].detach().numpy()]
 
     there = {"session": Session()}
-    exec(documented("python").replace('session = onnxruntime.InferenceSession("x.onnx")', ""), there)
+    opening = 'import onnxruntime\n\nsession = onnxruntime.InferenceSession("x.onnx")\n'
+    assert opening in documented("python")
+    exec(documented("python").replace(opening, ""), there)
     image = np.random.default_rng(0).random((*size, 3), np.float32)
     expected = restore_batch(model, torch.from_numpy(image).permute(2, 0, 1)[None])
     assert np.abs(there["restore"](image) - expected[0].permute(1, 2, 0).clamp(0, 1).numpy()).max() <= 1e-5

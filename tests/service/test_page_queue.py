@@ -92,7 +92,7 @@ def until(page, question):
     raise AssertionError(question)
 
 
-def keep(page, condition):
+def until_kept(page, condition):
     """Wait until the browser keeps a photograph whose facts meet the condition, a function in JavaScript."""
     until(
         page,
@@ -368,7 +368,7 @@ def test_the_list_survives_a_reload(opened, service):
     with paused(service):
         restore(page)
         expect(page.get_by_role("option", name="p03.png: Sent")).to_be_visible()
-        keep(page, '({ state, wish }) => state === "working" && wish.task === "dehaze"')
+        until_kept(page, '({ state, wish }) => state === "working" && wish.task === "dehaze"')
         page.reload()
         expect(page.locator("#strip li")).to_have_count(4)
     all_done(page, 4)
@@ -385,7 +385,7 @@ def test_a_painted_mask_survives_a_reload(page):
     all_done(page, 2)
     page.get_by_role("button", name="Paint where to restore").press("Enter")
     page.keyboard.press("Space")
-    keep(page, "({ blend }) => Boolean(blend.mask)")
+    until_kept(page, "({ blend }) => Boolean(blend.mask)")
     page.reload()
     expect(page.locator(".top")).to_have_attribute("style", re.compile("blob:"))
     bodies = asked(page)
