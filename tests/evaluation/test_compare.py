@@ -8,7 +8,7 @@ from scipy import stats
 
 from maximir.errors import MaximirError
 from maximir.evaluation.compare import compare
-from maximir.evaluation.report import comparison_table, extremes
+from maximir.evaluation.report import comparison_tables, extremes
 from maximir.evaluation.scores import Score
 
 INF = float("inf")
@@ -106,8 +106,26 @@ def test_exact_images_have_no_difference_if_both_are_exact():
     assert (psnr.a, psnr.mean, psnr.low, psnr.originals, psnr.uncounted) == (None, None, None, 0, 2)
     assert psnr.verdict == "no image has a finite value"
     assert extremes(comparison, 1) == ["+0.000 dB  inf → inf  i0", "+0.000 dB  inf → inf  i1"]
-    table = comparison_table(comparison)
+    (table,) = comparison_tables(comparison)
     assert "in no mean" in list(table.columns[0].cells) and "nan" not in str(list(table.columns[1].cells))
+
+
+def test_smaller_errors_of_colour_are_better():
+    a = [replace(s, delta_e=6.0 + k, hue=10.0, cast=None) for k, s in enumerate(scores([20, 21, 22]))]
+    b = [replace(s, delta_e=4.0 + k, hue=10.0 + k, cast=None) for k, s in enumerate(scores([20, 21, 22]))]
+    comparison = compare(a, b)
+    _, _, delta_e, hue, cast = comparison.differences
+    assert (delta_e.a, delta_e.b, delta_e.mean) == (7, 5, -2)
+    assert (delta_e.better, delta_e.worse, delta_e.verdict) == (3, 0, "B is better")
+    assert (hue.better, hue.worse, hue.verdict) == (0, 2, "no significant difference")
+    assert (cast.uncounted, cast.verdict) == (3, "no image has a finite value")
+    assert compare(b, a).differences[2].verdict == "A is better"
+    tables = comparison_tables(comparison)
+    assert [[column.header for column in table.columns] for table in tables] == [
+        ["", "PSNR", "SSIM"],
+        ["", "ΔE", "hue", "cast"],
+    ]
+    assert len(compare(a, scores([20, 21, 22])).differences) == 2  # measured in one only
 
 
 def test_images_too_small_for_ssim_are_in_no_mean_of_it():

@@ -322,7 +322,7 @@ def test_tables_on_the_terminal():
     assert "[/red] :dog:" in text and r"esc\x1b[31m" in text and "34.00 / 0.8375" in text
     a = [score(f"i{k}", 30.0 + k, 0.8, target=str(k)) for k in range(4)]
     b = [replace(each, psnr=each.psnr + 0.25 + 0.002 * k, ssim=0.81) for k, each in enumerate(a)]
-    text = printed(report.comparison_table(compare(a, b)), 80)
+    text = printed(*report.comparison_tables(compare(a, b)), 80)
     for words in ("31.500", "31.753", "+0.253", "+0.01000", "B is better"):
         assert words in text
     (psnr, _) = compare(a, b).differences

@@ -25,6 +25,7 @@ def compare(
     protocol: Annotated[str | None, typer.Option(help="As for `evaluate`.")] = None,
     degrade: Annotated[str | None, typer.Option(help="As for `evaluate`.")] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="As for `evaluate`.")] = None,
+    colour: Annotated[bool, typer.Option("--colour", help="As for `evaluate`.")] = False,
     worst: Annotated[int, typer.Option(min=0, help="Number of images to list at each end.")] = 3,
     device: Device = Options.device,
     precision: Precision = Options.precision,
@@ -42,6 +43,8 @@ def compare(
     for name in (a, b):
         if (Path(name) / RUN).is_file():
             sides.append(kept(Path(name)))
+            if colour and not sides[-1][0].get("colour"):
+                raise UsageError(f"{name}: holds no errors of colour; evaluate it with --colour")
             continue
         if data is None:
             raise UsageError(
@@ -53,6 +56,7 @@ def compare(
             protocol=protocol,
             degrade=degrade,
             only=tuple(only or ()),
+            colour=colour,
             options=dataclasses.replace(WHOLE, device=device, precision=precision),
             **where,
         )
@@ -68,7 +72,7 @@ def compare(
         watch(evaluation, None)
     comparison = comparing.compare(ours, theirs)
     print(f"A  {printable(a)}\nB  {printable(b)}\n{settings['convention']}")
-    Console().print(report.comparison_table(comparison))
+    Console().print(*report.comparison_tables(comparison))
     for line in report.extremes(comparison, worst):
         print(printable(line))
     if any(comparison.only):

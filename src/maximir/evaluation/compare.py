@@ -14,6 +14,7 @@ from maximir.files import comparable
 
 LEVEL = 0.95
 SAME = 0.001  # dB: noise differs between machines in the last bits only
+FIGURES = {"psnr": 1, "ssim": 1, "delta_e": -1, "hue": -1, "cast": -1}  # 1: more is better; -1: less is
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,15 @@ class Difference:
     """Differences B - A of one figure, over the images in both evaluations.
 
     Attributes:
-        figure: "psnr" or "ssim".
+        figure: one of `FIGURES`.
         a, b: means over the images whose figure is finite in both; None: there is no such image.
         mean: of the differences, over originals. Images of one original (ten hazes of a scene) are not
             independent, so they count once, with their mean.
         low, high: its `LEVEL` confidence interval by Student's t; None: there is only one original.
-        better, worse: images where B is above or below A, including those reproduced exactly by one of them.
+        better, worse: images where B is better or worse than A, including those reproduced exactly by one.
         originals: number of originals.
-        uncounted: images in no mean: PSNR is infinite in A or B, or the image is too small for SSIM.
+        uncounted: images in no mean: PSNR is infinite in A or B, the image is too small for SSIM, or has no
+            saturated or no grey pixels.
     """
 
     figure: str
@@ -48,9 +50,9 @@ class Difference:
             return "no image has a finite value"
         if self.low is None or self.high is None:
             return "one original is not enough"
-        if self.low > 0:
-            return "B is better"
-        return "A is better" if self.high < 0 else "no significant difference"
+        if self.low <= 0 <= self.high:
+            return "no significant difference"
+        return "B is better" if self.low * FIGURES[self.figure] > 0 else "A is better"
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Comparison:
 
 
 def compare(a: Sequence[Score], b: Sequence[Score]) -> Comparison:
-    """Compare scores paired by name.
+    """Compare scores paired by name; their errors of colour, too, if both have them.
 
     Raises:
         MaximirError: there is no common image, or an image has different originals or inputs.
@@ -88,9 +90,11 @@ def compare(a: Sequence[Score], b: Sequence[Score]) -> Comparison:
         if differ(one.input_psnr, other.input_psnr):
             raise MaximirError(f"{one.name}: is not the same image in both; their inputs differ")
     pairs.sort(key=lambda pair: difference(pair, "psnr"))
+    coloured = any(None not in (one.delta_e, other.delta_e) for one, other in pairs)
+    figures = list(FIGURES)[: None if coloured else 2]
     return Comparison(
         tuple(pairs),
-        tuple(summarise(figure, pairs) for figure in ("psnr", "ssim")),
+        tuple(summarise(figure, pairs) for figure in figures),
         (len(ours) - len(names), len(theirs) - len(names)),
     )
 
@@ -125,8 +129,8 @@ def summarise(figure: str, pairs: Sequence[tuple[Score, Score]]) -> Difference:
         mean,
         None if mean is None or half is None else mean - half,
         None if mean is None or half is None else mean + half,
-        sum(each > 0 for each in differences),
-        sum(each < 0 for each in differences),
+        sum(each * FIGURES[figure] > 0 for each in differences),
+        sum(each * FIGURES[figure] < 0 for each in differences),
         len(means),
         len(pairs) - len(counted),
     )

@@ -16,7 +16,7 @@ import jinja2
 from rich.table import Table
 
 from maximir.errors import MaximirError
-from maximir.evaluation.compare import LEVEL, Comparison, difference
+from maximir.evaluation.compare import LEVEL, Comparison, Difference, difference
 from maximir.evaluation.evaluate import Evaluation
 from maximir.evaluation.protocols import PROTOCOLS
 from maximir.evaluation.scores import PICTURES, REPORTS, Score
@@ -24,6 +24,8 @@ from maximir.files import printable, reason, write_atomically
 
 WORST = 40  # images shown on the page
 MEANS = ("input_psnr", "input_ssim", "psnr", "ssim")
+NAMES = {"psnr": "PSNR", "ssim": "SSIM", "delta_e": "ΔE", "hue": "hue", "cast": "cast"}
+DIGITS = {"ssim": 5}  # of a difference; of the others: 3
 COLOURS = ("input_delta_e", "input_hue", "input_cast", "delta_e", "hue", "cast")
 
 
@@ -147,14 +149,22 @@ def tables(summary: dict[str, Any]) -> list[Table]:
     return result
 
 
-def comparison_table(comparison: Comparison) -> Table:
-    """Return the table for the terminal, one column per figure: a wide table would lose digits."""
+def comparison_tables(comparison: Comparison) -> list[Table]:
+    """Return the tables for the terminal: one, or a second one for the errors of colour.
+
+    Each figure has a column: wide tables would lose digits.
+    """
+    halves = (comparison.differences[:2], comparison.differences[2:])
+    return [differences_table(half) for half in halves if half]
+
+
+def differences_table(differences: Sequence[Difference]) -> Table:
     names = ["A", "B", "B - A", f"{LEVEL:.0%} interval", "images better", "images worse", "originals", ""]
-    if uncounted := any(each.uncounted for each in comparison.differences):
-        names.insert(-1, "in no mean")  # equal to their originals, or too small for SSIM
+    if uncounted := any(each.uncounted for each in differences):
+        names.insert(-1, "in no mean")  # equal to their originals, or without the figure
     columns = []
-    for each in comparison.differences:
-        digits = 3 if each.figure == "psnr" else 5
+    for each in differences:
+        digits = DIGITS.get(each.figure, 3)
         within = "–"
         if each.low is not None and each.high is not None:
             within = f"{each.low:+.{digits}f} … {each.high:+.{digits}f}"
@@ -170,7 +180,7 @@ def comparison_table(comparison: Comparison) -> Table:
                 each.verdict,
             ]
         )
-    result = Table("", *(each.figure.upper() for each in comparison.differences))
+    result = Table("", *(NAMES[each.figure] for each in differences))
     for row in zip(names, *columns, strict=True):
         result.add_row(*row)
     return result
