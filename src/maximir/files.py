@@ -177,8 +177,8 @@ def walk(
 ) -> Iterator[tuple[Path, list[str], list[str]]]:
     """Walk like `os.walk`, also through links to folders, without loops; skip hidden and system folders.
 
-    Yields each folder, the names of links in it that lead to one of its parents, and the names of its files;
-    all sorted.
+    Yields each folder, the names of links in it that lead back to a folder on the way there or to a parent
+    of one, and the names of its files; all sorted.
 
     Args:
         refuse: called for folders that cannot be read.
@@ -186,20 +186,21 @@ def walk(
     """
     for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         here = Path(root)
-        real = os.path.realpath(here) + os.sep
         folders[:] = sorted(name for name in folders if not (name.startswith(".") or is_system_folder(name)))
-        loops = [
-            name
-            for name in folders
-            if os.path.islink(here / name)
-            and real.startswith(os.path.join(os.path.realpath(here / name), ""))
-        ]
+        loops = [name for name in folders if os.path.islink(here / name) and leads_back(here / name, folder)]
         folders[:] = [
             name
             for name in folders
             if name not in loops and (not leave_out or os.path.realpath(here / name) != leave_out)
         ]
         yield here, loops, sorted(names)
+
+
+def leads_back(link: Path, top: Path) -> bool:
+    """Return True if a link's target holds a folder on the way from `top` to the link, or is one."""
+    target = os.path.join(os.path.realpath(link), "")
+    depth = len(link.relative_to(top).parts)
+    return any(f"{os.path.realpath(parent)}{os.sep}".startswith(target) for parent in link.parents[:depth])
 
 
 def is_system_folder(name: str) -> bool:

@@ -514,7 +514,13 @@ def test_links_to_folders_are_followed_but_not_round_and_round(tmp_path):
     (data / "target").symlink_to(tmp_path / "store" / "b")
     (data / "self").symlink_to(data)
     (tmp_path / "store" / "a" / "up").symlink_to(tmp_path / "store")
-    assert pairs_of(find_cases(data), data) == {"input/1.png": "target/1.png"}
+    (tmp_path / "store" / "a" / "back").symlink_to(data / "more")
+    make(data, "more/input/2.png", "more/target/2.png")
+    (data / "more" / "aside").symlink_to(tmp_path / "store" / "a")
+    assert pairs_of(find_cases(data), data) == {
+        "input/1.png": "target/1.png",
+        "more/input/2.png": "more/target/2.png",
+    }
 
 
 def test_only(tmp_path):

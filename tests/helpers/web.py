@@ -12,7 +12,7 @@ class Web:
         files: path → content.
         cut: send at most so many bytes, then break off; None: all. One entry for each request to come.
         requests: (path, Range header) of those that came.
-        etag: of everything.
+        etag: of everything; "": none, so that no download can be resumed.
         moved: path → where it is now.
         lie: added to Content-Length.
     """
@@ -43,12 +43,13 @@ def serve():
                 self.send_error(404)
                 return
             start = 0
-            if asked and self.headers.get("If-Range") == web.etag:
+            if asked and web.etag and self.headers.get("If-Range") == web.etag:
                 start = int(asked.removeprefix("bytes=").rstrip("-"))
                 self.send_response(206)
             else:
                 self.send_response(200)
-            self.send_header("ETag", web.etag)
+            if web.etag:
+                self.send_header("ETag", web.etag)
             if web.says_length:
                 self.send_header("Content-Length", str(len(data) - start + web.lie))
             self.end_headers()

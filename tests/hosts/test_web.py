@@ -147,9 +147,15 @@ def test_a_runtime_that_lacks_a_file(fake_runtime, tmp_path):
     (tmp_path / "part" / "dist" / names()[0]).unlink()
     with pytest.raises(UsageError, match=f"{names()[0]} is missing"):
         web.write_site([], tmp_path / "site", tmp_path / "part")
-    (tmp_path / "broken.tgz").write_bytes(b"no archive")
-    with pytest.raises(UsageError, match=r"not a package of npm's \(\.tgz\)"):
-        web.write_site([], tmp_path / "site", tmp_path / "broken.tgz")
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w:gz") as archive:
+        archive.add(fake_runtime, "package")
+    whole = whole.getvalue()
+    flipped = [whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :] for at in (len(whole) // 2, -8)]
+    for data in (b"no archive", whole[: len(whole) // 2], *flipped):
+        (tmp_path / "broken.tgz").write_bytes(data)
+        with pytest.raises(UsageError, match=r"not a package of npm's \(\.tgz\)"):
+            web.write_site([], tmp_path / "site", tmp_path / "broken.tgz")
     assert not (tmp_path / "site").exists()
 
 

@@ -181,6 +181,14 @@ def test_the_next_call_goes_on_from_there(bucket, model, own_home):
     assert not leftovers(own_home)
 
 
+def test_a_server_that_never_sends_all_is_given_up(bucket, model):
+    bucket.etag = ""  # so each try begins anew
+    bucket.cut = [5000, 7000, 6000, 8000, 7500] * 20
+    with pytest.raises(MaximirError, match="could not be downloaded"):
+        fetch.fetch(model)
+    assert len(bucket.requests) <= 3 * download.TRIES
+
+
 def test_another_file_by_then_starts_anew(bucket, model, own_home):
     bucket.cut = [5000] + [0] * download.TRIES
     with pytest.raises(MaximirError):

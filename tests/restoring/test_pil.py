@@ -30,6 +30,15 @@ def test_cmyk_is_converted_as_in_files(profile, kind):
     assert info["icc_profile"][16:20] == b"RGB "
 
 
+def test_alpha_counts_where_there_is_a_transparent_colour_too():
+    image = Image.fromarray(NOISE[..., :3])
+    image.info["transparency"] = (1, 2, 3)
+    image.putalpha(128)
+    pixels, alpha, info = pil.to_arrays(image)
+    assert alpha.min() == alpha.max() == 128 and "transparency" not in info
+    assert pil.from_arrays(pixels, alpha, info).mode == "RGBA"
+
+
 def test_lab_is_converted():
     smooth = np.add.outer(np.arange(20), np.arange(30))[..., None].astype(np.uint8) * (2, 3, 4) + np.uint8(20)
     rgb = Image.fromarray(smooth.astype(np.uint8))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -31,6 +33,14 @@ def test_every_parameter_has_one_optimizer(tiny_model):
     assert id(model.stages[0].input_convs[0].weight) not in by_muon
     assert id(model.stages[0].outputs[0].weight) not in by_muon
     assert all(p.ndim >= 2 for p in owned[1])
+
+
+def test_convolutions_of_unshuffled_images_are_not_muons(tiny_model):
+    model = Maxim(replace(tiny_model.config, unshuffle=2))
+    _, muon = make_optimizers(model, "muon", 1e-3, (0.9, 0.999), 1e-2)
+    by_muon = {id(p) for p in muon.param_groups[0]["params"]}
+    image_convs = [m for m in model.modules() if isinstance(m, layers.ImageConv)]
+    assert image_convs and not by_muon & {id(m.weight) for m in image_convs}
 
 
 def test_muon_makes_a_problem_smaller():

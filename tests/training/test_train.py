@@ -226,12 +226,14 @@ def test_command(clean, tmp_path, monkeypatch, capsys):
         "[model]\nfeatures = 8\nstages = 1\ngroups = 1\nbottlenecks = 1\n"
     )
     arguments = ["train", tmp_path / "recipe.toml", "--data", clean, "--out", tmp_path / "run"]
-    monkeypatch.setattr("sys.argv", ["maximir", *map(str, arguments), "--set", "steps=1", "--device", "cpu"])
+    sets = ["--set", "steps=1", "--set", "model.features=16", "--set", "model.groups=2"]
+    monkeypatch.setattr("sys.argv", ["maximir", *map(str, arguments), *sets, "--device", "cpu"])
     with pytest.raises(SystemExit) as done:
         cli.main()
     assert not done.value.code
     assert "model.safetensors" in capsys.readouterr().out
-    load_model(tmp_path / "run" / "model.safetensors")
+    config = load_model(tmp_path / "run" / "model.safetensors").config
+    assert (config.features, config.groups) == (16, 2)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,10 @@ def train(
     from maximir.training.recipe import load_recipe
     from maximir.training.run import Execution
 
-    changes = dict(parse_override(item) for item in override or [])
+    changes: dict[str, Any] = {}
+    for key, value in map(parse_override, override or []):
+        old = changes.get(key)
+        changes[key] = old | value if isinstance(old, dict) and isinstance(value, dict) else value
     if init is not None:
         changes["init"] = init
     if teacher is not None:

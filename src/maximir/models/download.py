@@ -43,8 +43,8 @@ def download(address: str, target: Path, report: Report = lambda done, total: No
     keep = False
     try:
         failures = 0
+        most = part.stat().st_size if part.exists() else 0
         while True:
-            before = part.stat().st_size if part.exists() else 0
             try:
                 if fetch_once(address, part, tag, report):
                     break
@@ -61,7 +61,8 @@ def download(address: str, target: Path, report: Report = lambda done, total: No
                 if isinstance(cause, socket.gaierror | ConnectionRefusedError):  # a retry would not help
                     failures = TRIES
             there = part.stat().st_size if part.exists() else 0
-            failures = failures + 1 if there <= before else 1
+            failures = failures + 1 if there <= most else 1
+            most = max(most, there)  # without an ETag each try begins anew
             if failures >= TRIES:
                 keep = there > 0
                 raise MaximirError(f"{address}: cannot be fetched ({why})")

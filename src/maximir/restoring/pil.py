@@ -42,7 +42,8 @@ def to_arrays(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None, Info]:
         )
         assert converted is not None  # None only if converted in place
         image = converted
-    transparent = image.mode in ("LA", "PA", "RGBA") or info.pop("transparency", None) is not None
+    has_key = info.pop("transparency", None) is not None
+    transparent = has_key or image.mode in ("LA", "PA", "RGBA")
     grey = image.mode in ("1", "L", "LA")
     info = _with_fitting_profile(info, grey=grey)
     if not transparent:

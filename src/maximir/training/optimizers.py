@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from maximir.engine.precision import bf16_is_emulated
-from maximir.network.layers import SpatialDense
+from maximir.network.layers import ImageConv, SpatialDense
 from maximir.network.model import Maxim
 
 # Coefficients of the quintic iteration by Muon's authors (K. Jordan et al., 2024): fast, not exact.
@@ -83,9 +83,8 @@ def make_optimizers(
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for module in model.modules():
-        at_the_border = isinstance(module, nn.Conv2d) and 3 in module.weight.shape[:2]
-        inner = isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) and not (
-            at_the_border or isinstance(module, SpatialDense)
+        inner = isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) and not isinstance(
+            module, ImageConv | SpatialDense
         )
         for kind, parameter in module.named_parameters(recurse=False):
             (matrices if inner and kind == "weight" else rest).append(parameter)

@@ -6,12 +6,14 @@ It shares `maximir/page` with the service. ONNX Runtime Web computes; it comes f
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import io
 import json
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -153,7 +155,7 @@ def package_files(source: Path | None, names: set[str]) -> Iterator[tuple[str, b
         return
     data = fetch_package() if source is None else source.read_bytes()
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
+        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(data))) as archive:  # checks the whole file
             for entry in archive:
                 folder, _, name = entry.name.rpartition("/")
                 content = archive.extractfile(entry) if entry.isfile() and name in names else None
@@ -161,7 +163,7 @@ def package_files(source: Path | None, names: set[str]) -> Iterator[tuple[str, b
                     "package" if name == "package.json" else "package/dist"
                 ):
                     yield name, content.read()
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise UsageError(f"--runtime {source}: not a package of npm's (.tgz): {error}") from error
 
 

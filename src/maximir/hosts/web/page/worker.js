@@ -4,7 +4,7 @@ import { keep } from "./metadata.js";
 import { fits, needsView, restore, toBytes } from "./tiles.js";
 import { words } from "./words.js";
 
-const PATCH = 64; // pixels: side of the patch on which the graphics processor must agree with the processor
+const PATCH = 64; // pixels: least side of the patch on which graphics processor and processor must agree
 const AGREE = 1e-3; // for values in [0, 1]
 const THREADS = 8; // more are hardly faster
 const QUALITY = 0.95; // of JPEG and WebP
@@ -125,7 +125,7 @@ async function load({ model, runtime, folder, gpu }) {
   let session = await create("wasm");
   let where = "";
   if (gpu) {
-    const faster = await agreeing(create, session);
+    const faster = await agreeing(create, session, Math.max(PATCH, model.facts.multiple));
     where = faster ? words.onGraphics : "";
     if (faster) {
       await session.release();
@@ -136,15 +136,15 @@ async function load({ model, runtime, folder, gpu }) {
   return session;
 }
 
-/** Return a session on the graphics processor if its result agrees with the processor's, else null. */
-async function agreeing(create, session) {
+/** Return a session on the graphics processor if both restore a patch of `side` pixels alike, else null. */
+async function agreeing(create, session, side) {
   let faster = null;
   try {
     faster = await create("webgpu");
-    const patch = Float32Array.from({ length: 3 * PATCH * PATCH }, (_, i) => ((i * 7919) % 256) / 255);
+    const patch = Float32Array.from({ length: 3 * side * side }, (_, i) => ((i * 7919) % 256) / 255);
     const [one, other] = [
-      await compute(session, patch.slice(), PATCH, PATCH),
-      await compute(faster, patch.slice(), PATCH, PATCH),
+      await compute(session, patch.slice(), side, side),
+      await compute(faster, patch.slice(), side, side),
     ];
     if (one.every((value, i) => Math.abs(value - other[i]) <= AGREE)) return faster;
   } catch {
