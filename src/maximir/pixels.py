@@ -7,6 +7,7 @@ import numpy as np
 from maximir.errors import MaximirError
 
 UINT8 = np.dtype(np.uint8)
+BAND = 64  # rows at a time
 FLOAT_LIMIT = 8.0  # noise may leave [0, 1]; values far above mean the scale of 0-255
 
 
@@ -40,4 +41,9 @@ def from_unit(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 def in_8_bits(pixels: np.ndarray) -> np.ndarray:
     """Return pixels that `to_unit` takes, as uint8."""
-    return pixels if pixels.dtype == UINT8 else from_unit(to_unit(pixels), UINT8)
+    if pixels.dtype == UINT8:
+        return pixels
+    result = np.empty(pixels.shape, UINT8)
+    for row in range(0, len(pixels), BAND):  # floats of all at once would need four times the memory
+        result[row : row + BAND] = from_unit(to_unit(pixels[row : row + BAND]), UINT8)
+    return result

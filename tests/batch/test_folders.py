@@ -52,9 +52,9 @@ def test_neighbours_are_counted_and_clouds_named(folder, tmp_path, tiny_weights,
         maximir(*words, *more, "--report", folder / "run.txt")
         told = capsys.readouterr()
         assert "0 failed" in told.out
-        [line] = [line for line in told.err.splitlines() if "left alone" in line]
+        [line] = [line for line in told.err.splitlines() if "skipped, not images" in line]
         assert line == (
-            "maximir: left alone, no images: 1 .aae, 1 .avi, 1 .dop, 1 .json, 1 .jsonl, 1 .lrcat, 1 .mov, "
+            "maximir: skipped, not images: 1 .aae, 1 .avi, 1 .dop, 1 .json, 1 .jsonl, 1 .lrcat, 1 .mov, "
             "1 .mp4, 1 .pp3, 1 .thm, 1 .txt, 2 .xmp"
         )
         assert "1 photograph is only in iCloud, not on this disk: IMG_1.HEIC" in told.err
@@ -71,7 +71,7 @@ def test_a_neighbour_alone_is_named(folder, tmp_path):
     assert names(plan_run([folder / "a.xmp"], tmp_path / "out")) == ["a.xmp"]
     (tmp_path / "films").mkdir()
     (tmp_path / "films" / "a.mp4").write_bytes(b"x")
-    with pytest.raises(UsageError, match=r"no files in .*; left alone, no images: 1 \.mp4"):
+    with pytest.raises(UsageError, match=r"no files in .*; skipped, not images: 1 \.mp4"):
         plan_run([tmp_path / "films"], tmp_path / "out")
 
 
@@ -116,7 +116,7 @@ def test_a_listing_with_markers_and_ways_out(memory, tmp_path, monkeypatch):  # 
     assert sorted(address.path for address, _ in store.files()) == ["../up.png", "/two.png", "a.png"]
     jobs = plan_run(["memory://in"], tmp_path / "out").jobs
     assert {job.source.path for job in jobs if job.problem} == {"../up.png", "/two.png"}
-    assert all("lead out of the output" in job.problem for job in jobs if job.problem)
+    assert all("outside the output" in job.problem for job in jobs if job.problem)
     assert not [job for job in plan_run(["memory://in"], "memory://out").jobs if job.problem]
 
 

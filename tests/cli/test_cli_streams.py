@@ -65,7 +65,7 @@ def test_from_a_file_and_to_a_file(tmp_path, tiny_weights):
         (["{tmp}/a.png", "-o", "{tmp}/b.png", "--format", "png"], b"", 2, "--format is for -o -"),
         (["-", "-o", "{tmp}"], encoded(), 2, "name the file for the result"),
         (["-", "-o", "{tmp}/a.heic"], encoded(), 2, "cannot write .heic"),
-        (["-", "{tmp}/a.png", "-o", "{tmp}"], encoded(), 2, "- is one photograph"),
+        (["-", "{tmp}/a.png", "-o", "{tmp}"], encoded(), 2, "- stands for one photograph"),
         (["-", "-o", "-", "--shard", "1/2"], encoded(), 2, "leave out other inputs, --shard"),
         (["-", "-o", "-", "--resume"], encoded(), 2, "--resume needs a folder"),
     ],

@@ -136,7 +136,7 @@ def test_then_from_npm(model, npm, own_home):
     fetch.fetch(model, say=told.append)
     assert "pack @upscalerjs/maxim-deraining@0.1.0 --ignore-scripts" in npm.read_text()
     assert "cannot be fetched" in told[1] and "trying npm" in told[2]
-    assert checkpoint.read(user_models.path_of(model.name)).missing
+    assert checkpoint.read(user_models.path_of(model.name)).facts["missing"]
     assert not leftovers(own_home)
 
 

@@ -67,9 +67,9 @@ def test_what_is_missing_is_said_and_kept(files, tmp_path, model):
     folder = write_folder(tmp_path / "model", files)
     found = checkpoint.read(folder)
     heads = {f"stage_1_output_conv_{level}/{name}" for level in (1, 2) for name in ("kernel", "bias")}
-    assert set(found.missing) == heads
+    assert set(found.facts["missing"]) == heads
     checkpoint.save_model(load_model(folder), tmp_path / "a.safetensors", metadata=found.facts)
-    assert set(checkpoint.read(tmp_path / "a.safetensors").missing) == heads
+    assert set(checkpoint.read(tmp_path / "a.safetensors").facts["missing"]) == heads
     assert checkpoint.read(tmp_path / "a.safetensors").facts == found.facts
 
 

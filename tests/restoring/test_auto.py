@@ -132,7 +132,7 @@ def test_damage_is_seen_and_without_it_nothing(kind, damage):
 
 
 def test_auto_stands_alone(tmp_path):
-    with pytest.raises(UsageError, match="give it alone"):
+    with pytest.raises(UsageError, match="auto cannot be part of a chain"):
         parse_links("denoise,auto", choice.for_task)
     Image.fromarray(waves()).save(tmp_path / "a.png")
     given = [str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--task", "auto"]

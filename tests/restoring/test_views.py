@@ -6,7 +6,7 @@ import pytest
 from maximir import Restorer, UsageError
 from maximir.errors import NotEnoughMemory
 from maximir.models import checkpoint
-from maximir.restoring import views
+from maximir.restoring import filters, views
 
 
 def nothing(part):
@@ -87,7 +87,7 @@ def test_what_the_view_makes_of_small_things_does_not_show():
 
     result = views.restore_in_views(image + stars, no_stars_when_small, nothing)
     assert (result - image - stars).min() > -0.01
-    assert rms(views.smooth(np.float32(image[:90, :90]))[..., 0] - image[:90, :90, 0]) < 1e-3
+    assert rms(filters.blur(np.float32(image[:90, :90]), views.SMOOTH)[..., 0] - image[:90, :90, 0]) < 1e-3
 
 
 def test_what_is_too_bright_in_a_tile_keeps_its_detail():

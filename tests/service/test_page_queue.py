@@ -196,7 +196,7 @@ def test_a_folder_is_added_with_its_folders_but_not_what_is_no_photograph(opened
     (tmp_path / "holiday" / "notes.txt").write_text("notes")
     (tmp_path / "holiday" / "empty.png").write_bytes(b"")
     page.get_by_label("Choose a folder").set_input_files(tmp_path / "holiday")
-    expect(page.locator("#stage-message")).to_have_text("2 files are no photographs: left out.")
+    expect(page.locator("#stage-message")).to_have_text("2 files are not photographs: left out.")
     restore_all(page)
     all_done(page, 2)
     assert zipped(page) == {"holiday/a-auto.png": PHOTO, "holiday/day 1/a-auto.png": PHOTO}
@@ -294,7 +294,7 @@ def test_more_can_be_added_removed_and_stopped(page, service):
         expect(page.locator("#strip li")).to_have_count(3)
         expect(page.locator("#name")).to_have_text("later.png")
         page.get_by_role("button", name="Restore all").click()
-        expect(page.get_by_role("heading", name="Waiting, after 2 photographs of yours")).to_be_visible()
+        expect(page.get_by_role("heading", name="Waiting: 2 photographs of yours first")).to_be_visible()
         page.get_by_role("button", name="Stop").click()
         expect(page.locator("#queue-told")).to_have_text("0 of 3 restored")
         expect(page.get_by_role("button", name="Stop")).to_be_hidden()
@@ -438,7 +438,7 @@ def test_a_browser_that_stores_nothing_says_so_and_works(opened):
     )
     add(page, 2)
     expect(page.locator("#queue-message")).to_have_text(
-        "This browser stores no more of it: a reload of the page would lose it."
+        "This browser has no room to keep this: reloading the page would lose it."
     )
     restore_all(page)
     all_done(page, 2)

@@ -46,8 +46,8 @@ def load(monkeypatch):
     """Load all batches: what each sample does, and the number of loader processes."""
 
     def load(sample, workers):
-        samples = SimpleNamespace(of=lambda *args: type("Samples", (), {"__getitem__": sample})())
-        monkeypatch.setattr(loader, "PhasedSamples", samples)
+        samples = type("Samples", (), {"__getitem__": sample})
+        monkeypatch.setattr(loader, "PhasedSamples", lambda recipe, sources: samples())
         return list(loader.load_batches(RECIPE, {}, run(workers)))
 
     return load

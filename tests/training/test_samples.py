@@ -1,5 +1,6 @@
 import itertools
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -452,7 +453,10 @@ def test_each_phase_has_its_own_mixture(tmp_path, monkeypatch):
             DEGRADATIONS, name, Degradation(lambda image, rng, value=value: 0 * image + value)
         )
     sources = {"clean": clean_views(tmp_path, coordinates(40, 50))}
-    samples = PhasedSamples([{"black": 1}, {"white": 1}], sources, 0)
+    recipe = SimpleNamespace(
+        mixtures=[{"black": 1}, {"white": 1}], seed=0, mixup=0.0, rotate=True, taught=0.5, teacher=""
+    )
+    samples = PhasedSamples(recipe, sources)
     single = Samples({"white": 1}, sources, 0)
     assert not samples[3, 16, 0].degraded.any()
     assert (samples[3, 16, 1].degraded == 1).all()

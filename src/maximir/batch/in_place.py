@@ -64,7 +64,7 @@ def keep(file: Path, original: Path) -> bool:
     except FileExistsError:
         if filecmp.cmp(file, original, shallow=False):
             return False
-        raise MaximirError(f"{original} exists, and is not {file.name} as it is now; move one away") from None
+        raise MaximirError(f"{original} exists but differs from {file.name}; move one of them") from None
     except OSError:
         if original.exists():
             raise

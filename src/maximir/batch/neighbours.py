@@ -1,4 +1,4 @@
-"""Files that lie beside photographs and are none: sidecars, videos, and what systems and drives leave there.
+"""Files beside photographs that are none: sidecars, videos, and what systems and drives leave there.
 
 Judged by their names alone, so that a video in a bucket is never asked for. A file with another name is
 taken for a photograph, and fails with a reason if it is none.
@@ -95,7 +95,7 @@ class LeftAlone:
     def lines(self) -> list[str]:
         """Describe the files: a line for all that are no images, and one for each cloud."""
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.kinds.items()))
-        found = [f"left alone, no images: {kinds}"] if kinds else []
+        found = [f"skipped, not images: {kinds}"] if kinds else []
         for cloud, names in self.in_clouds.items():
             noun = "photograph is" if len(names) == 1 else "photographs are"
             listed = ", ".join(names[:MOST_NAMES])

@@ -61,7 +61,7 @@ class Plan:
         """
         if self.to_file:
             if resume:
-                raise UsageError("--resume goes on in a folder; give one as --output")
+                raise UsageError("--resume needs a folder: give one as --output")
             return Journal(settings)
         targets = [job.target for job in self.jobs if job.problem is None]
         if self.shared or (folder := self.output.local("")) is None:
@@ -210,7 +210,7 @@ def why_no_file(place: str, output: Storage) -> str | None:
     if output.local("") is None:
         return None
     if PurePath(place).is_absolute() or {"", ".", ".."} & {*place.split("/"), *PurePath(place).parts}:
-        return "its name has an empty part, . or .. in it, which would lead out of the output"
+        return "its name contains an empty part, . or .., so the result would be outside the output"
     if os.name == "posix" and max(len(os.fsencode(part)) for part in place.split("/")) > LONGEST_NAME:
         return f"its result's name would be longer than {LONGEST_NAME} bytes"
     return None

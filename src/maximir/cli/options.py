@@ -31,8 +31,9 @@ Tasks = Annotated[
     str | None,
     typer.Option(
         metavar="TASK[,TASK…]",
-        help="denoise, deblur, derain, dehaze, enhance, retouch or dejpeg: use the best model here. "
-        "Several run in order: denoise,enhance; one may have a strength: denoise:0.5,enhance.",
+        help="denoise, deblur, derain, dehaze, enhance, retouch or dejpeg: use the best model here; "
+        "auto: choose for each photograph. Several run in order: denoise,enhance; "
+        "one may have a strength: denoise:0.5,enhance.",
     ),
 ]
 Model = Annotated[
@@ -102,7 +103,7 @@ PresetName = Annotated[
     typer.Option(
         metavar="NAME",
         help="scans, night, haze, chat or one of yours (docs/presets.md): task, strength and detail. "
-        "Options beside it replace what it says.",
+        "Options given with it override it.",
     ),
 ]
 Mask = Annotated[

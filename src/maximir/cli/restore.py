@@ -116,13 +116,13 @@ def restore(
     if in_place:
         if output is not None or overwrite or resume or shard is not None or ray is not None or left:
             refused = "--output, --overwrite, --resume, --shard, --ray and --left"
-            raise UsageError(f"--in-place keeps originals, and restores nothing twice: leave out {refused}")
+            raise UsageError(f"--in-place, which keeps originals, cannot be combined with {refused}")
         planned = plan_in_place(inputs, report)
     elif output is None:
         raise UsageError("give --output, a folder or a file for the results, or --in-place")
     elif STREAM in (output, *inputs):
         if len(inputs) > 1 or shard is not None or ray is not None or left:
-            raise UsageError("- is one photograph: leave out other inputs, --shard, --ray and --left")
+            raise UsageError("- stands for one photograph: leave out other inputs, --shard, --ray and --left")
         planned = plan_one(inputs[0], output, format)
     else:
         planned = plan(inputs, output, shard=shard, shared=ray is not None, report=report)

@@ -39,8 +39,8 @@ from maximir.restoring.options import Options
 if TYPE_CHECKING:
     from maximir.batch.plan import Job, Plan
 
-POLL = "Look every so many seconds, instead of waiting for the system's events: for network drives."
-SETTLE = "A file that has not changed for so many seconds is complete."
+POLL = "Check the folder every SECONDS instead of waiting for the system's events: for network drives."
+SETTLE = "Take a file as complete once it has not changed for SECONDS."
 
 
 def watch(

@@ -22,13 +22,11 @@ def gaussian_25(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return gaussian_noise(image, 25.0, rng)
 
 
-def blind_gaussian(
-    image: np.ndarray, rng: np.random.Generator, *, sigma_max: float = 55.0, file_fraction: float = 0.5
-) -> np.ndarray:
-    """Add noise of unknown strength, sigma uniform in [0, sigma_max].
+def blind_gaussian(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Add noise of unknown strength, sigma uniform in [0, 55].
 
-    The field's tables use unclipped float noise; users have files. A share `file_fraction` of the images gets
-    noise as in a file: clipped and rounded to 8 bits, a tenth of them as JPEG.
+    The field's tables use unclipped float noise; users have files. Half of the images get noise as in a file:
+    clipped and rounded to 8 bits, a tenth of them as JPEG.
     """
-    noisy = gaussian_noise(image, rng.uniform(0, sigma_max), rng)
-    return as_file(noisy, rng, jpegs=0.1) if rng.random() < file_fraction else noisy
+    noisy = gaussian_noise(image, rng.uniform(0, 55.0), rng)
+    return as_file(noisy, rng, jpegs=0.1) if rng.random() < 0.5 else noisy

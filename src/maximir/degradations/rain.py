@@ -150,9 +150,9 @@ def veil(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return image * passing + np.float32(rng.uniform(0.65, 0.95)) * (1 - passing)
 
 
-def rain(image: np.ndarray, rng: np.random.Generator, *, veil_fraction: float = 0.3) -> np.ndarray:
+def rain(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Add rain and save as a file: float32 [H, W, 3] in [0, 1], sRGB-encoded, in and out."""
     wet = compose(image, rain_mask(image.shape[:2], rng), rng)
-    if rng.random() < veil_fraction:
+    if rng.random() < 0.3:
         wet = veil(wet, rng)
     return as_file(wet.astype(np.float32), rng)

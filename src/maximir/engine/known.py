@@ -54,7 +54,7 @@ def is_known(module: nn.Module) -> bool:
 @functools.cache
 def say_plain(name: str) -> None:
     log.warning(
-        "maximir: the engine runs %s as it is, on whole maps: it is changed, or has hooks or dropout. "
-        "The result is the same; memory and time are not",
+        "maximir: %s was modified or has hooks or dropout, so the engine runs it on whole maps: "
+        "the result is the same, but memory and time are not",
         name,
     )

@@ -240,16 +240,13 @@ def project_scaled(scale: ScaleTo, x: Tensor, weight: Tensor) -> Projected:
     return Projected(add_rows, terms, [x], bias)
 
 
-def convolve_rows(
-    conv: Conv, x: Tensor, rows: Rows, *, negative_slope: float | None = None, last: bool = False
-) -> Tensor:
+def convolve_rows(conv: Conv, x: Tensor, rows: Rows, *, last: bool = False) -> Tensor:
     """Convolve these rows of a map.
 
     Args:
-        negative_slope: see `ops.functional.convolve`.
         last: this makes the result of the sweep, so it may be written where it belongs.
     """
-    return convolve_strip(conv, rows.of(x, HALO), rows, negative_slope=negative_slope, last=last)
+    return convolve_strip(conv, rows.of(x, HALO), rows, last=last)
 
 
 def convolve_strip(

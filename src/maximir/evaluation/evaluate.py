@@ -34,7 +34,7 @@ from maximir.evaluation.testsets import Degrade, degradation
 from maximir.files import file_digest, reason, write_atomically
 from maximir.images import Photo
 from maximir.models import choice
-from maximir.pixels import UINT8, from_unit, to_unit
+from maximir.pixels import UINT8, from_unit, in_8_bits, to_unit
 from maximir.restoring.options import Options, Progress, silent
 
 if TYPE_CHECKING:
@@ -423,8 +423,8 @@ def keep(
         pixels = as_file(restored, protocol, target.dtype)
         picture = out / PICTURES / f"{name}.webp"
         picture.parent.mkdir(parents=True, exist_ok=True)
-        before = None if degraded is None else eight_bits(degraded)
-        write_atomically(picture, strip(before, eight_bits(pixels), eight_bits(target)))
+        before = None if degraded is None else in_8_bits(degraded)
+        write_atomically(picture, strip(before, in_8_bits(pixels), in_8_bits(target)))
         if save:
             path = out / RESTORED / f"{name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -441,10 +441,6 @@ def as_file(restored: np.ndarray, protocol: Protocol, dtype: np.dtype) -> np.nda
     if protocol.pixels == "truncated":
         return (np.clip(restored, 0, 1) * 255).astype(np.uint8)
     return from_unit(restored, dtype)
-
-
-def eight_bits(image: np.ndarray) -> np.ndarray:
-    return image if image.dtype == UINT8 else from_unit(to_unit(image), UINT8)
 
 
 def versions() -> dict[str, str]:

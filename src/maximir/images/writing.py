@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -49,19 +47,18 @@ def check_fits(photo: Photo, path: Path) -> None:
     _check_fits(photo, kind)
 
 
-def write(photo: Photo, path: Path, announce: Callable[[str], None] = lambda digest: None) -> tuple[str, ...]:
+def write(photo: Photo, path: Path) -> tuple[str, ...]:
     """Encode `photo` in the format of the suffix of `path`, and write it there completely or not at all.
 
     PNG and TIFF keep 8 and 16 bit, AVIF 8, 10 and 12; JPEG and WebP get 8. WebP is lossless, because lossy
     WebP always halves the chroma; JPEG and AVIF have quality 95 and full chroma. Returns notes on what the
     format could not hold. Raises MaximirError with the reason, without the path; an older file at `path` is
-    then untouched. `announce` is called with the SHA-256 of the file before it appears.
+    then untouched.
     """
     path = Path(path)
     check_fits(photo, path)
     data, notes = encode(photo, KINDS[path.suffix.lower()])
     try:
-        announce(hashlib.sha256(data).hexdigest())
         write_atomically(path, data)
     except OSError as e:
         raise MaximirError(reason(e)) from e

@@ -50,10 +50,6 @@ class Checkpoint(NamedTuple):
     state: dict[str, Tensor]
     facts: dict[str, Any]
 
-    @property
-    def missing(self) -> tuple[str, ...]:
-        return tuple(self.facts.get("missing", ()))
-
 
 def load_model(path_or_name: str | os.PathLike[str], stages: int | None = None) -> Maxim:
     """Load a network with its weights, in float32 and evaluation mode, on the CPU.

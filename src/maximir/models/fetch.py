@@ -46,7 +46,7 @@ def sources(model: AuthorsModel, given: str | None = None) -> Iterator[Source]:
 
 
 def given_source(given: str) -> Source:
-    if urllib.parse.urlsplit(given).scheme in ("http", "https"):
+    if is_web(given):
         return Source(given, lambda folder, report: from_web(given, folder, report))
     return Source(given, lambda folder, report: Path(given))
 
@@ -122,7 +122,7 @@ def digest_of(found: checkpoint.Checkpoint) -> str:
 
 
 def is_web(name: str) -> bool:
-    return name.startswith(("http://", "https://"))
+    return urllib.parse.urlsplit(name).scheme in ("http", "https")
 
 
 def remove_if_empty(folder: Path) -> None:

@@ -26,7 +26,7 @@ export const words = {
   empty: (name) => `${name} is empty.`,
   noPhotograph: (name, kind) => `${name} is not a photograph: it is a ${kind}.`,
   unreadable: (name) => `${name} cannot be read. Is it a folder?`,
-  leftOut: (n) => (n === 1 ? "1 file is no photograph: left out." : `${n} files are no photographs: left out.`),
+  leftOut: (n) => (n === 1 ? "1 file is not a photograph: left out." : `${n} files are not photographs: left out.`),
   noneInFolder: "There are no photographs in this folder.",
   onlyFiles: "Only files can be dropped here: save the picture first.",
   nothingPasted: "There is no picture in the clipboard.",
@@ -88,14 +88,14 @@ export const words = {
   // work
   cancel: "Cancel",
   cancelled: "Cancelled.",
-  inLine: (n) => (n ? `Waiting, after ${photographs(n)} of yours` : "Waiting, next of yours"),
+  inLine: (n) => (n ? `Waiting: ${photographs(n)} of yours first` : "Waiting: this one is next"),
   broken: (message) => `Something went wrong in this page: ${message}`,
 
   // the result
   restored: "Restored",
   restoredIn: (time) => `Restored in ${time}`,
   download: "Download",
-  howMuch: "How much of it?",
+  howMuch: "How much of the result?",
   strength: "Strength",
   detail: "Fine texture",
   paint: "Paint where to restore",
@@ -117,7 +117,7 @@ export const words = {
     "Arrow keys show another photograph, also while the whole picture is shown above. " +
     "Space leaves its result out, or takes it in again. Delete removes the photograph.",
   queueNote: "Kept in this browser until you clear it.",
-  notKept: "This browser stores no more of it: a reload of the page would lose it.",
+  notKept: "This browser has no room to keep this: reloading the page would lose it.",
   counted: (done, all) => `${done} of ${all} restored`,
   queued: (n) => `${photographs(n)} added to the list`,
   told: (done, all, failed, out) =>

@@ -17,7 +17,7 @@ from maximir.restoring.links import Link
 from maximir.restoring.options import Options, Progress, silent
 from maximir.restoring.restorer import Restorer, choose_device, resolve_precision
 
-NOTHING = "nothing to mend was found: left as it is"
+NOTHING = "no damage was found: left unchanged"
 MOST = 2  # links: more damage than that is more often a mistake than a photograph
 
 

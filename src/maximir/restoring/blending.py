@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from maximir.errors import MaximirError, UsageError
 from maximir.pixels import from_unit, to_unit
 from maximir.restoring import transparency
+from maximir.restoring.filters import between, blur
 from maximir.restoring.options import check_fraction
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Blend:
                 below = slice(top, min(rows.stop + REACH, height))
                 taken = np.concatenate([above, luma(original[below]) - luma(restored[below])])
                 here = slice(len(above), len(above) + rows.stop - top)
-                fine = taken[here] - blur(taken)[here]
+                fine = taken[here] - blur(taken[..., None], FINE)[..., 0][here]
                 above = taken[max(0, here.stop - REACH) : here.stop]
             self._apply_to_rows(original[rows], restored[rows], fine, rows, height)
         return restored
@@ -138,16 +139,6 @@ def blend_visible(
 def luma(rgb: np.ndarray) -> np.ndarray:
     """Return the luma `[n, W]` float32 of rows `[n, W, 3]`."""
     return to_unit(rgb) @ LUMA
-
-
-def blur(plane: np.ndarray) -> np.ndarray:
-    """Blur `[n, W]` float32 by a Gaussian of `FINE` pixels; edges repeat."""
-    gaussian = torch.exp(-0.5 * (torch.arange(-REACH, REACH + 1, dtype=torch.float32) / FINE).square())
-    gaussian = gaussian / gaussian.sum()
-    x = torch.from_numpy(plane)[None, None]
-    x = F.conv2d(F.pad(x, (0, 0, REACH, REACH), mode="replicate"), gaussian[None, None, :, None])
-    x = F.conv2d(F.pad(x, (REACH, REACH, 0, 0), mode="replicate"), gaussian[None, None, None])
-    return x[0, 0].numpy()
 
 
 def prepare_mask(mask: Mask) -> np.ndarray:
@@ -216,11 +207,3 @@ def mask_rows(mask: np.ndarray, rows: slice, height: int, width: int) -> np.ndar
     lower = lower[:, left] * (1 - across) + lower[:, right] * across
     nearest = mask[np.arange(rows.start, rows.stop) * h // height][:, np.arange(width) * w // width]
     return np.where(nearest > 0, upper * (1 - down) + lower * down, np.float32(0))
-
-
-def between(pixels: slice, length: int, scaled: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return neighbours on an axis of `scaled` pixels, and the second one's share, for some of `length`."""
-    at = (np.arange(pixels.start, pixels.stop) + 0.5) * scaled / length - 0.5
-    at = at.clip(0, scaled - 1)
-    first = at.astype(int)
-    return first, np.minimum(first + 1, scaled - 1), (at - first).astype(np.float32)

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from maximir.pixels import UINT8, from_unit, to_unit
+from maximir.pixels import in_8_bits
 
 WEIGHTS = Path(__file__).parents[1] / "models" / "box" / "diagnosis.safetensors"
 DAMAGES = ("compression", "noise", "rain", "haze", "blur", "darkness")  # that the network knows
@@ -43,7 +43,6 @@ CROP = 96  # pixels: side of a part at full size
 CROPS = 3  # parts along each axis
 VIEW = 128  # pixels: side of the view of the whole, whatever its shape
 BLOCK = 8  # parts begin on a JPEG's grid
-BAND = 64  # rows at a time
 CERTAIN = 0.3  # blockiness of a photograph that was surely compressed
 LARGEST_STEP = 6.0  # levels: larger ones are edges of things
 LARGEST_DIFFERENCE = 12.0  # levels
@@ -166,12 +165,3 @@ def network() -> Diagnosis:
     state = {name: value.float() for name, value in load_file(WEIGHTS).items()}
     model.load_state_dict(state, assign=True)
     return model
-
-
-def in_8_bits(image: np.ndarray) -> np.ndarray:
-    if image.dtype == np.uint8:
-        return image
-    result = np.empty(image.shape, np.uint8)
-    for row in range(0, len(image), BAND):
-        result[row : row + BAND] = from_unit(to_unit(image[row : row + BAND]), UINT8)
-    return result

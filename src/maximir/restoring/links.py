@@ -32,7 +32,7 @@ def parse_links(text: str, choose: Callable[[str], ModelCard]) -> tuple[Link, ..
     if names == [AUTO]:
         return ()
     if any(name.partition(":")[0] == AUTO for name in names):
-        raise UsageError("auto decides for each photograph: give it alone")
+        raise UsageError("auto cannot be part of a chain: give it alone")
     if len(names) > MOST_LINKS:
         raise UsageError(f"a chain has at most {MOST_LINKS} links, not {len(names)}")
     if len(names) > 1 and not all(names):

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from maximir.pixels import UINT8, from_unit, to_unit
+from maximir.restoring.filters import between, blur
 from maximir.restoring.options import Progress
 
 GLOBAL_TASKS = (
@@ -80,7 +81,7 @@ def restore_in_views(image: np.ndarray, restore: Restore, report: Progress) -> n
     detail = np.empty(image.shape, np.float16 if image.dtype == UINT8 else np.float32)
     for row, band in tiled(image, restore, lambda done: report(share + (1 - share) * done / count)):
         detail[row : row + len(band)] = band
-    result = correct(detail, smooth(small - shrink(detail, h, w)), image.dtype)
+    result = correct(detail, blur(small - shrink(detail, h, w), SMOOTH), image.dtype)
     report(1.0)
     return result
 
@@ -130,20 +131,6 @@ def shrink(image: np.ndarray, h: int, w: int) -> np.ndarray:
     return np.stack(rows)
 
 
-def smooth(difference: np.ndarray) -> np.ndarray:
-    """Blur `[h, w, 3]` float32 by a Gaussian of `SMOOTH` pixels."""
-    reach = int(3 * SMOOTH)
-    gaussian = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float32) / SMOOTH).square())
-    gaussian = gaussian / gaussian.sum()
-    x = torch.from_numpy(difference.astype(np.float32)).permute(2, 0, 1)[:, None]
-    for kernel, padding in (
-        (gaussian[None, None, :, None], (0, 0, reach, reach)),
-        (gaussian[None, None, None], (reach, reach, 0, 0)),
-    ):
-        x = F.conv2d(F.pad(x, padding, mode="replicate"), kernel)
-    return x[:, 0].permute(1, 2, 0).numpy()
-
-
 def correct(image: np.ndarray, difference: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Add `difference`, `[h, w, 3]` float32, enlarged smoothly, to `image` `[H, W, 3]`; as `dtype`."""
     result = np.empty(image.shape, dtype)
@@ -152,11 +139,8 @@ def correct(image: np.ndarray, difference: np.ndarray, dtype: np.dtype) -> np.nd
         torch.from_numpy(difference).permute(2, 0, 1)[None], size=(len(difference), width), mode="bilinear",
         align_corners=False,
     )[0].permute(1, 2, 0).numpy()  # fmt: skip
-    at = (np.arange(height, dtype=np.float64) + 0.5) * len(wide) / height - 0.5
-    at = at.clip(0, len(wide) - 1)
-    above = at.astype(int)
-    below = np.minimum(above + 1, len(wide) - 1)
-    part = (at - above).astype(np.float32)[:, None, None]
+    above, below, part = between(slice(0, height), height, len(wide))
+    part = part[:, None, None]
     for row in range(0, height, BAND):
         band = slice(row, min(row + BAND, height))
         light = wide[above[band]] * (1 - part[band]) + wide[below[band]] * part[band]

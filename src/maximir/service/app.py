@@ -288,8 +288,8 @@ def upload_schema() -> dict[str, Any]:
         "image": {"type": "string", "format": "binary"},
         "task": {
             "type": "string",
-            "description": f"One of {', '.join(catalogue.TASKS)}; or several in order: denoise,enhance. "
-            "A link may have a strength: denoise:0.8,enhance.",
+            "description": f"One of {', '.join(catalogue.TASKS)}, auto; or several in order: "
+            "denoise,enhance. A link may have a strength: denoise:0.8,enhance.",
         },
         "strength": fraction_schema("0: the image unchanged. 1 (default): the restored image."),
         "detail": fraction_schema("Part of the image's fine texture that comes back; default: 0."),

@@ -155,8 +155,8 @@ class Worker:
 
     def decode(self, order: Order) -> None:
         kind = order.kind or self.images.kind_for(order.data)
-        order.photo = self.images.decode(order.data, functools.partial(self.admit, order))
         admit = functools.partial(self.admit, order)
+        order.photo = self.images.decode(order.data, admit)
         if (mask := order.others.pop("mask", None)) is not None:
             shares = self.blending.mask_of(self.images.decode(mask, admit))
             order.blend = dataclasses.replace(order.blend, mask=self.blending.prepare_mask(shares))

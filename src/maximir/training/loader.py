@@ -66,7 +66,7 @@ def load_batches(recipe: Recipe, sources: Mapping[str, Views], run: Run) -> Iter
     """
     processes, workers = run.processes, run.execution.workers
     loader = DataLoader(
-        Batches(PhasedSamples.of(recipe, sources)),
+        Batches(PhasedSamples(recipe, sources)),
         batch_size=None,  # the sampler yields whole batches
         sampler=RunSampler(run.step, recipe.steps, recipe.batch_of, processes.rank, processes.count),
         collate_fn=unchanged,

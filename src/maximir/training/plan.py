@@ -60,7 +60,7 @@ def plan_phases(
         MaximirError: for the same reasons as `train`.
     """
     sources, _ = load_sources(recipe, data, pairs, report)
-    samples = PhasedSamples.of(recipe, sources)
+    samples = PhasedSamples(recipe, sources)
     plans = []
     with tempfile.TemporaryDirectory() as folder:
         run = Run(recipe, Path(folder), Processes(choose_device(execution.device)), execution)

@@ -308,37 +308,20 @@ class Samples(Dataset[Sample]):
 
 
 class PhasedSamples(Dataset[Sample]):
-    """Map (number, patch, phase) to a `Sample`: each phase of a run has its own mixture.
+    """Map (number, patch, phase) to a `Sample`: each phase of a run has its own mixture."""
 
-    Args:
-        mixtures: one mixture per phase.
-        the others: see `Samples`.
-    """
-
-    def __init__(
-        self,
-        mixtures: Sequence[Mapping[str, float]],
-        sources: Mapping[str, Views],
-        seed: int,
-        *,
-        mixup: float = 0.0,
-        rotate: bool = True,
-        taught: float | None = None,
-    ) -> None:
+    def __init__(self, recipe: Recipe, sources: Mapping[str, Views]) -> None:
         self.phases = [
-            Samples(each, sources, seed, mixup=mixup, rotate=rotate, taught=taught) for each in mixtures
+            Samples(
+                mixture,
+                sources,
+                recipe.seed,
+                mixup=recipe.mixup,
+                rotate=recipe.rotate,
+                taught=recipe.taught if recipe.teacher else None,
+            )
+            for mixture in recipe.mixtures
         ]
-
-    @classmethod
-    def of(cls, recipe: Recipe, sources: Mapping[str, Views]) -> PhasedSamples:
-        return cls(
-            recipe.mixtures,
-            sources,
-            recipe.seed,
-            mixup=recipe.mixup,
-            rotate=recipe.rotate,
-            taught=recipe.taught if recipe.teacher else None,
-        )
 
     def __getitem__(self, index: tuple[int, int, int]) -> Sample:
         number, patch, phase = index

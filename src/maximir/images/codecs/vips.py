@@ -163,7 +163,7 @@ def cause(error: pyvips.Error) -> str:
     """Return libvips's last message before the one that only states the failure."""
     lines = [line.strip() for line in str(error.detail).splitlines() if line.strip()]
     telling = [line for line in lines if not line.endswith(("load error", "read error"))]
-    return (telling or lines or ["for a reason that libvips keeps to itself"])[-1][:100]
+    return (telling or lines or ["libvips gives no reason"])[-1][:100]
 
 
 def from_cmyk(image: pyvips.Image) -> pyvips.Image:

@@ -20,7 +20,6 @@ enum Kind {
     PRODUCT,     // Dense of rows as wide as the result's
     TRANSPOSED,  // transposed convolution, 2 x 2 with stride 2, of rows half as wide
     ENLARGED,    // bilinearly, with half-pixel centres, by `factor`; channels are outputs
-    ADDED,       // as it is; channels are outputs
 };
 
 struct Projection {
@@ -50,7 +49,7 @@ bool valid(const Projection& s, const Term* terms) {
         if (t->kind == PRODUCT || t->kind == TRANSPOSED)
             all = all && t->weight && (t->kind == PRODUCT || s.width % 32 == 0);
         else
-            all = all && t->channels == s.outputs && (t->kind == ADDED || s.width % t->factor == 0);
+            all = all && t->channels == s.outputs && s.width % t->factor == 0;
     }
     return all;
 }
@@ -92,12 +91,6 @@ void add_enlarged(const Projection& s, const Term& term, int64_t image, int64_t 
             store(sum + pixel * O + c,
                   load(sum + pixel * O + c) + load(from + c) + (load(to + c) - load(from + c)) * at.weight);
     }
-}
-
-template <class T>
-void add_row(const Projection& s, const Term& term, int64_t image, int64_t row, int64_t x, int64_t pixels, float* sum) {
-    const T* from = static_cast<const T*>(term.at) + image * term.image + (row * s.width + x) * s.outputs;
-    for (int64_t i = 0; i < pixels * s.outputs; i += W) store(sum + i, load(sum + i) + load(from + i));
 }
 
 template <class P, class Out>
@@ -177,10 +170,8 @@ void project_all(const Projection& s, const Term* terms, const float* bias, void
                         put(sum + pixel * 2 * O + c, 2 * O, v);
                     });
                     up += 2;
-                } else if (t->kind == ENLARGED) {
-                    (t->half ? add_enlarged<Bf16> : add_enlarged<float>)(s, *t, image, row, x, pixels, b.between, sum);
                 } else {
-                    (t->half ? add_row<Bf16> : add_row<float>)(s, *t, image, row, x, pixels, sum);
+                    (t->half ? add_enlarged<Bf16> : add_enlarged<float>)(s, *t, image, row, x, pixels, b.between, sum);
                 }
             }
             const int64_t to = image * s.image + (row * s.width + x) * O;
