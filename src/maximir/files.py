@@ -38,6 +38,7 @@ SYSTEM_FOLDERS = {  # of Synology, QNAP, Windows, macOS archives, Linux
 }
 SYSTEM_FOLDER_SUFFIXES = (".lrdata", ".lrcat-data", ".cocatalogdb")  # previews of raw programs
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
+FIRST_LINE = 1 << 20  # bytes: more than any command has
 GIT_LFS = b"version https://git-lfs.github.com/spec/"  # start of the files that a clone without git-lfs has
 
 
@@ -45,7 +46,7 @@ def write_atomically(path: Path, data: bytes, *, like: Path | None = None) -> No
     """Write beside, sync, rename: an older file at `path` is replaced at once, or stays unchanged.
 
     Args:
-        like: a file whose permissions and extended attributes it gets, where the system permits it.
+        like: a file whose owner, permissions and extended attributes it gets, where the system permits it.
 
     Raises:
         OSError: the folder is missing or cannot be written to, or the disk is full. Nothing is left behind.
@@ -56,6 +57,10 @@ def write_atomically(path: Path, data: bytes, *, like: Path | None = None) -> No
             file.write(data)
             file.flush()
             if like is not None:
+                facts = like.stat()
+                if os.name == "posix":
+                    with contextlib.suppress(OSError):  # only root may give files away
+                        os.chown(part, facts.st_uid, facts.st_gid)
                 with contextlib.suppress(OSError):
                     shutil.copystat(like, part)
                     os.utime(part)  # it is a new file
@@ -126,6 +131,15 @@ class JsonLines:
         for line in self.file.read().split(b"\n"):
             with contextlib.suppress(ValueError, RecursionError):
                 yield json.loads(line)
+
+    def begins_with(self, key: str) -> bool:
+        """Return True if the file is empty, or its first line is an object with this key."""
+        self.file.seek(0)
+        start = self.file.read(FIRST_LINE)
+        with contextlib.suppress(ValueError, RecursionError):
+            first = json.loads(start.partition(b"\n")[0])
+            return isinstance(first, dict) and key in first
+        return not start
 
     def add(self, value: object, *, sync: bool = False) -> None:
         """Write a line; with `sync` it is on disk on return.

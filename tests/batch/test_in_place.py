@@ -51,6 +51,31 @@ def test_originals_are_kept_and_a_second_run_changes_nothing(photos, tiny_weight
     assert contents(photos) == after
 
 
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root may give files away")
+def test_the_owner_stays(photos, tiny_weights):
+    photo = photos / "a.png"
+    os.chown(photo, 1234, 2345)
+    photo.chmod(0o600)
+    maximir("restore", photos, "--in-place", "--weights", tiny_weights)
+    facts = photo.stat()
+    assert (facts.st_uid, facts.st_gid, facts.st_mode & 0o777) == (1234, 2345, 0o600)
+
+
+def test_a_folder_that_cannot_be_written_stops_no_other(photos, tiny_weights, monkeypatch, capsys):
+    real = in_place.keep
+
+    def keep(file, original):
+        if file.name == "a.png":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(file, original)
+
+    monkeypatch.setattr(in_place, "keep", keep)
+    monkeypatch.setattr("maximir.storage.os.access", lambda *args, **more: False)
+    maximir("restore", photos, "--in-place", "--weights", tiny_weights, expect=1)
+    assert "a.png: permission denied" in capsys.readouterr().err
+    assert (photos / "summer" / "b.tif.original").exists() and not (photos / "a.png.original").exists()
+
+
 def test_what_stays_as_it_is_needs_no_original(photos, tiny_weights):
     before = contents(photos)
     maximir("restore", photos, "--in-place", "--weights", tiny_weights, "--strength", "0")
@@ -93,7 +118,7 @@ def test_a_run_that_was_killed_between_both_names(photos, tiny_weights):
 def test_kept_originals_are_never_overwritten(tmp_path):
     (tmp_path / "a.png").write_bytes(b"new")
     (tmp_path / "a.png.original").write_bytes(b"precious")
-    with pytest.raises(in_place.MaximirError, match=r"a\.png\.original exists, and is not a\.png"):
+    with pytest.raises(in_place.MaximirError, match=r"a\.png\.original exists but differs from a\.png"):
         in_place.InPlace(tmp_path).write("a.png", b"result")
     assert contents(tmp_path) == {"a.png": b"new", "a.png.original": b"precious"}
 
@@ -123,9 +148,9 @@ def test_formats_that_are_not_written(photos, tiny_weights, capsys):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["-o", "out"], "leave out --output"),
-        (["--overwrite"], "leave out --output, --overwrite"),
-        (["--resume"], "restores nothing twice"),
+        (["-o", "out"], "combined with --output"),
+        (["--overwrite"], "combined with --output, --overwrite"),
+        (["--resume"], "which keeps originals, cannot be combined"),
         (["--shard", "1/2"], "--shard"),
         (["--format", "png"], "--format is for -o -"),
     ],

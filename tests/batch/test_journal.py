@@ -124,10 +124,20 @@ def test_what_others_changed_is_named(folders):
     planned = plan([folders[0] / "03.png"], folders[1])
     with planned.open_journal("a", resume=True) as journal:
         (outcome,) = restore_jobs(planned.jobs, Inverter(), journal)
-        why = "exists, and is not what maximir made of it; use --overwrite to replace it"
+        why = "exists, and is not what maximir made of it; move it away, or restore with --overwrite"
         assert outcome.error == f"{folders[1] / '03.png'} {why}"
         (outcome,) = restore_jobs(planned.jobs, Inverter(), journal, overwrite=True)
         assert outcome.error is None
+
+
+def test_resuming_is_proposed_where_it_can_be_done(folders):
+    go(folders)
+    one = plan([folders[0] / "03.png"], folders[1] / "03.png")  # to a file, which has no journal
+    for planned, words in ((plan([folders[0] / "03.png"], folders[1]), ", or --resume"), (one, "replace it")):
+        with planned.open_journal("a", resume=False) as journal:
+            (outcome,) = restore_jobs(planned.jobs, Inverter(), journal)
+        assert outcome.error.endswith("to keep what is done") == (words == ", or --resume")
+        assert words in outcome.error
 
 
 def test_other_settings_are_another_run(folders):

@@ -213,10 +213,7 @@ def test_files_that_cannot_be_done_cost_no_computing(make_jobs, tmp_path):
     jobs[0].target.local.write_text("precious")
     inverter = Inverter()
     outcomes = list(restore_files(inverter, jobs, overwrite=False))
-    assert (
-        outcomes[0].error
-        == f"{jobs[0].target} exists; use --overwrite to replace it, or --resume to keep what is done"
-    )
+    assert outcomes[0].error == f"{jobs[0].target} exists; use --overwrite to replace it"
     assert outcomes[1].error == "not an image that maximir can read"
     assert outcomes[2].error is None
     assert "cannot write '.gif'" in outcomes[3].error

@@ -152,6 +152,8 @@ def test_senseless_folders(tmp_path, tiny_weights, capsys):
         maximir(*words_given, expect=2)
         error = capsys.readouterr().err
         assert words in error and error.count("\n") == 1
+    with pytest.raises(UsageError, match="inside the watched folder"):
+        Inbox(tmp_path / "in", f"file://{tmp_path}/in/out", 2.0)
     (tmp_path / "link").symlink_to(tmp_path / "in")
     with pytest.raises(UsageError, match="same folder"):
         Inbox(tmp_path / "in", str(tmp_path / "link"), 2.0)

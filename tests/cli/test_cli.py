@@ -203,6 +203,25 @@ def test_a_report_that_cannot_be_written(report, expect, reason, photos, tiny_we
     assert not files(tmp_path / "out")
 
 
+@pytest.mark.parametrize("content", [None, b"{}", b"[1]\n", b"notes\n"])
+def test_a_report_never_touches_another_file(content, photos, tiny_weights, tmp_path, capsys):
+    target = photos / "a.png"
+    if content is not None:
+        target.write_bytes(content)
+    before = target.read_bytes()
+    maximir(
+        "restore", photos, "-o", tmp_path / "out", "--weights", tiny_weights, "--report", target, expect=2
+    )
+    assert "a.png: exists and is not a report" in capsys.readouterr().err
+    assert target.read_bytes() == before and not files(tmp_path / "out")
+
+
+def test_options_of_ray_need_it(photos, tiny_weights, tmp_path, capsys):
+    for option in ("--actors", "--cpus", "--gpus"):
+        maximir("restore", photos, "-o", tmp_path / "out", "--weights", tiny_weights, option, "2", expect=2)
+        assert "are for --ray" in capsys.readouterr().err
+
+
 def test_output_folder_inside_the_input_is_not_an_input(photos, tiny_weights):
     good = files(photos)
     for _ in range(2):
@@ -416,6 +435,8 @@ def test_plan_cluster(tiny_weights, tmp_path, capsys):
         ["--size", "64x64", "--seconds-per-megapixel", "2", "--bandwidth", "0"],
         ["--size", "64x64", "--seconds-per-megapixel", "2", "--within", "0"],
         ["--size", "64x64", "--seconds-per-megapixel", "2", "--listing", "0"],
+        ["--size", "64x64", "--seconds-per-megapixel", "nan"],
+        ["--size", "64x64", "--seconds-per-megapixel", "2", "--latency", "inf"],
         ["--sample", tmp_path / "none.jsonl"],
         ["--sample", tmp_path / "r.jsonl", "--task", "denoise"],
     ):
@@ -431,6 +452,8 @@ def test_info_estimates_an_image(tiny_weights, capsys):
     assert "B (at least " in out and "time    about" in out
     maximir("info", "--size", "big", "--task", "denoise", expect=2)
     maximir("info", "--size", "640x480", expect=2)
+    maximir("info", "--size", "30000x30000", "--weights", tiny_weights, expect=2)
+    assert "images have at most 250,000,000 pixels" in capsys.readouterr().err
     maximir("info", "--size", "6000x4000", "--weights", tiny_weights, "--max-memory", "100MB", expect=1)
     assert "6000 x 4000 pixels need at least" in capsys.readouterr().err
 

@@ -88,6 +88,9 @@ def test_terminals_are_refused(tiny_weights, monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     maximir("restore", "a.png", "-o", "-", "--weights", tiny_weights, expect=2)
     assert "standard output, which is a terminal" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", None)
+    maximir("restore", "-", "-o", "-", "--weights", tiny_weights, expect=2)
+    assert "standard input is closed" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -123,6 +123,25 @@ def test_a_thumbnail_that_lies_where_other_things_are_blanks_nothing(order):
     assert fields(after).keys() == fields(block(order)).keys()
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_the_resolution_turns_with_the_picture(kind, orientation):
+    tag = Image.Exif()
+    tag[ORIENTATION] = orientation
+    resolutions = {exif.X_RESOLUTION: 204.0, exif.Y_RESOLUTION: 98.0, exif.RESOLUTION_UNIT: 2}
+    for field, value in resolutions.items():
+        tag[field] = value
+    data = pillow(kind, np.zeros((40, 56), np.uint8), exif=tag, dpi=(204, 98))
+    for to in ("jpeg", "png", "tiff"):
+        result = encode(decode(data), to)[0]
+        again = decode(result).metadata
+        expected = (98, 204) if orientation > 4 else (204, 98)
+        assert (round(again["xres"] * 25.4), round(again["yres"] * 25.4)) == expected
+        stated = Image.open(io.BytesIO(result)).getexif()
+        if exif.X_RESOLUTION in stated:
+            assert (stated[exif.X_RESOLUTION], stated[exif.Y_RESOLUTION]) == expected
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_subject_stays_where_it_is(orientation):
     """In a picture with one bright pixel, turned by Pillow."""

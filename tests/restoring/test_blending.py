@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from maximir import Chain, MaximirError, Restorer, UsageError, images
@@ -48,6 +49,14 @@ def test_detail_brings_fine_luma_back_and_no_colours():
         np.testing.assert_allclose(blended[8:-8, 8:-8], back[8:-8, 8:-8], atol=2e-3)
 
 
+def test_the_callers_settings_of_torch_change_nothing():
+    original, restored = pair(np.uint8, 40, 60)
+    expected = Blend(1.0, 0.5).apply(original, restored.copy())
+    for settings in (torch.autocast("cpu", dtype=torch.bfloat16), torch.device("meta")):
+        with settings:
+            assert np.array_equal(Blend(1.0, 0.5).apply(original, restored.copy()), expected)
+
+
 def test_bands_do_not_show(monkeypatch):
     original, restored = pair(height=2 * BAND + 30, width=20)
     blend = Blend(0.7, 0.6, np.tile(np.arange(20, dtype=np.uint8) * 10, (2 * BAND + 30, 1)))
@@ -66,6 +75,10 @@ def test_outside_a_mask_the_original_stays_bit_for_bit(dtype, scale):
     blended = Blend(1.0, 0.5, prepare_mask(mask)).apply(original, restored.copy())
     outside = ~mask.repeat(scale, 0).repeat(scale, 1)
     assert np.array_equal(blended[outside], original[outside])
+    transparent = Image.new("LA", mask.shape[::-1], 255)
+    transparent.putalpha(Image.fromarray(mask).convert("L"))
+    for shown in (Image.fromarray(mask), transparent):
+        assert np.array_equal(prepare_mask(shown), prepare_mask(mask))
     middle = np.s_[36:44, 64:76]
     assert np.array_equal(
         Blend(1.0, 0.0, prepare_mask(mask)).apply(original, restored.copy())[middle], restored[middle]
@@ -187,6 +200,8 @@ def test_a_chain_is_its_links_one_after_the_other(gentle_weights, tiny_weights, 
         ("denoise,unknown", "unknown model 'unknown'"),
         ("denoise,,enhance", "empty link"),
         ("denoise,", "empty link"),
+        ("auto", "a chain needs a link"),
+        ("", "unknown model ''"),
         ("denoise:1.5", "the strength of denoise must be from 0 to 1"),
         (",".join(["denoise"] * 7), "at most 6 links"),
     ],

@@ -84,6 +84,11 @@ def test_mistakes_in_the_users_file_are_named_with_their_place(text, words, home
         presets.known()
 
 
+def test_a_byte_order_mark_is_no_mistake(home):
+    write(home, '\ufeff[mine]\ntask = "derain"\n')
+    assert presets.find("mine").task == "derain"
+
+
 def test_a_file_that_is_no_text(home):
     (home / "presets.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match=r"presets\.toml: not valid TOML"):

@@ -44,8 +44,34 @@ def test_a_contact_sheet_shows_clean_then_degraded(clean):
 def test_the_command_writes_a_sheet(clean, tmp_path, monkeypatch, capsys):
     assert degrade(monkeypatch, clean, "-o", tmp_path / "sheet.png", "--side", "64", "--rows", "2") == 0
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size == (7 * (64 + GAP), 2 * (64 + GAP))
+        assert sheet.size == ((1 + len(DEGRADATIONS)) * (64 + GAP), 2 * (64 + GAP))
     assert ", ".join(DEGRADATIONS) in capsys.readouterr().out
+    again = (clean, "-o", tmp_path / "sheet.png", "--side", "64", "--count", "2")
+    assert degrade(monkeypatch, *again) == 2
+    assert "sheet.png exists; use --overwrite" in capsys.readouterr().err
+    assert degrade(monkeypatch, *again, "--overwrite") == 0
+    assert "2 times degraded: gaussian, gaussian-25\n" in capsys.readouterr().out
+
+
+def test_the_command_writes_over_nothing(clean, tmp_path, monkeypatch, capsys):
+    for output, sentence in (
+        (clean, "is a folder of clean photographs"),
+        (tmp_path / "sheet.tif", "a contact sheet is .png"),
+        (clean.parent, "is not empty; use --overwrite"),
+    ):
+        assert degrade(monkeypatch, clean, "-o", output, "--with", "rain") == 2
+        assert sentence in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert degrade(monkeypatch, clean, "-o", tmp_path / "file" / "pairs", "--with", "rain") == 1
+    assert "cannot be written (not a directory)" in capsys.readouterr().err
+
+
+def test_a_damaged_photograph_does_not_stop_the_others(clean, tmp_path, monkeypatch, capsys):
+    whole = (clean / "1.png").read_bytes()
+    (clean / "1.png").write_bytes(whole[: len(whole) // 2])
+    assert degrade(monkeypatch, clean, "-o", tmp_path / "pairs", "--with", "rain") == 1
+    told = capsys.readouterr()
+    assert "2 pairs" in told.out and "1.png" in told.err
 
 
 def test_the_command_writes_pairs_that_train_can_read(clean, tmp_path, monkeypatch):

@@ -30,6 +30,9 @@ def kept(path: Path) -> Path:
 class InPlace(Folder):
     """A folder whose photographs are replaced by their results."""
 
+    def check_writable(self) -> None:
+        """Refuse nothing: photographs may be in many folders, and `write` names those it cannot replace."""
+
     def write(self, path: str, data: bytes) -> None:
         """Keep the original, then replace the file. A file that stays as it is needs no original.
 

@@ -81,6 +81,8 @@ class Journal:
         targets: all targets of the run, in order.
     """
 
+    can_resume = False
+
     def __init__(self, settings: str, *, resume: bool = False, targets: Sequence[Address] = ()) -> None:
         self.settings, self.resume, self.targets = settings, resume, targets
 
@@ -122,6 +124,8 @@ class FileJournal(Journal):
         UsageError: on resuming while another run writes there.
         MaximirError: the journal cannot be read or written.
     """
+
+    can_resume = True
 
     def __init__(
         self, folder: Path, settings: str, *, resume: bool = False, targets: Sequence[Address] = ()
@@ -211,6 +215,8 @@ class FileJournal(Journal):
 
 class ObjectJournal(Journal):
     """Journal beside the results: one object per entry in the folder `.maximir`."""
+
+    can_resume = True
 
     def __init__(
         self, storage: Storage, settings: str, *, resume: bool = False, targets: Sequence[Address] = ()

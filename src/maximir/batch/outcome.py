@@ -12,6 +12,8 @@ from maximir.batch.plan import Job
 from maximir.errors import MaximirError, UsageError
 from maximir.files import JsonLines, reason
 
+RUN = "run"  # key of a report's first line
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -47,10 +49,10 @@ class Outcome:
 
 
 class Report:
-    """Report for scripts: a line of JSON for the run, then one per image.
+    """Report for scripts: a line of JSON for the run, then one per image; added to an older report.
 
     Raises:
-        UsageError: the file cannot be opened.
+        UsageError: the file cannot be opened, or is something else than a report.
         MaximirError: it cannot be written.
     """
 
@@ -60,8 +62,11 @@ class Report:
             self.lines = JsonLines(path)
         except OSError as error:
             raise UsageError(f"{path}: cannot write the report there ({reason(error)})") from error
+        if path.is_file() and not self.lines.begins_with(RUN):
+            self.close()
+            raise UsageError(f"{path}: exists and is not a report; give --report another name")
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        self._add({"run": command, "version": __version__, "started": now})
+        self._add({RUN: command, "version": __version__, "started": now})
 
     def add(self, outcome: Outcome) -> None:
         self._add(outcome.facts())

@@ -37,7 +37,7 @@ SMALL = 4 * 2**20  # bytes in a store that are read at once: a request for the f
 def restore_files(
     inputs: str | Path | Sequence[str | Path],
     output: str | Path,
-    restorer: ImageRestorer | str,
+    restorer: ImageRestorer | str | os.PathLike[str],
     *,
     mask: Mask | None = None,
     resume: bool = False,
@@ -73,10 +73,10 @@ def restore_files(
         from maximir.restoring.blending import prepare_mask
 
         shares = prepare_mask(mask)
-    if isinstance(restorer, str):
+    if isinstance(restorer, str | os.PathLike):
         from maximir.restoring.opening import open_restorer
 
-        restorer = open_restorer(restorer)
+        restorer = open_restorer(os.fspath(restorer))
     return restore(planned, restorer, mask=shares, resume=resume or shard is not None, overwrite=overwrite)
 
 
@@ -281,10 +281,11 @@ def obstacle(target: Address, journal: Journal) -> str | None:
     if not target.exists():
         return None
     if not journal.resume:
-        return f"{target} exists; use --overwrite to replace it, or --resume to keep what is done"
+        or_resume = ", or --resume to keep what is done" if journal.can_resume else ""
+        return f"{target} exists; use --overwrite to replace it{or_resume}"
     if journal.look_up(target) is not None:  # another process has just written it
         return None
-    return f"{target} exists, and is not what maximir made of it; use --overwrite to replace it"
+    return f"{target} exists, and is not what maximir made of it; move it away, or restore with --overwrite"
 
 
 def md5(data: bytes) -> str:

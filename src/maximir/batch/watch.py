@@ -22,7 +22,7 @@ from maximir.batch.outcome import Outcome
 from maximir.batch.plan import Job, Plan, plan
 from maximir.errors import UsageError
 from maximir.files import reason, write_atomically
-from maximir.storage import is_address
+from maximir.storage import is_address, local_path
 
 FAILED = "failed"  # folder in the inbox
 GRACE = 30
@@ -75,7 +75,7 @@ class Inbox:
         if not folder.is_dir():
             raise UsageError(f"{folder}: is no folder; `maximir watch` takes one, on a disk")
         if not is_address(output):
-            inside, outside = os.path.realpath(folder), os.path.realpath(output)
+            inside, outside = os.path.realpath(folder), os.path.realpath(local_path(output))
             if inside == outside:
                 raise UsageError(f"{folder}: input and output are the same folder; choose another output")
             if outside.startswith(os.path.join(inside, "")):

@@ -65,8 +65,8 @@ def export(
 ) -> None:
     """Export a model to ONNX or torch.export and check its output (docs/hosts/onnx.md)."""
     if program == "web":
-        if size is not None or stages is not None:
-            raise UsageError("--size and --stages are not for --for web")
+        if size is not None or stages is not None or half:
+            raise UsageError("--size, --stages and --half are not for --for web")
         for_web(models or [], output, tile, runtime, overwrite)
         return
     if runtime is not None:
@@ -75,6 +75,8 @@ def export(
         raise UsageError("give one model: a name, a task, or a file of weights")
     (model,) = models
     if program is not None:
+        if tile is not None or half:
+            raise UsageError(f"--tile and --half are not for --for {program}")
         for_darktable(program, model, output, size, stages, overwrite)
         return
     if output is None:

@@ -89,16 +89,15 @@ def list_models() -> None:
 
 def print_estimate(links: Sequence[Link], size: str, options: Options) -> None:
     """Print an estimate of what `maximir restore` takes for an image of this size."""
-    from maximir import (
-        images,  # noqa: F401  as `restore` does: part of the process's memory
-        sizes,
-    )
+    from maximir import images, sizes  # images also as in `restore`: part of the process's memory
     from maximir.progress import in_words
     from maximir.restoring import estimate
     from maximir.restoring.links import in_text
     from maximir.restoring.opening import restorer_of
 
     height, width = sizes.parse_pixels(size)
+    if height * width > images.MAX_PIXELS:
+        raise UsageError(f"--size {size}: images have at most {images.MAX_PIXELS:,} pixels")
     restorer = restorer_of(links, options)
     needs = estimate.estimate(restorer, height, width)
     precision = restorer.precision_for("uint8")  # as for the estimate

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from maximir.restoring.links import Link
     from maximir.restoring.presets import Preset
 
-ONE_OF = "give one of --task, --model and --weights, or a --preset"
+ONE_OF = "give one of --task, --model and --weights"
 
 Task = Annotated[
     str | None,
@@ -111,7 +111,7 @@ Mask = Annotated[
     typer.Option(
         metavar="FILE",
         help="Restore only where this image is white, and partly where it is grey; "
-        "the rest stays bit for bit.",
+        "the rest stays bit for bit, unless the format of the result has losses (JPEG, AVIF).",
     ),
 ]
 KeepTimes = Annotated[bool, typer.Option("--keep-times", help="Give results the times of their sources.")]
@@ -175,14 +175,17 @@ def chosen(
     """Return the preset, or the defaults, with the options beside it instead of what it says.
 
     Raises:
-        UsageError: the preset is unknown, or the user's file of presets is invalid.
+        UsageError: the preset is unknown, the user's file of presets is invalid, or nothing says what to do.
     """
     from maximir.restoring import presets
 
     base = presets.Preset() if preset is None else presets.find(preset)
     if weights is not None:
         base = dataclasses.replace(base, task=None, model=None)
-    return base.override(task, model, **numbers)
+    wanted = base.override(task, model, **numbers)
+    if not (wanted.task or wanted.model or weights):
+        raise UsageError(f"{ONE_OF}, or a --preset")
+    return wanted
 
 
 def command_line() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -90,6 +91,19 @@ def plan_cluster(
     from maximir import cluster as clusters
     from maximir import sizes
 
+    numbers = {
+        "--seconds-per-megapixel": seconds_per_megapixel,
+        "--within": within,
+        "--latency": latency,
+        "--listing": listing,
+        "--handing": handing,
+        "--start": start,
+        "--losses": losses,
+        "--back": back,
+    }
+    for name, number in numbers.items():
+        if number is not None and not math.isfinite(number):
+            raise UsageError(f"{name} must be a finite number, not {number}")
     if listing <= 0:
         raise UsageError("--listing must be more than 0 names a second")
     if within is not None and within <= 0:

@@ -111,6 +111,8 @@ def restore(
     links = links_of(wanted.task, wanted.model, weights)
     if left and (ray is not None or overwrite):
         raise UsageError("--left restores nothing: leave out --ray and --overwrite")
+    if ray is None and (actors is not None or cpus != 1 or gpus):
+        raise UsageError("--actors, --cpus and --gpus are for --ray")
     if format is not None and output != STREAM:
         raise UsageError("--format is for -o -; the name of a file states its format")
     if in_place:
@@ -205,6 +207,9 @@ def plan_one(source: str, output: str, kind: str | None) -> Plan:
     if kind is not None and kind not in images.KINDS.values():
         kinds = ", ".join(dict.fromkeys(images.KINDS.values()))
         raise UsageError(f"--format {kind}: with -o -, give one of {kinds}")
+    for name, stream in (("input", sys.stdin), ("output", sys.stdout)):
+        if stream is None:  # so Python shows one that was closed
+            raise UsageError(f"standard {name} is closed")
     if source == STREAM and sys.stdin.isatty():
         raise UsageError("- is standard input, which is a terminal: redirect a photograph into it")
     if output == STREAM and sys.stdout.isatty():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -122,7 +123,8 @@ def watch(
                 except MaximirError as error:  # a full disk, a drive that is gone, another run
                     tell(f"{error}; tried again in {watching.RETRY:.0f} s")
                     arrivals.postpone(jobs)
-                    wait = watching.RETRY
+                    time.sleep(watching.RETRY)
+                    continue
                 waiter.wait(wait)
     except KeyboardInterrupt:  # typer would end silently
         tell("interrupted; complete results are kept, and the same command continues")

@@ -22,7 +22,7 @@ from maximir.files import reason, write_atomically
 from maximir.network.config import SIZE_MULTIPLE
 from maximir.network.model import Maxim
 from maximir.restoring import views
-from maximir.restoring.restorer import unaffected
+from maximir.restoring.isolation import unaffected
 
 KINDS = (".onnx", ".pt2")
 OPSET = 20  # the oldest that has GELU

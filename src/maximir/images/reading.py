@@ -120,5 +120,7 @@ def _photo(decoded: Decoded) -> Photo:
         metadata["xmp-data"], more = xmp.corrected(packet, width, height, turned)
         notes += more
     if "xres" not in metadata:  # HEIC, WebP and the like have only EXIF's resolution
-        metadata |= exif.resolution(metadata.get("exif-data", b""))
+        block = metadata.get("exif-data", b"")
+        stated = exif.resolution(block)
+        metadata |= exif.swapped(stated) if exif.orientation(block) > 4 else stated
     return Photo(rgb, grey, alpha, metadata, notes)

@@ -78,7 +78,7 @@ def choose(path_or_name: str | os.PathLike[str]) -> ModelCard:
         if text in available() or text in authors.BY_NAME:
             return named(text)
     path = Path(text)
-    if path.suffix or path.exists():
+    if text and (path.suffix or path.exists()):
         return ModelCard(text, "", "yours", path)
     return named(text)
 

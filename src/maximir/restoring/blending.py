@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from maximir.errors import MaximirError, UsageError
 from maximir.pixels import from_unit, to_unit
-from maximir.restoring import transparency
+from maximir.restoring import pil, transparency
 from maximir.restoring.filters import between, blur
 from maximir.restoring.options import check_fraction
 
@@ -34,7 +35,7 @@ BAND = 256  # rows
 FEATHER = 200  # a hard edge of a mask rises inwards over this part of its longer side,
 LEAST_FEATHER = 4  # but at least over these pixels
 
-Mask = np.ndarray | str | os.PathLike[str]  # [h, w], [h, w, 3] or bool; or an image file
+Mask = np.ndarray | Image.Image | str | os.PathLike[str]  # [h, w], [h, w, 3] or bool; or an image file
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,15 +148,22 @@ def prepare_mask(mask: Mask) -> np.ndarray:
     Hard edges become soft inwards (`feathered`), so that no seam shows and nothing outside changes.
 
     Args:
-        mask: an image file, turned upright; or an array, `[h, w]` or `[h, w, 3]`: bool, integers of full
-            scale, or floating in [0, 1].
+        mask: an image file, turned upright; an image of PIL; or an array, `[h, w]` or `[h, w, 3]`: bool,
+            integers of full scale, or floating in [0, 1].
 
     Raises:
         UsageError: it cannot be read, has another shape, or is all black.
     """
-    name = "mask" if isinstance(mask, np.ndarray) else os.fspath(mask)
+    name = "mask"
     try:
-        shares = mask if isinstance(mask, np.ndarray) else read_mask(mask)
+        if isinstance(mask, Image.Image):
+            pixels, alpha, _ = pil.to_arrays(mask)
+            shares = shares_shown(pixels, alpha)
+        elif isinstance(mask, np.ndarray):
+            shares = mask
+        else:
+            name = os.fspath(mask)
+            shares = read_mask(mask)
         if shares.ndim not in (2, 3) or shares.size == 0 or (shares.ndim == 3 and shares.shape[2] != 3):
             raise MaximirError(f"a mask is [h, w] or [h, w, 3], not {list(shares.shape)}")
         shares = to_unit(shares.astype(np.float32) if shares.dtype == bool else shares).clip(0, 1)
@@ -176,8 +184,14 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
 
 def mask_of(photo: Photo) -> np.ndarray:
     """Return the mask `[H, W, 3]` float32 that a decoded file shows; what is transparent is black."""
-    shares = to_unit(photo.rgb)
-    return shares if photo.transparency is None else shares * to_unit(photo.transparency)[..., None]
+    return shares_shown(photo.rgb, photo.transparency)
+
+
+def shares_shown(pixels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
+    shares = to_unit(pixels)
+    if alpha is None:
+        return shares
+    return shares * to_unit(alpha if shares.ndim == 2 else alpha[..., None])
 
 
 def feathered(shares: np.ndarray) -> np.ndarray:

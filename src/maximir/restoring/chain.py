@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from maximir.errors import UsageError
 from maximir.models import choice
 from maximir.models.cards import ModelCard
 from maximir.pixels import to_unit
@@ -54,6 +55,8 @@ class Chain(ImageRestorer):
         **options: Any,
     ) -> None:
         self.links = parse_links(links, choice.choose) if isinstance(links, str) else tuple(links)
+        if not self.links:
+            raise UsageError("a chain needs a link, such as denoise; for auto, use AutoRestorer")
         self.options = Options(**options)
         own = dataclasses.replace(self.options, strength=1.0, detail=0.0)
         self.restorers = [load(link.model, own) for link in self.links]

@@ -6,7 +6,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from maximir.restoring.isolation import unaffected
 
+
+@unaffected()
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
     """Blur `[h, w, c]` float32 by a Gaussian of `sigma` pixels, over three of them; edges repeat."""
     reach = round(3 * sigma)

@@ -92,7 +92,7 @@ def find(name: str) -> Preset:
 def read(path: Path) -> Iterator[tuple[str, Preset]]:
     """Yield the presets of a file by name. Raises UsageError if it is invalid."""
     try:
-        tables = tomllib.loads(path.read_text("utf-8"))
+        tables = tomllib.loads(path.read_text("utf-8-sig"))  # Windows editors write a byte order mark
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({reason(error)})") from error
     except ValueError as error:  # also what is not UTF-8

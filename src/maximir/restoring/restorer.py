@@ -24,6 +24,7 @@ from maximir.network.model import Maxim
 from maximir.pixels import from_unit, to_unit
 from maximir.restoring import views, windows
 from maximir.restoring.base import ImageRestorer, Restored
+from maximir.restoring.isolation import unaffected
 from maximir.restoring.options import Options, Progress, share_progress, silent
 from maximir.restoring.padding import Window, pad, reflected
 from maximir.sizes import in_words
@@ -47,23 +48,6 @@ def restore_batch(model: Maxim, image: Tensor, streaming: Streaming | None = Non
     """Restore `[N, 3, H, W]` in [0, 1], any size → the same shape, float32, not clipped."""
     padded, window = pad(image, model.config.size_multiple)
     return window.crop(engine.run(model, padded, streaming)[-1][-1]).float()
-
-
-@contextlib.contextmanager
-def unaffected(*, gradients: bool = False) -> Iterator[None]:
-    """Ignore what the caller has set in torch for its thread: device, autocast, gradients.
-
-    The default dtype belongs to the whole process, so it is not changed here: code that makes tensors names
-    their dtype.
-    """
-    with (
-        torch.device("cpu"),
-        torch.autocast("cpu", enabled=False),
-        torch.autocast("cuda", enabled=False),
-        torch.inference_mode(not gradients),
-        torch.set_grad_enabled(gradients),
-    ):
-        yield
 
 
 @contextlib.contextmanager

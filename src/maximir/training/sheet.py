@@ -11,12 +11,12 @@ from PIL import Image
 
 from maximir.degradations import DEGRADATIONS, degrade_photograph
 from maximir.errors import MaximirError
-from maximir.files import write_atomically
+from maximir.files import reason, write_atomically
 from maximir.pixels import UINT8, from_unit, in_8_bits
 from maximir.training.data import Scene, fit_depth
 
 GAP = 4  # pixels between pictures
-PICTURES = {".png": "PNG", ".jpg": "JPEG", ".webp": "WEBP"}  # suffixes and formats
+PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # suffixes and formats
 
 
 def contact_sheet(
@@ -55,12 +55,23 @@ def middle(image: np.ndarray, side: int) -> np.ndarray:
     return image[top : top + side, left : left + side]
 
 
-def write_pairs(scenes: Sequence[Scene], names: Sequence[str], folder: Path, seed: int) -> int:
-    """Write pairs as `input/NAME.png` and `target/NAME.png`; return how many."""
+def write_pairs(
+    scenes: Sequence[Scene], names: Sequence[str], folder: Path, seed: int
+) -> tuple[int, list[str]]:
+    """Write pairs as `input/NAME.png` and `target/NAME.png`.
+
+    Returns:
+        The number of pairs, and a message about each photograph that cannot be read.
+    """
     written: set[str] = set()
+    problems: list[str] = []
     for number, scene in enumerate(scenes):
-        clean = scene.target.load()
-        depth = None if scene.depth is None else fit_depth(scene.depth.load_depth(), *clean.shape[:2])
+        try:
+            clean = scene.target.load()
+            depth = None if scene.depth is None else fit_depth(scene.depth.load_depth(), *clean.shape[:2])
+        except MaximirError as error:
+            problems.append(str(error))
+            continue
         for name in names:
             if DEGRADATIONS[name].needs_depth and depth is None:
                 continue
@@ -73,14 +84,21 @@ def write_pairs(scenes: Sequence[Scene], names: Sequence[str], folder: Path, see
             for part, image in (("input", degraded), ("target", in_8_bits(clean))):
                 save_picture(image, folder / part / file)
             written.add(file)
-    if not written:
+    if not written and not problems:
         raise MaximirError(f"{', '.join(names)}: no photograph has the depth map that is needed")
-    return len(written)
+    return len(written), problems
 
 
 def save_picture(image: np.ndarray, path: Path) -> None:
-    """Write uint8 [H, W, 3] atomically, in the format of the suffix; make the folder if needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write uint8 [H, W, 3] atomically, in the format of the suffix; make the folder if needed.
+
+    Raises:
+        MaximirError: it cannot be written.
+    """
     file = io.BytesIO()
     Image.fromarray(image).save(file, PICTURES[path.suffix.lower()], quality=90)
-    write_atomically(path, file.getvalue())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, file.getvalue())
+    except OSError as error:
+        raise MaximirError(f"{path}: cannot be written ({reason(error)})") from error

@@ -26,7 +26,7 @@ from torch import Tensor
 from maximir.errors import MaximirError, UsageError
 from maximir.files import JsonLines, reason, write_atomically
 from maximir.models import checkpoint
-from maximir.restoring.restorer import unaffected
+from maximir.restoring.isolation import unaffected
 from maximir.training.data import Place, Scene, check_pairs, find_pairs, find_scenes, split
 from maximir.training.distributed import join
 from maximir.training.loader import load_batches

@@ -112,6 +112,14 @@ def _stays(kind: bytes, body: bytes, png: bytes) -> bool:
     return kind in STAY or kind[3:].islower()
 
 
+def with_axes_swapped(others: bytes) -> bytes:
+    """Return these chunks for a picture whose axes were exchanged."""
+    return b"".join(
+        chunk(kind, body[4:8] + body[:4] + body[8:] if kind == b"pHYs" else body)
+        for kind, body in chunks(SIGNATURE + others)
+    )
+
+
 def _has_key(png: bytes) -> bool:
     """Return whether one colour is transparent, so that the restored picture has a channel more."""
     return any(kind == b"tRNS" for kind, _ in chunks(png))

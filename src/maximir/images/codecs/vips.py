@@ -106,6 +106,10 @@ def decode(data: bytes, kind: str | None, check_size: CheckSize) -> Decoded:
         if kind != "avif":  # libheif has rotated it
             image.set_type(pyvips.GValue.gint_type, "orientation", turned)
             image = image.autorot()
+            if turned > 4:
+                metadata |= exif.swapped(metadata)
+                if "png-chunks" in metadata:
+                    metadata["png-chunks"] = png.with_axes_swapped(metadata["png-chunks"])
         is_cmyk = image.interpretation == "cmyk"
         image = from_cmyk(image) if is_cmyk else image
         pixels = image.numpy().reshape(image.height, image.width, image.bands)

@@ -20,6 +20,7 @@ SUBJECTS = (0x9214, 0xA214)  # a point, circle or box, in pixels as they were st
 # Offsets and lengths of a thumbnail: of a JPEG, of strips.
 THUMBNAILS = ((0x0201, 0x0202), (0x0111, 0x0117))
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
+RESOLUTIONS = ((X_RESOLUTION, Y_RESOLUTION), (0xA20E, 0xA20F))  # the latter: of the sensor
 PER_MM = {2: 25.4, 3: 10.0}  # inches, centimetres; others say only how wide pixels are for their height
 MOST_PER_MM = 100_000
 MOST_PIECES = 1000  # of a thumbnail
@@ -64,6 +65,11 @@ def sensible(x: float, y: float) -> Metadata:
     return {"xres": x, "yres": y} if 0 < x < MOST_PER_MM and 0 < y < MOST_PER_MM else {}
 
 
+def swapped(resolution: Metadata) -> Metadata:
+    """Return the resolution of a picture whose axes were exchanged."""
+    return {"xres": resolution["yres"], "yres": resolution["xres"]} if "xres" in resolution else {}
+
+
 def agree(one: Metadata, other: Metadata) -> bool:
     """Return whether both state the same resolution, rounded to dots per inch."""
     pairs = ((one.get("xres", 0), other.get("xres", 0)), (one.get("yres", 0), other.get("yres", 0)))
@@ -83,6 +89,7 @@ def restored(block: bytes, width: int, height: int) -> bytes:
     except struct.error:
         return bytes(data)
     turned = orientation(block)
+    axes_swapped = turned > 4
     live = [(0, 8), (start, end + 4)]  # bytes that are still in use
     for number, parts in enumerate([fields, *_below(reader, fields, live)]):
         seen = set[int]()
@@ -99,6 +106,8 @@ def restored(block: bytes, width: int, height: int) -> bytes:
                 _put(reader, field, height)
             elif field.tag in SUBJECTS:
                 _turn(reader, field, turned, width, height)
+        if axes_swapped:
+            _swap_resolutions(data, parts)
     _drop_thumbnail(reader, end, live)
     return bytes(data)
 
@@ -144,6 +153,15 @@ def _turn(reader: ifd.Reader, field: ifd.Field, turned: int, width: int, height:
         x, y, size = y, x, size[::-1]
     clipped = (min(max(value, 0), 2**16 - 1) for value in (x, y, *size))
     struct.pack_into(f"{reader.order}{field.n}H", reader.data, field.begin, *clipped)
+
+
+def _swap_resolutions(data: bytearray, fields: list[ifd.Field]) -> None:
+    """Exchange the resolutions across and down; both are fractions of eight bytes."""
+    places = {field.tag: field.begin for field in fields if (field.n, field.size) == (1, 8)}
+    for across, down in RESOLUTIONS:
+        if across in places and down in places:
+            a, b = (slice(places[tag], places[tag] + 8) for tag in (across, down))
+            data[a], data[b] = data[b], data[a]
 
 
 def _drop_thumbnail(reader: ifd.Reader, link: int, live: list[tuple[int, int]]) -> None:

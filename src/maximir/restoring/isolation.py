@@ -1,0 +1,25 @@
+"""Protection from what a caller has set in torch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+
+@contextlib.contextmanager
+def unaffected(*, gradients: bool = False) -> Iterator[None]:
+    """Ignore what the caller has set in torch for its thread: device, autocast, gradients.
+
+    The default dtype belongs to the whole process, so it is not changed here: code that makes tensors names
+    their dtype.
+    """
+    with (
+        torch.device("cpu"),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+        torch.inference_mode(not gradients),
+        torch.set_grad_enabled(gradients),
+    ):
+        yield
