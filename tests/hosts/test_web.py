@@ -165,7 +165,10 @@ def test_a_runtime_that_lacks_a_file(fake_runtime, tmp_path):
         (["--for", "web"], "give the folder to write: -o site"),
         (["--for", "web", "-o", "site", "--runtime", "nowhere"], "--runtime nowhere: there is no such file"),
         (["--for", "web", "-o", "site", "--tile", "100"], "--tile must be a multiple of 64"),
-        (["--for", "web", "-o", "site", "--size", "512"], "--size and --stages are not for --for web"),
+        (
+            ["--for", "web", "-o", "site", "--size", "512"],
+            "--size, --stages and --half are not for --for web",
+        ),
         (["denoise", "-o", "x.onnx", "--runtime", "."], "--runtime is for --for web"),
         (["denoise", "derain", "-o", "x.onnx"], "give one model"),
         (["denoise", "-o", "x.pt2", "--tile", "512"], "--tile and --half are for .onnx files"),
