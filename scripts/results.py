@@ -7,8 +7,8 @@
 DATA holds `validation/mcmaster` (clean photographs), `pairs/real-noise`, `pairs/rain`, `pairs/haze-indoor`,
 `pairs/low-light`, `pairs/fivek`, `blur-kernels`, `published/Rain100L`, `Classic5`, `LIVE1_grey` and
 `LIVE1_color` (never trained on; grey is MATLAB's Y of the colour images), and LOL's `our485`. Of pairs, only
-the scenes that the recipe holds out are used. The figures go to `src/maximir/models/box/results.json`, and from there to
-docs/results.md, the models' cards and `maximir info`; none is copied by hand.
+the scenes that the recipe holds out are used. The figures go to `src/maximir/models/box/results.json`, and
+from there to docs/results.md, the models' cards and `maximir info`; none is copied by hand.
 """
 
 from __future__ import annotations
