@@ -11,11 +11,11 @@ from maximir.restoring.isolation import unaffected
 
 @unaffected()
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Blur `[h, w, c]` float32 by a Gaussian of `sigma` pixels, over three of them; edges repeat."""
+    """Blur `[h, w, c]` by a Gaussian of `sigma` pixels, over three of them; edges repeat. In float32."""
     reach = round(3 * sigma)
     gaussian = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float32) / sigma).square())
     gaussian = gaussian / gaussian.sum()
-    x = torch.from_numpy(image).permute(2, 0, 1)[:, None]
+    x = torch.from_numpy(image.astype(np.float32, copy=False)).permute(2, 0, 1)[:, None]
     for kernel, padding in (
         (gaussian[None, None, :, None], (0, 0, reach, reach)),
         (gaussian[None, None, None], (reach, reach, 0, 0)),
