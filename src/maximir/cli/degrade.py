@@ -44,7 +44,7 @@ def degrade(
     if not is_picture and output.suffix.lower() in SUFFIXES:
         raise UsageError(f"{output}: a contact sheet is {', '.join(PICTURES)}; pairs go to a folder")
     if output.is_dir() and not is_picture:
-        if any(os.path.samefile(output, folder) for folder in inputs):
+        if any(folder.exists() and os.path.samefile(output, folder) for folder in inputs):
             raise UsageError(f"{output}: is a folder of clean photographs; choose another one for the pairs")
         if any(output.iterdir()) and not overwrite:
             raise UsageError(f"{output} is not empty; use --overwrite to replace pairs in it")
