@@ -142,6 +142,16 @@ def test_the_resolution_turns_with_the_picture(kind, orientation):
             assert (stated[exif.X_RESOLUTION], stated[exif.Y_RESOLUTION]) == expected
 
 
+@pytest.mark.parametrize(("orientation", "expected"), [(3, (3, 2)), (6, (2, 3))])
+def test_the_shape_of_pixels_turns_with_the_picture(orientation, expected):
+    """A PNG may state only how wide pixels are for their height."""
+    tag = Image.Exif()
+    tag[ORIENTATION] = orientation
+    plain = pillow("PNG", np.zeros((40, 56), np.uint8), exif=tag)
+    result = encode(decode(with_chunks(plain, chunk(b"pHYs", struct.pack(">IIB", 3, 2, 0)))), "png")[0]
+    assert dict(chunks(result))[b"pHYs"] == struct.pack(">IIB", *expected, 0)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_subject_stays_where_it_is(orientation):
     """In a picture with one bright pixel, turned by Pillow."""

@@ -67,7 +67,7 @@ MODELS = (
         "derain-fast",
         "streaks of rain, at an eighth of derain-box's work",
         "545 photographs, synthetic rain and drawn streaks; 201 as they are, most with nets and lines",
-        "the bundled fast denoiser, then 3.2 h on 1 CPU core",
+        "the bundled fast denoiser, then 3.3 h on 1 CPU core",
         ("Rain100L 1–20", "McMaster 1–6, rain, synthetic"),
         "Faint streaks stay, and more of heavy rain. Drops on a lens or a pane stay.",
     ),
