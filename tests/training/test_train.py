@@ -98,9 +98,13 @@ def test_what_the_caller_set_in_torch_does_not_matter(optimizer, change, undo, c
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("optimizer", "workers"), [("adam", 0), ("muon", 2)])
-def test_killed_and_resumed_run_ends_bit_identical(optimizer, workers, clean, tmp_path, monkeypatch):
-    chosen = recipe(optimizer=optimizer)
+@pytest.mark.parametrize(
+    ("optimizer", "workers", "precision"), [("adam", 0, "fp32"), ("muon", 2, "fp32"), ("adam", 0, "bf16")]
+)
+def test_killed_and_resumed_run_ends_bit_identical(
+    optimizer, workers, precision, clean, tmp_path, monkeypatch
+):
+    chosen = recipe(optimizer=optimizer, precision=precision)
     train.train(chosen, [clean], tmp_path / "whole", execution=CPU, every=Every(save=1))
     step = Run.train_step
 

@@ -13,12 +13,13 @@ def unaffected(*, gradients: bool = False) -> Iterator[None]:
     """Ignore what the caller has set in torch for its thread: device, autocast, gradients.
 
     The default dtype belongs to the whole process, so it is not changed here: code that makes tensors names
-    their dtype.
+    their dtype. Autocast inside keeps no copies of weights: torch drops them at the end of the outermost
+    context, which is this one, so that training would go on with the first step's.
     """
     with (
         torch.device("cpu"),
-        torch.autocast("cpu", enabled=False),
-        torch.autocast("cuda", enabled=False),
+        torch.autocast("cpu", enabled=False, cache_enabled=False),
+        torch.autocast("cuda", enabled=False, cache_enabled=False),
         torch.inference_mode(not gradients),
         torch.set_grad_enabled(gradients),
     ):

@@ -117,7 +117,7 @@ def plan(
         if room >= maps:
             return Plan(Streaming(strip_bytes, features), besides + maps, 0, least)
         if room > maps / 4 or (strip_bytes == SMALLEST_STRIP and room >= 0):
-            # A map is in memory or in a file as a whole: some room stays empty.
+            # Room that no map fits into stays empty.
             on_disk = min(maps, round(maps * (1 + UNFILLED) - room))
             store = MapStore(room, scratch_folder(scratch, on_disk))
             return Plan(Streaming(strip_bytes, features, store), limit, on_disk, least)
