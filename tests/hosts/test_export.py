@@ -275,6 +275,9 @@ def test_what_is_there_stays(tmp_path, capsys):
     maximir("export", "denoise", "-o", tmp_path / "x.onnx", expect=2)
     assert "exists; use --overwrite" in capsys.readouterr().err
     assert (tmp_path / "x.onnx").read_bytes() == b"mine"
+    (tmp_path / "y.json").write_bytes(b"mine")
+    maximir("export", "denoise", "-o", tmp_path / "y.onnx", "--tile", "512", expect=2)
+    assert "y.json exists; use --overwrite" in capsys.readouterr().err
 
 
 def test_without_the_extra(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ Tests that compute need onnxruntime-web: MAXIMIR_ORT_WEB names npm's package (a 
 from __future__ import annotations
 
 import base64
+import errno
 import functools
 import hashlib
 import http.server
@@ -29,6 +30,7 @@ from helpers.command import maximir
 from maximir import MaximirError, Restorer, UsageError
 from maximir.hosts import export, web
 from maximir.models import catalogue
+from maximir.models.cards import ModelCard
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RUNTIME = os.environ.get("MAXIMIR_ORT_WEB")
@@ -140,6 +142,43 @@ def test_only_pages_are_replaced(site, fake_runtime, quick, tmp_path, capsys):
     maximir("export", "--for", "web", "-o", tmp_path / "photos", "--overwrite", expect=2)
     assert "is no page of maximir's" in capsys.readouterr().err
     assert (tmp_path / "photos" / "a.jpg").exists()
+
+
+def test_the_old_page_stays_if_the_new_one_cannot_take_its_place(site, fake_runtime, quick, monkeypatch):
+    (site / "mine.txt").write_text("old")
+    rename = Path.rename
+
+    def fail_once(path, target):
+        if path.name == "site" and target == site:
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_once)
+    with pytest.raises(MaximirError, match="cannot be written"):
+        web.write_site([catalogue.MODELS[0]], site, fake_runtime, overwrite=True)
+    assert (site / "mine.txt").read_text() == "old"
+    assert [path.name for path in site.parent.iterdir()] == ["site"]
+
+
+def test_models_keep_their_names(tmp_path):
+    cards = [
+        ModelCard(name, "", "yours") for name in ("mine-1.0", "/a/mine-1.5.safetensors", "hf://o/r/b.npz")
+    ]
+    assert [web.file_of(card) for card in cards] == [
+        "models/mine-1.0.onnx",
+        "models/mine-1.5.onnx",
+        "models/b.onnx",
+    ]
+    with pytest.raises(UsageError, match=r"2 of the models would become models/denoise-box.onnx"):
+        web.write_site(2 * [catalogue.MODELS[0]], tmp_path / "site")
+
+
+@pytest.mark.parametrize("facts", ["{", "[]", ""])
+def test_a_runtime_of_unknown_version(facts, fake_runtime, quick, tmp_path):
+    runtime = shutil.copytree(fake_runtime, tmp_path / "runtime")
+    (runtime / "package.json").write_text(facts)
+    web.write_site([], tmp_path / "site", runtime)
+    assert "ONNX Runtime Web of unknown version" in (tmp_path / "site" / "licences.txt").read_text()
 
 
 def test_a_runtime_that_lacks_a_file(fake_runtime, tmp_path):

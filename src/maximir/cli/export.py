@@ -81,8 +81,9 @@ def export(
         return
     if output is None:
         raise UsageError("give the file to write: -o model.onnx")
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists; use --overwrite to replace it")
+    for file in (output,) if tile is None else (output, output.with_suffix(".json")):
+        if file.exists() and not overwrite:
+            raise UsageError(f"{file} exists; use --overwrite to replace it")
 
     from maximir.hosts import export as hosts
     from maximir.models import checkpoint, choice

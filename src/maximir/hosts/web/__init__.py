@@ -6,14 +6,17 @@ It shares `maximir/page` with the service. ONNX Runtime Web computes; it comes f
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import io
 import json
+import re
 import shutil
 import tarfile
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +45,7 @@ PROGRAMS = {
         "ort-wasm-simd-threaded.asyncify.mjs",
     ),
 }
+WEIGHTS = re.compile(r"\.(safetensors|npz|tgz|tar\.gz)$", re.IGNORECASE)  # suffixes of their files
 MODELS = "models.json"  # marks a folder as such a page
 POLICY = (
     "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' blob: data:; object-src 'none'"
@@ -80,10 +84,15 @@ def write_site(
         report: called with a line about each finished part.
 
     Raises:
-        UsageError: see `check_request`; or the runtime lacks a file.
+        UsageError: see `check_request`; two models with one name; or the runtime lacks a file.
         MaximirError: a download, a check or writing failed. Nothing is left.
     """
     check_request(output, runtime, tile, overwrite=overwrite)
+    for file, count in Counter(map(file_of, cards)).items():
+        if count > 1:
+            raise UsageError(
+                f"{count} of the models would become {file}: rename them, or leave all but one out"
+            )
     try:
         with tempfile.TemporaryDirectory(prefix=".maximir-", dir=output.parent) as part:
             site = Path(part) / "site"
@@ -105,12 +114,22 @@ def write_site(
             licences = licences.format(version=__version__, runtime=version, models=others)
             (site / "licences.txt").write_text(licences, "utf-8")
             add_page(site)
-            if output.exists():
-                output.rename(Path(part) / "old")
             site.chmod(0o755)
-            site.rename(output)
+            replace(output, site, Path(part) / "old")
     except OSError as error:
         raise MaximirError(f"{output}: cannot be written ({reason(error)})") from error
+
+
+def replace(output: Path, new: Path, old: Path) -> None:
+    """Rename a folder to `output`, and what is there to `old`; undo the latter if the former fails."""
+    if output.exists():
+        output.rename(old)
+    try:
+        new.rename(output)
+    except BaseException:
+        if old.exists():
+            old.rename(output)
+        raise
 
 
 def add_runtime(site: Path, source: Path | None) -> tuple[str, dict[str, Any]]:
@@ -122,7 +141,8 @@ def add_runtime(site: Path, source: Path | None) -> tuple[str, dict[str, Any]]:
     found = {}
     for name, data in package_files(source, {*needed, "package.json"}):
         if name == "package.json":
-            version = str(json.loads(data).get("version", version))
+            with contextlib.suppress(ValueError, AttributeError):  # not JSON, or no object
+                version = str(json.loads(data).get("version", version))
         else:
             found[name] = data
     if missing := [name for name in needed if name not in found]:
@@ -182,12 +202,17 @@ def fetch_package() -> bytes:
     return data
 
 
+def file_of(card: ModelCard) -> str:
+    """Return the path of a model's file in the page: "models/denoise-box.onnx"."""
+    return f"models/{WEIGHTS.sub('', Path(card.name).name)}.onnx"
+
+
 def add_model(site: Path, card: ModelCard, tile: int, tasks: set[str]) -> tuple[dict[str, Any], float]:
     """Export a model; return what the page must know about it, and the largest difference from ours."""
     (site / "models").mkdir(exist_ok=True)
     network, stored = checkpoint.load(card.path)
     task = card.task or stored
-    name = f"models/{Path(card.name).stem}.onnx"
+    name = file_of(card)
     data, difference = export.proved(network, ".onnx", None, {"model": card.name, "task": task}, half=True)
     (site / name).write_bytes(data)
     known = card.facts()
