@@ -2,6 +2,7 @@
 
 import asyncio
 import configparser
+import errno
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from helpers.browsing import PATIENCE, PHOTO, done, expect, restore
 from helpers.command import maximir
@@ -73,16 +75,48 @@ class Opening:
 
 
 def test_files_and_folders(tmp_path):
-    for name in ("b/z.png", "b/a.png", "b/sub/c.png", "b/.hidden/d.png", "b/.e.png", "f.png"):
+    others = ("b/.hidden/d.png", "b/.e.png", "b/@eaDir/a.png", "b/Thumbs.db", "b/a.xmp")
+    for name in ("b/z.png", "b/a.png", "b/sub/c.png", "f.png", "linked/g.png", *others):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     b = tmp_path / "b"
+    (b / "link").symlink_to(tmp_path / "linked")
     assert list(find_files([tmp_path / "f.png", b])) == [
         Opened(tmp_path / "f.png"),
         Opened(b / "a.png", "b/", True),
-        Opened(b / "sub" / "c.png", "b/sub/", True),
         Opened(b / "z.png", "b/", True),
+        Opened(b / "link" / "g.png", "b/link/", True),
+        Opened(b / "sub" / "c.png", "b/sub/", True),
     ]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch, caplog):
+    for folder in ("closed", "open"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").write_bytes(b"x")
+    list_folder = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert [opened.path for opened in find_files([tmp_path])] == [tmp_path / "open" / "a.png"]
+    assert caplog.messages == [f"{tmp_path / 'closed'}: cannot be read (permission denied)"]
+
+
+def test_names_that_are_no_text(tmp_path):
+    app = FastAPI()
+    path = Path(os.fsdecode(b"a\xff.png"))
+    companion.add_routes(app, [Opened(path, os.fsdecode(b"b\xff/"))], Presence())
+
+    async def ask():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.get("/v1/opened")
+
+    assert asyncio.run(ask()).json() == [{"name": r"a\udcff.png", "folder": r"b\udcff/", "within": False}]
 
 
 def test_presence():

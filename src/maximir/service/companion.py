@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,11 +17,15 @@ from typing import NamedTuple
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, Response
 
+from maximir.batch.neighbours import LeftAlone
+from maximir.files import printable, reason, walk
 from maximir.service.refusal import Refusal
 
 RENEWED = 15.0  # seconds after which a page asks again
 GRACE = 10.0  # seconds without a page that a reload may take
 TICK = 0.2  # seconds
+
+log = logging.getLogger("maximir.service")
 
 
 class Opened(NamedTuple):
@@ -32,16 +37,22 @@ class Opened(NamedTuple):
 
 
 def find_files(paths: Sequence[Path]) -> Iterator[Opened]:
-    """Yield the files and those in folders, in order of their names; hidden ones are left out."""
+    """Yield the files and those in folders, without hidden ones, sidecars and the like."""
+    left_alone = LeftAlone()
     for path in paths:
         if not path.is_dir():
             yield Opened(path)
             continue
         root = path.resolve()
-        for found in sorted(root.rglob("*")):
-            parts = found.relative_to(root).parts
-            if found.is_file() and not any(part.startswith(".") for part in parts):
-                yield Opened(found, "/".join((root.name, *parts[:-1])) + "/", True)
+        for here, _, names in walk(root, refuse):
+            folder = "/".join((root.name, *here.relative_to(root).parts)) + "/"
+            for name in names:
+                if not left_alone.take(name) and (here / name).is_file():
+                    yield Opened(here / name, folder, True)
+
+
+def refuse(error: OSError) -> None:
+    log.warning("%s: cannot be read (%s)", printable(error.filename), reason(error))
 
 
 class Presence:
@@ -71,7 +82,10 @@ def add_routes(app: FastAPI, opened: Sequence[Opened], presence: Presence) -> No
 
     @app.get("/v1/opened", include_in_schema=False)
     async def list_opened() -> list[dict[str, object]]:
-        return [{"name": path.name, "folder": folder, "within": within} for path, folder, within in opened]
+        return [
+            {"name": printable(path.name), "folder": printable(folder), "within": within}
+            for path, folder, within in opened
+        ]
 
     @app.get("/v1/opened/{number}", include_in_schema=False)
     async def send_opened(number: int) -> FileResponse:
