@@ -103,6 +103,8 @@ match device:
     case "none":
         tell(failed="device 'none' cannot be used", usage=True)
         sys.exit(1)
+    case "slow":
+        time.sleep(2)
     case "asleep":
         time.sleep(1000)
     case "dead":

@@ -19,6 +19,8 @@ from helpers.dng import dng, sensor_values
 from helpers.serving import PATIENCE, Later, Service, children, until
 from maximir import Chain, Restorer, images
 from maximir.service import server
+from maximir.service.settings import Settings
+from maximir.service.worker import Worker
 
 MAX_PIXELS = 2_200_000
 
@@ -76,7 +78,9 @@ def test_strength_detail_and_a_mask(service, restorer):
     assert answer.content == expected
     earlier = service.restore(data).content
     files = {"mask": ("m.png", encoded(array=mask)), "restored": ("r.png", earlier)}
-    assert service.restore(data, files=files, **fields).content == expected
+    blended = service.restore(data, files=files, **fields)
+    assert blended.content == expected
+    assert "x-maximir-precision" in answer.headers and "x-maximir-precision" not in blended.headers
     unchanged = service.restore(data, strength=0)
     assert np.array_equal(images.decode(unchanged.content).rgb, noise())
 
@@ -101,6 +105,22 @@ def test_blends_and_chains_that_are_refused(fields, files, status, words, servic
     files = {name: ("a.png", encoded(array=array)) for name, array in files.items()}
     answer = service.restore(encoded(), files=files, **fields)
     assert answer.status_code == status and words in answer.json()["error"].lower(), answer.text
+
+
+@pytest.mark.parametrize(("field", "words"), [("mask", "The mask: "), ("restored", "The restored image: ")])
+def test_errors_say_which_file_they_are_about(field, words, service):
+    answer = service.restore(encoded(), files={field: ("a.png", b"hello")})
+    assert answer.status_code == 422 and answer.json()["error"].startswith(words), answer.text
+
+
+def test_a_users_model_may_have_the_name_of_a_task(gentle_weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("MAXIMIR_HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    path = tmp_path / "models" / "denoise.safetensors"
+    path.write_bytes(gentle_weights.read_bytes())
+    worker = Worker(Settings().for_worker("cpu"), io.BytesIO())
+    assert worker.restorer_of("denoise").files == [(path, 1.0)]
+    assert worker.restorer_of("denoise").task == "denoise"
 
 
 def test_a_chain(service):

@@ -382,11 +382,17 @@ def test_a_device_has_one_worker(tmp_path):
     [("none", "device 'none' cannot be used"), ("dead", "status 3"), ("asleep", "does not respond")],
 )
 def test_a_worker_that_cannot_start_at_all(device, words, tmp_path):
-    service = Service(tmp_path, devices=[device], timeout=1.0, grace=0.5)
+    service = Service(tmp_path, devices=[device], timeout=1.0, start=1.0, grace=0.5)
     assert service.process.wait(20) != 0
     assert service.first == ""
     assert words in service.stderr.read_text()
     service.process.stdout.close()
+
+
+def test_the_time_for_an_image_does_not_limit_the_start(tmp_path):
+    with Service(tmp_path, devices=["slow"], timeout=0.5, grace=0.5) as service:
+        assert service.restore(wish()).status_code == 200
+        assert service.metric("maximir_worker_starts_total") == 1
 
 
 def test_stopping_finishes_what_there_is(tmp_path):

@@ -14,7 +14,7 @@ from maximir.restoring.options import Options
 # Only this machine's user sends photographs, so the limits are wide.
 MOST_BYTES = 1_000_000_000
 MOST_PIXELS = 500_000_000
-LONGEST = 7200  # seconds for an image
+LONGEST = 7200  # seconds for each of decoding, computing and encoding
 
 
 def open_page(

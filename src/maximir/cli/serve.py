@@ -29,7 +29,10 @@ def serve(
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Maximum number of pixels of an image.")
     ] = 50_000_000,
-    timeout: Annotated[float, typer.Option(min=1, help="Maximum seconds to compute an image.")] = 900,
+    timeout: Annotated[
+        float,
+        typer.Option(min=1, help="Maximum seconds for each of decoding, computing and encoding an image."),
+    ] = 900,
     drain: Annotated[float, typer.Option(min=0, help="Seconds to finish queued images after SIGTERM.")] = 30,
     webui_api: Annotated[
         bool,

@@ -109,8 +109,9 @@ class Restored(Response):
             "content-length": str(result.size),
             "content-disposition": disposition(name),
             "x-maximir-seconds": f"{result.seconds:.3f}",
-            "x-maximir-precision": result.precision,
         }
+        if result.precision:  # not of what was only blended
+            headers["x-maximir-precision"] = result.precision
         if result.notes:
             notes = printable("; ".join(result.notes))
             headers["x-maximir-notes"] = notes.encode("ascii", "backslashreplace").decode()
@@ -157,7 +158,7 @@ def make_app(queue: Queue, settings: Settings, metrics: Metrics) -> FastAPI:
             name = form.files["image"].name
             exchange_of(request.scope).about = printable(f"{job.model}, {name[:LONGEST_NAME]}")
             result = await unless_gone(request, queue, job)
-        return Restored(result, result_name(name, job.tasks or job.model, result.kind), queue)
+        return Restored(result, result_name(name, job.tasks or "restored", result.kind), queue)
 
     @app.get("/v1/progress/{id}", responses=problems(401, 403, 404))
     async def progress(id: Annotated[str, InPath(description="The id sent with the image.")]) -> JobProgress:
@@ -269,7 +270,8 @@ def restore_replies() -> dict[int | str, dict[str, Any]]:
     headers = {
         "Content-Disposition": text | {"description": "Suggested file name."},
         "X-Maximir-Seconds": text | {"description": "Seconds of computation."},
-        "X-Maximir-Precision": text | {"description": "Precision of the computation: fp32 or bf16."},
+        "X-Maximir-Precision": text
+        | {"description": "Precision of the computation: fp32 or bf16; missing with `restored`."},
         "X-Maximir-Notes": text
         | {"description": "Notes separated by '; ', such as what the format could not store."},
     }

@@ -87,7 +87,8 @@ class Keeper:
         """Run one worker from its start to its end."""
         command = self.settings.worker or process.COMMAND
         worker = await Worker.start(command, self.settings.for_worker(self.device))
-        self.worker, self.ready_by = worker, time.monotonic() + self.settings.timeout
+        self.worker = worker
+        self.ready_by = time.monotonic() + max(self.settings.timeout, self.settings.start)
         self.metrics.starts.inc()
         feeding = asyncio.create_task(self.feed(worker))
         try:
@@ -233,7 +234,7 @@ class Keeper:
     def enter(self, job: Job, stage: str, pixels: int | None) -> None:
         job.stage = stage
         job.deadline = self.heard + self.settings.timeout if stage in BUSY else None
-        job.pixels = pixels or job.pixels
+        job.pixels = job.pixels if pixels is None else pixels * job.passes
         if stage == "computing":
             job.began = self.heard
             self.metrics.waited.observe(self.heard - job.arrived)

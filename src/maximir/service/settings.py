@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from maximir.service.companion import Opened
 
 TOKEN = re.compile(r"[!-~]{8,}")  # printable ASCII without blanks, which fits into a header
+LEAST_BYTES = 1_000  # a smaller limit refuses every photograph
 NAME = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]")
 
 
@@ -35,6 +37,7 @@ class Settings:
         opened: files of `maximir open`: the service opens a browser, and ends with its page; None: neither.
         drain: seconds that jobs have to finish after SIGTERM.
         patience: seconds after which a client must send or read at least `slowest` bytes per second.
+        start: seconds that the worker has to start; at least `timeout`.
         grace: seconds that the worker has to cancel a job before it is killed.
         worker: command that starts the worker process; (): the default.
     """
@@ -53,6 +56,7 @@ class Settings:
     opened: tuple[Opened, ...] | None = None
     drain: float = 30.0
     # Not command-line options: tests shorten them.
+    start: float = 120.0
     patience: float = 20.0
     slowest: int = 20_000
     grace: float = 5.0
@@ -72,9 +76,13 @@ class Settings:
                 raise UsageError(
                     f"{name!r} is not a host name: give it without 'https://' and without a port"
                 )
-        for value, what in ((self.max_bytes, "--max-bytes"), (self.max_pixels, "--max-pixels")):
-            if value < 1:
-                raise UsageError(f"{what} must be at least 1")
+        if self.max_bytes < LEAST_BYTES:
+            raise UsageError(f"--max-bytes must be at least {LEAST_BYTES:,} bytes; give a unit, as in 64MB")
+        if self.max_pixels < 1:
+            raise UsageError("--max-pixels must be at least 1")
+        for seconds, what in ((self.timeout, "--timeout"), (self.drain, "--drain")):
+            if not math.isfinite(seconds):
+                raise UsageError(f"{what} must be a number of seconds, not {seconds}")
         if twice := [device for device in self.devices if self.devices.count(device) > 1]:
             raise UsageError(f"--device {twice[0]} is given twice; each device has one process")
 

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from maximir.errors import MaximirError, TooLarge, UnsupportedImage, UsageError
 from maximir.models import catalogue, choice
 from maximir.restoring.links import parse_links, steps_in_text
+from maximir.restoring.options import Options
 from maximir.service import wire
 
 if TYPE_CHECKING:
@@ -87,13 +88,12 @@ class Worker:
 
     def __init__(self, settings: wire.Message, replies: BinaryIO) -> None:
         from maximir import images
-        from maximir.restoring import auto, blending, chain, restorer
+        from maximir.restoring import auto, blending, chain
 
         self.images = images
         self.auto, self.blending, self.chain = auto, blending, chain
         self.max_pixels = settings.pop("max_pixels")
         self.settings = settings
-        self.load: Callable[[str], Restorer] = lambda model: restorer.Restorer(model, **settings)
         self.restorers: dict[str, Restorer] = {}  # by model, least recently used first
         self.restorers[FIRST] = self.load(FIRST)  # at once, because it checks all settings
         self.replies, self.lock = replies, threading.Lock()
@@ -158,14 +158,21 @@ class Worker:
         admit = functools.partial(self.admit, order)
         order.photo = self.images.decode(order.data, admit)
         if (mask := order.others.pop("mask", None)) is not None:
-            shares = self.blending.mask_of(self.images.decode(mask, admit))
+            shares = self.blending.mask_of(self.decode_other("mask", mask, admit))
             order.blend = dataclasses.replace(order.blend, mask=self.blending.prepare_mask(shares))
         order.blend.check_size(*order.photo.rgb.shape[:2])
         if (restored := order.others.pop("restored", None)) is not None:
-            order.restored = self.images.decode(restored, admit)
+            order.restored = self.decode_other("restored image", restored, admit)
         order.data = b""
         order.kind = kind
         self.images.check_fits(order.photo, Path(f"image.{order.kind}"))  # before the computation
+
+    def decode_other(self, what: str, data: bytes, admit: Callable[[int, int], None]) -> Photo:
+        """Decode a file that belongs to the image; errors say which one it is."""
+        try:
+            return self.images.decode(data, admit)
+        except MaximirError as error:
+            raise type(error)(f"the {what}: {error}") from error
 
     def admit(self, order: Order, width: int, height: int) -> None:
         """Raise TooLarge for too many pixels; wait while another large photograph is in memory."""
@@ -183,8 +190,7 @@ class Worker:
 
         assert order.photo is not None
         height, width = order.photo.rgb.shape[:2]
-        passes = 0 if order.restored else order.model.count(",") + 1
-        pixels = padded_size(height) * padded_size(width) * passes
+        pixels = padded_size(height) * padded_size(width)
         self.tell({"job": order.number, "stage": "waiting", "pixels": pixels})
         self.decoded.put(order)
 
@@ -218,6 +224,10 @@ class Worker:
         if len(links) == 1 and links[0].strength == 1:
             return self.restorer(model)
         return self.chain.Chain(links, load=lambda card, _: self.restorer(card.name), **self.settings)
+
+    def load(self, model: str) -> Restorer:
+        """Load the model of this name, which may be a task's, too."""
+        return self.chain.load_restorer(choice.named(model), Options(**self.settings))
 
     def restorer(self, model: str) -> Restorer:
         """Return the loaded model; it may replace the least recently used one."""
