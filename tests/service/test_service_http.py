@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import math
 import re
 import select
 import socket
@@ -171,7 +172,8 @@ def test_metrics(service):
     ("status", "words", "parts"),
     [
         (400, "image is missing", [("task", None, b"denoise")]),
-        (400, "task is missing", [("image", "a", b"x")]),
+        (400, "task is missing: choose one of auto, denoise,", [("image", "a", b"x")]),
+        (400, "or send model or preset", [("image", "a", b"x")]),
         (
             400,
             "must be the file itself",
@@ -186,7 +188,11 @@ def test_metrics(service):
         (400, "sent twice", [("task", None, b"x")] * 3000),
         (400, "sent twice", [("image", "a", b"x")] * 3000),
         (400, "longer than 1,024 bytes", [("task", None, b"x" * 100_000)]),
-        (422, "unknown task 'sharpen'", [("image", "a", b"x"), ("task", None, b"sharpen")]),
+        (
+            422,
+            "unknown task 'sharpen': choose one of auto, denoise,",
+            [("image", "a", b"x"), ("task", None, b"sharpen")],
+        ),
         (422, "unknown task", [("image", "a", b"x"), ("task", None, b"../../etc/passwd\0")]),
         (
             422,
@@ -281,6 +287,20 @@ def test_a_compressed_form_is_not_read(service):
 )
 def test_names_of_results(name, result):
     assert app.result_name(name, "denoise", "png") == result
+
+
+def test_names_of_results_of_models_without_a_task(gentle_weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("MAXIMIR_HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mine.safetensors").write_bytes(gentle_weights.read_bytes())
+    with Service(tmp_path) as service:
+        for chosen, word in (
+            ({"model": "mine"}, "restored"),
+            ({"model": "mine,denoise-box"}, "denoise"),
+            ({"task": "auto"}, "auto"),
+        ):
+            done = service.restore(wish(), **({"task": ""} | chosen))
+            assert f'"photo-{word}.png"' in done.headers["content-disposition"]
 
 
 def test_odd_names_do_no_harm(service):
@@ -398,7 +418,9 @@ def test_a_token_is_needed_for_all_but_the_page(guarded):
         ({"token": "short"}, "at least 8"),
         ({"token": "with blank in it"}, "no blanks"),
         ({"names": ("https://x",)}, "not a host name"),
-        ({"max_bytes": 0}, "at least 1"),
+        ({"max_bytes": 10}, "--max-bytes must be at least 1,000 bytes"),
+        ({"timeout": math.nan}, "--timeout must be a number of seconds"),
+        ({"drain": math.inf}, "--drain must be a number of seconds"),
     ],
 )
 def test_settings_that_make_no_sense(wrong, words):

@@ -101,7 +101,7 @@ def test_what_clients_ask_first(service):
     assert {each["scale"] for each in upscalers} == {1}
     assert set(upscalers[0]) == {"name", "model_name", "model_path", "model_url", "scale"}
     assert get("scripts") == {"txt2img": [], "img2img": []}
-    assert get("options") == get("cmd-flags") == {}
+    assert get("options") == get("options?value=x") == get("cmd-flags") == {}
     assert get("samplers") == get("sd-models") == get("face-restorers") == []
     assert get("progress")["progress"] == 0.0
 
@@ -116,18 +116,22 @@ def test_progress(service):
 @pytest.mark.parametrize(
     ("status", "words", "fields"),
     [
-        (422, "Upscaler_1 is missing: choose one of /sdapi/v1/upscalers.", {"upscaler_1": "None"}),
+        (422, "The field upscaler_1 is missing: choose one of /sdapi/v1/upscalers.", {"upscaler_1": "None"}),
         (
             422,
             "Unknown upscaler_1 'R-ESRGAN 4x+': choose one of auto, denoise,",
             {"upscaler_1": "R-ESRGAN 4x+"},
         ),
-        (422, "Unknown task 'sharpen'", {"upscaler_1": "denoise,sharpen"}),
-        (400, "At most 6 links", {"upscaler_1": ",".join(7 * ["denoise"])}),
-        (422, "Upscaling_resize must be 1", {"upscaling_resize": 2}),
-        (422, "Resize_mode must be 0", {"resize_mode": 1}),
-        (422, "Gfpgan_visibility must be 0", {"gfpgan_visibility": 0.5}),
-        (422, "Upscaler_2 is not supported", {"upscaler_2": "derain", "extras_upscaler_2_visibility": 0.5}),
+        (422, "Unknown task 'sharpen': choose one of auto,", {"upscaler_1": "denoise,sharpen"}),
+        (400, "at most 6 links", {"upscaler_1": ",".join(7 * ["denoise"])}),
+        (422, "The field upscaling_resize must be 1", {"upscaling_resize": 2}),
+        (422, "The field resize_mode must be 0", {"resize_mode": 1}),
+        (422, "The field gfpgan_visibility must be 0", {"gfpgan_visibility": 0.5}),
+        (
+            422,
+            "The field upscaler_2 is not supported",
+            {"upscaler_2": "derain", "extras_upscaler_2_visibility": 0.5},
+        ),
         (422, "The image is missing", {"image": None}),
         (422, "The image is missing", {"image": ""}),
         (422, "The image is missing", {"image": 5}),
@@ -147,7 +151,7 @@ def test_errors_have_the_form_that_clients_expect(status, words, fields, service
     assert answer.status_code == status, answer.text
     told = answer.json()
     assert set(told) == {"error", "detail", "body", "errors"}
-    assert words in told["detail"] or words.lower() in told["detail"].lower()
+    assert words in told["detail"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"[" * 100_000, b'"text"'])
@@ -159,7 +163,7 @@ def test_what_is_no_request(body, service):
 def test_a_batch_names_the_image_that_fails(service):
     good, bad = ("a.png", packed(wish())), ("b.png", packed(wish(do="fail")))
     failed = batch(service, good, bad, good)
-    assert failed.status_code == 422 and failed.json()["detail"] == "B.png: The file is damaged."
+    assert failed.status_code == 422 and failed.json()["detail"] == "Image b.png: The file is damaged."
     unpacked = batch(service, good, ("", "?"))
     assert unpacked.json()["detail"] == "Image 2: The image is not valid base64."
     assert batch(service).status_code == 422

@@ -13,8 +13,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from email.errors import MessageError
 from email.header import decode_header, make_header
-from tempfile import SpooledTemporaryFile
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from urllib.parse import unquote, unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
@@ -23,6 +22,7 @@ from starlette.datastructures import UploadFile
 
 from maximir.files import reason
 from maximir.service.refusal import Refusal
+from maximir.service.spool import open_spooled
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -31,7 +31,6 @@ FILES = ("image", "mask", "restored")
 TEXTS = ("task", "model", "format", "view", "id", "strength", "detail", "preset")
 LONGEST_TEXT = 1024  # bytes
 LONGEST_LINE = 16_384  # bytes of a line in a part's head: file names of some systems are long
-IN_MEMORY = 1 << 20  # bytes of a file kept in memory; larger files go to disk
 
 QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 EXTENDED = re.compile(
@@ -147,8 +146,7 @@ class Reader:
             raise Refusal(400, f"the field {name} must be text, not a file")
         self.part = name
         if name in FILES:
-            spooled = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 (closed by `close` or the form's owner)
-            self.uploads[name] = UploadFile(cast(BinaryIO, spooled), size=0, filename=filename)
+            self.uploads[name] = UploadFile(open_spooled(), size=0, filename=filename)
         else:
             self.texts[name] = bytearray()
 
@@ -177,7 +175,9 @@ class Reader:
                 continue
             await upload.seek(0)
             if upload.filename is None and size <= LONGEST_TEXT and is_text(await upload.read()):
-                raise Refusal(400, f"{name} must be the file itself; paths and addresses are not opened")
+                raise Refusal(
+                    400, f"the field {name} must be the file itself; paths and addresses are not opened"
+                )
             await upload.seek(0)
             form.files[name] = Upload(upload.file, size, upload.filename or "")
         return form

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
+from functools import partial
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -13,7 +14,7 @@ from maximir.models import catalogue, choice
 from maximir.models.cards import ModelCard
 from maximir.restoring.links import AUTO, Link, in_text, parse_links
 from maximir.restoring.options import VIEWS, Options, check_fraction
-from maximir.restoring.presets import Preset
+from maximir.restoring.presets import Preset, check_task
 from maximir.service.form import TEXTS, Form, Upload, read
 from maximir.service.jobs import Job, Result
 from maximir.service.limits import too_large
@@ -78,7 +79,7 @@ def make_job(
         Refusal: no model matches the options.
     """
     links = choose(wanted.task, wanted.model)
-    tasks = "-".join(link.model.task for link in links) or AUTO
+    tasks = "-".join(link.model.task for link in links if link.model.task) if links else AUTO
     return Job(
         tasks if len(links) < 2 else "chain",
         in_text(links),
@@ -115,9 +116,10 @@ def choose(task: str | None, model: str | None) -> tuple[Link, ...]:
         Refusal: no model matches, or a model is for another task.
     """
     if task is None and model is None:
-        raise Refusal(400, f"the field task is missing: choose one of {', '.join(catalogue.TASKS)}")
+        tasks = ", ".join((AUTO, *catalogue.TASKS))
+        raise Refusal(400, f"the field task is missing: choose one of {tasks}, or send model or preset")
     try:
-        links = () if task is None else parse_links(task, model_for if model is None else check_task)
+        links = () if task is None else parse_links(task, partial(model_for, any_will_do=model is not None))
         if model is None:
             return links
         if task is not None and not links:
@@ -135,18 +137,11 @@ def choose(task: str | None, model: str | None) -> tuple[Link, ...]:
     return chosen
 
 
-def check_task(task: str) -> ModelCard:
-    """Return a card that stands for any model of a task. Raises Refusal for an unknown task."""
-    if task not in catalogue.TASKS:
-        raise Refusal(422, f"unknown task {task[:40]!r}: choose one of {', '.join(catalogue.TASKS)}")
-    return ModelCard("", task, "box")
-
-
-def model_for(task: str) -> ModelCard:
-    """Return the default model of a task. Raises Refusal if there is none."""
-    check_task(task)
+def model_for(task: str, *, any_will_do: bool) -> ModelCard:
+    """Return the default model of a task, or a card that stands for any. Raises Refusal if there is none."""
     try:
-        return choice.for_task(task)
+        stand_in = check_task(task)
+        return stand_in if any_will_do else choice.for_task(task)
     except UsageError as error:
         raise Refusal(422, str(error)) from error
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from maximir.files import reason
 from maximir.service import wire
+from maximir.service.spool import open_spooled
 
 # -P: do not import modules from the current folder.
 COMMAND = (sys.executable, "-P", "-m", "maximir.service.worker")
 CHUNK = 1 << 18  # bytes
 LONGEST_END = 1.0  # seconds between the worker's last message and its exit
-IN_MEMORY = 1 << 20  # bytes of a file kept in memory; larger files go to disk
 
 
 class Worker:
@@ -77,7 +76,7 @@ class Worker:
 
     async def spool(self, size: int) -> BinaryIO | str:
         """Store the next `size` bytes in an unnamed file, in memory if small; on errors still read them."""
-        file = cast(BinaryIO, tempfile.SpooledTemporaryFile(IN_MEMORY))  # noqa: SIM115 (the caller closes it)
+        file = open_spooled()
         problem = None
         try:
             while size > 0:

@@ -10,10 +10,9 @@ import asyncio
 import base64
 import html
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from tempfile import SpooledTemporaryFile
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
@@ -23,13 +22,14 @@ from maximir.files import printable, reason
 from maximir.models import catalogue, choice
 from maximir.restoring.links import AUTO
 from maximir.restoring.presets import Preset
-from maximir.service.form import IN_MEMORY, Upload
+from maximir.service.form import Upload
 from maximir.service.intake import make_job, unless_gone
 from maximir.service.jobs import Result
 from maximir.service.limits import exchange_of, too_large
 from maximir.service.queue import Queue
 from maximir.service.refusal import Refusal
 from maximir.service.settings import Settings
+from maximir.service.spool import IN_MEMORY, open_spooled
 
 PATH = "/sdapi/v1"
 KIND = "png"  # of results: 16 bits and transparency are kept
@@ -53,7 +53,7 @@ NEUTRAL = {
 }
 
 
-class Wish(NamedTuple):
+class ImproveRequest(NamedTuple):
     """A request: the upscaler's name, and the images with a name for errors."""
 
     upscaler: str
@@ -101,17 +101,17 @@ def add_routes(app: FastAPI, queue: Queue, settings: Settings, presets: Mapping[
         with queue.place(), ExitStack() as files:
             body = files.enter_context(await store(request))
             async with decoding:
-                wish = await asyncio.to_thread(read_wish, body, settings, several)
-            files.callback(close, wish.images)
-            wanted = find(wish.upscaler, presets)
-            exchange_of(request.scope).about = printable(f"{wish.upscaler[:40]}, {len(wish.images)} images")
+                asked = await asyncio.to_thread(read_request, body, settings, several)
+            files.callback(close, asked.images)
+            wanted = find(asked.upscaler, presets)
+            exchange_of(request.scope).about = printable(f"{asked.upscaler[:40]}, {len(asked.images)} images")
             with ExitStack() as results:
                 done: list[Result] = []
-                while wish.images:
-                    name, image = wish.images[0]
+                while asked.images:
+                    name, image = asked.images[0]
                     try:
                         job = make_job(wanted, image, KIND)
-                        wish.images.pop(0)  # from now on, the queue owns its file
+                        asked.images.pop(0)  # from now on, the queue owns its file
                         result = await unless_gone(request, queue, job)
                     except Refusal as refusal:
                         raise named(refusal, name) from refusal
@@ -147,7 +147,11 @@ def add_routes(app: FastAPI, queue: Queue, settings: Settings, presets: Mapping[
         }
 
     for name, value in NOTHING.items():
-        app.add_api_route(f"{PATH}/{name}", lambda value=value: value, include_in_schema=False)
+        app.add_api_route(f"{PATH}/{name}", constant(value), include_in_schema=False)
+
+
+def constant(value: Any) -> Callable[[], Any]:
+    return lambda: value  # a default of the lambda would become a query parameter
 
 
 def offered(presets: Mapping[str, Preset]) -> list[str]:
@@ -175,7 +179,7 @@ def named(refusal: Refusal, name: str) -> Refusal:
     """Return a refusal that names its image, if there are several."""
     if not name:
         return refusal
-    more = Refusal(refusal.status, f"{name[:LONGEST_NAME]}: {refusal.sentence}")
+    more = Refusal(refusal.status, f"image {name[:LONGEST_NAME]}: {refusal.sentence}")
     more.headers = refusal.headers
     return more
 
@@ -189,7 +193,7 @@ async def store(request: Request) -> BinaryIO:
     Raises:
         Refusal: there is no space to store it.
     """
-    file = cast(BinaryIO, SpooledTemporaryFile(IN_MEMORY))  # noqa: SIM115 (the caller closes it)
+    file = open_spooled()
     try:
         async for piece in request.stream():
             if file.tell() + len(piece) > IN_MEMORY:
@@ -206,7 +210,7 @@ async def store(request: Request) -> BinaryIO:
         raise
 
 
-def read_wish(body: BinaryIO, settings: Settings, several: bool) -> Wish:
+def read_request(body: BinaryIO, settings: Settings, several: bool) -> ImproveRequest:
     """Return the request in a body; the caller closes its images.
 
     Raises:
@@ -220,14 +224,15 @@ def read_wish(body: BinaryIO, settings: Settings, several: bool) -> Wish:
         raise Refusal(422, "the body must be an object with upscaler_1 and image")
     upscaler = fields.get("upscaler_1")
     if not isinstance(upscaler, str) or upscaler in ("", "None"):
-        raise Refusal(422, f"upscaler_1 is missing: choose one of {PATH}/upscalers")
+        raise Refusal(422, f"the field upscaler_1 is missing: choose one of {PATH}/upscalers")
     for name, values in NEUTRAL.items():
         if name in fields and fields[name] not in values:
             raise Refusal(
-                422, f"{name} must be {values[0]}: images are restored in their own size, not enlarged"
+                422,
+                f"the field {name} must be {values[0]}: images are restored in their own size, not enlarged",
             )
     if fields.get("upscaler_2") not in (None, "", "None") and fields.get("extras_upscaler_2_visibility"):
-        raise Refusal(422, "upscaler_2 is not supported: name several tasks in upscaler_1, denoise,enhance")
+        raise Refusal(422, "the field upscaler_2 is not supported: write several tasks as denoise,enhance")
     given = [("", fields.get("image"))] if not several else listed(fields.get("imageList"), settings.queue)
     images: list[tuple[str, Upload]] = []
     name = ""
@@ -242,11 +247,11 @@ def read_wish(body: BinaryIO, settings: Settings, several: bool) -> Wish:
     except OSError as error:
         close(images)
         raise Refusal(503, f"the upload could not be stored ({reason(error)})", 60) from error
-    return Wish(upscaler, images)
+    return ImproveRequest(upscaler, images)
 
 
 def spooled(data: bytes, name: str) -> Upload:
-    file = cast(BinaryIO, SpooledTemporaryFile(IN_MEMORY))  # noqa: SIM115 (`close` or the queue closes it)
+    file = open_spooled()
     try:
         file.write(data)
     except OSError:
@@ -264,10 +269,10 @@ def close(images: list[tuple[str, Upload]]) -> None:
 def listed(entries: object, most: int) -> list[tuple[str, object]]:
     """Return name and data of a batch's images. Raises Refusal if there are none or too many."""
     if not isinstance(entries, list) or not entries or not all(isinstance(each, dict) for each in entries):
-        raise Refusal(422, "imageList must be a list of objects with data and name")
+        raise Refusal(422, "the field imageList must be a list of objects with data and name")
     if len(entries) > most:
         raise Refusal(413, f"{len(entries)} images are too many; this server accepts at most {most} at once")
-    return [(str(each.get("name") or f"image {n}"), each.get("data")) for n, each in enumerate(entries, 1)]
+    return [(str(each.get("name") or n), each.get("data")) for n, each in enumerate(entries, 1)]
 
 
 def decoded(text: object) -> bytes:
@@ -275,7 +280,7 @@ def decoded(text: object) -> bytes:
     if not isinstance(text, str) or not text:
         raise Refusal(422, "the image is missing: send it in base64")
     if text.startswith(("http://", "https://")):
-        raise Refusal(422, "image must be the file itself, in base64; addresses are not opened")
+        raise Refusal(422, "the image must be the file itself, in base64; addresses are not opened")
     if text.startswith("data:"):
         text = text[text.find(",") + 1 :]
     try:
