@@ -161,7 +161,7 @@ def test_a_full_disk_is_said(monkeypatch):
         def write(self, data):
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(forms, "SpooledTemporaryFile", lambda most: Full())
+    monkeypatch.setattr(forms, "open_spooled", Full)
     with pytest.raises(Refusal, match="could not be stored") as caught:
         read(part(b'name="image"; filename="a"') + b"--edge--\r\n")
     assert caught.value.status == 503
