@@ -294,6 +294,11 @@ def test_images_that_only_one_has(runs, tmp_path, data, capsys):
     assert "B is better" in capsys.readouterr().out
 
 
+def test_evaluations_are_compared_as_they_are(runs, capsys):
+    maximir("compare", runs / "bad", runs / "good", "--only", "a*", expect=2)
+    assert "leave out --data, --protocol, --degrade and --only" in capsys.readouterr().err
+
+
 def test_what_cannot_be_compared(runs, data, no_network, tmp_path, capsys, monkeypatch):
     maximir(
         *("evaluate", "--data", data, "--restored", tmp_path / "good", "-o", runs / "y", "--protocol", "rain")

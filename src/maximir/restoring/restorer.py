@@ -75,13 +75,14 @@ class Restorer(ImageRestorer):
 
     Attributes:
         options: as they were given.
+        path: the file of weights.
         device: what "auto" means here.
         precision: "fp32" or "bf16"; "auto" where it depends on the image.
         task: what the model is for; "" if neither its name nor its file says.
 
     Calls take, besides images:
         progress: called with the part of an image (or batch) that is done, 0 … 1, after each strip of the
-            network. An exception that it raises ends the work.
+            network (of a small image, with 0 until it is done). An exception that it raises ends the work.
         reserve: bytes that others in this process may take meanwhile.
         view: instead of the option; None: as there.
 
@@ -111,7 +112,11 @@ class Restorer(ImageRestorer):
         self.poses = POSES if ensemble else POSES[:1]
         self.device = choose_device(device)
         self.precision = resolve_precision(precision, self.device)
+        self.path = choice.resolve(path_or_name).absolute()
         self.model, self.task = self._load(path_or_name)
+
+    def __repr__(self) -> str:
+        return f"<Restorer {self.path.name}, {self.device}, {self.precision}>"
 
     @classmethod
     def with_options(cls, path_or_name: str | os.PathLike[str], options: Options) -> Restorer:
@@ -149,7 +154,7 @@ class Restorer(ImageRestorer):
 
     @property
     def files(self) -> list[tuple[Path, float]]:
-        return [(choice.resolve(self.path_or_name), 1.0)]
+        return [(self.path, 1.0)]
 
     def features_for(self, dtype: DTypeLike) -> torch.dtype:
         """Return the type of feature maps for images of this type."""
@@ -238,6 +243,7 @@ class Restorer(ImageRestorer):
         with torch.inference_mode():
             padded, window = pad_arrays(images, self.model.config.size_multiple)
             outputs = engine.run(self.model, padded.to(self.device), streaming)[-1][-1]
+            progress(1.0)
             del padded
             return [
                 to_array(window.crop(output), dtype, grey=flag)
