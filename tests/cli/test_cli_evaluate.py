@@ -190,7 +190,7 @@ def test_senseless_requests_do_nothing(arguments, reason, data, no_network, tmp_
 )
 def test_data_that_cannot_be_scored(change, reason, data, tmp_path, capsys):
     change(data)
-    maximir("evaluate", "--data", data, "--restored", tmp_path / "good", "-o", tmp_path / "out", expect=1)
+    maximir("evaluate", "--data", data, "--restored", tmp_path / "good", "-o", tmp_path / "out", expect=2)
     message = capsys.readouterr().err
     assert reason in message and message.startswith(f"maximir: {data}: ") and message.count("\n") == 1
     assert not (tmp_path / "out").exists()

@@ -19,6 +19,7 @@ from maximir.engine import precision as arithmetic
 from maximir.engine.sweeps import Streaming
 from maximir.errors import NotEnoughMemory, UsageError
 from maximir.models import choice
+from maximir.models.cards import ModelCard
 from maximir.models.checkpoint import load
 from maximir.network.model import Maxim
 from maximir.pixels import from_unit, to_unit
@@ -104,7 +105,6 @@ class Restorer(ImageRestorer):
         strength: float = Options.strength,
         detail: float = Options.detail,
     ) -> None:
-        self.path_or_name = path_or_name
         self.options = Options(
             device, precision, max_memory, scratch, ensemble, view, stages, strength, detail
         )
@@ -112,8 +112,9 @@ class Restorer(ImageRestorer):
         self.poses = POSES if ensemble else POSES[:1]
         self.device = choose_device(device)
         self.precision = resolve_precision(precision, self.device)
-        self.path = choice.resolve(path_or_name).absolute()
-        self.model, self.task = self._load(path_or_name)
+        chosen = choice.choose(path_or_name)
+        self.path = chosen.path.absolute()
+        self.model, self.task = self._load(chosen)
 
     def __repr__(self) -> str:
         return f"<Restorer {self.path.name}, {self.device}, {self.precision}>"
@@ -124,8 +125,8 @@ class Restorer(ImageRestorer):
 
     @unaffected()
     @torch.inference_mode(False)
-    def _load(self, path_or_name: str | os.PathLike[str]) -> tuple[Maxim, str]:
-        model, task = load(path_or_name, self.options.stages)
+    def _load(self, chosen: ModelCard) -> tuple[Maxim, str]:
+        model, task = load(chosen, self.options.stages)
         return model.to(self.device), task
 
     def restore_visible(

@@ -185,7 +185,7 @@ def fetch_package() -> bytes:
 def add_model(site: Path, card: ModelCard, tile: int, tasks: set[str]) -> tuple[dict[str, Any], float]:
     """Export a model; return what the page must know about it, and the largest difference from ours."""
     (site / "models").mkdir(exist_ok=True)
-    network, stored = checkpoint.load(card.path)
+    network, stored = checkpoint.load(card)
     task = card.task or stored
     name = f"models/{Path(card.name).stem}.onnx"
     data, difference = export.proved(network, ".onnx", None, {"model": card.name, "task": task}, half=True)
