@@ -148,10 +148,7 @@ class JsonLines:
             OSError: it cannot be written.
         """
         with self.lock:
-            end = self.file.seek(0, os.SEEK_END)
-            self.file.seek(max(0, end - 1))
-            torn = self.file.read(1) not in (b"", b"\n")
-            line = b"\n" * torn + line_of(value)
+            line = b"\n" * self._is_torn() + line_of(value)
             if self.file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if sync:
@@ -159,6 +156,14 @@ class JsonLines:
 
     def close(self) -> None:
         self.file.close()
+
+    def _is_torn(self) -> bool:
+        """Return True if the last line is not complete; in a pipe it is."""
+        if not self.file.seekable():
+            return False
+        end = self.file.seek(0, os.SEEK_END)
+        self.file.seek(max(0, end - 1))
+        return self.file.read(1) not in (b"", b"\n")
 
 
 def line_of(value: object) -> bytes:

@@ -240,7 +240,7 @@ class Storage(ABC):
 
     @abstractmethod
     def exists(self, path: str) -> bool:
-        """Return True if a file, a folder or a broken link has this path."""
+        """Return True if a file has this path; on a disk also if a folder or a broken link has it."""
 
     @abstractmethod
     def read(self, path: str, begin: int = 0, end: int | None = None, limit: int | None = None) -> bytes:
@@ -370,6 +370,10 @@ class Folder(Storage):
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root):
                 pass
+        except FileExistsError:
+            raise UsageError(
+                f"{self.root}: cannot write there (it is no folder; for standard output, give -o -)"
+            ) from None
         except OSError as error:
             raise UsageError(f"{self.root}: cannot write there ({reason(error)})") from error
 

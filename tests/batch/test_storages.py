@@ -281,6 +281,21 @@ def test_trouble_that_stays_fails_the_picture_alone(weather, monkeypatch):
     assert "weather://in/01.png: cannot be read" in outcomes["01.png"].error
 
 
+def test_a_record_that_cannot_be_read_fails_its_own_picture(weather, monkeypatch):
+    fill("weather://in", 3)
+    go("weather://in", "weather://out")
+    read = Weather.cat_file
+
+    def cat_file(self, path, *rest, **more):
+        if path.endswith("01.png.json"):
+            raise OSError(errno.EIO, "InternalError")
+        return read(self, path, *rest, **more)
+
+    monkeypatch.setattr(Weather, "cat_file", cat_file)
+    outcomes = go("weather://in", "weather://out")
+    assert list(statuses(outcomes).values()) == ["known", "failed", "known"]
+
+
 def test_two_at_once_write_the_same(memory):
     fill("memory://in")
     go("memory://in", "memory://alone")
@@ -304,7 +319,7 @@ def test_shards_do_all_and_nothing_twice(memory, tmp_path):
         go("memory://in", tmp_path, shard=f"{i}/3")
     assert set(statuses(go("memory://in", tmp_path)).values()) == {"known"}
     for wrong in ("0/3", "4/3", "3", "a/b", "1/0"):
-        with pytest.raises(UsageError, match="--shard is i/n"):
+        with pytest.raises(UsageError, match="a shard is i/n"):
             select_shard([], wrong)
 
 

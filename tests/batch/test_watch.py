@@ -43,9 +43,9 @@ def due(inbox):
     return [job.source.path for job in inbox.look().jobs]
 
 
-def finish(inbox, error=None, size=None):
+def finish(inbox, error=None, **facts):
     """End all that is due in the same way; return the lines about it."""
-    return [inbox.finish(Outcome(job, error, size=size)) for job in inbox.look().jobs]
+    return [inbox.finish(Outcome(job, error, **facts)) for job in inbox.look().jobs]
 
 
 def picture(path, seed=0):
@@ -123,6 +123,17 @@ def test_a_full_disk_is_not_the_photographs_fault(inbox, clock):
     assert "tried again in 30 s" in line and due(inbox) == []
     clock.now += 30
     assert due(inbox) == ["a.jpg"]
+
+
+def test_a_file_in_the_results_place_is_not_the_photographs_fault(inbox, clock):
+    (inbox.folder / "a.jpg").write_bytes(b"x")
+    due(inbox)
+    clock.now += 100
+    assert finish(inbox, error="out/a.jpg exists, and is not what maximir made of it", obstructed=True) == [
+        None
+    ]
+    clock.now += 1000
+    assert due(inbox) == [] and (inbox.folder / "a.jpg").exists()
 
 
 def test_one_that_cannot_be_moved_stays_and_is_not_tried_for_ever(inbox, clock, monkeypatch):

@@ -13,7 +13,8 @@ from PIL import Image
 
 from helpers.command import files, maximir
 from helpers.reference import write_checkpoint
-from maximir import __version__, images
+from maximir import UsageError, __version__, images
+from maximir.batch.outcome import Report
 from maximir.batch.plan import plan
 from maximir.engine import precision
 from maximir.files import PART, file_digest
@@ -240,6 +241,12 @@ def test_output_folder_inside_the_input_is_not_an_input(photos, tiny_weights):
         (["{photos}", "-o", "{out}", "--weights", "nothing"], "unknown model 'nothing'"),
         (["{empty}", "-o", "{out}", "--weights", "{weights}"], "no files in"),
         (["", "-o", "{out}", "--weights", "{weights}"], "an INPUT is empty"),
+        (["{photos}", "-o", "", "--weights", "{weights}"], "the output is empty"),
+        (["-", "--in-place", "--weights", "{weights}"], "--in-place is for files on disks"),
+        (
+            ["{photos}", "-o", "{out}", "--weights", "{weights}", "--shard", "9" * 5000 + "/9"],
+            "a shard is i/n",
+        ),
         (["{photos}/a.png", "-o", "{out}.heic", "--weights", "{weights}"], "cannot write .heic"),
         (["{photos}/" + 300 * "x", "-o", "/dev/null", "--weights", "{weights}"], "cannot write there"),
         (["{photos}", "-o", "{out}.png", "--weights", "{weights}"], "named like one image"),
@@ -285,6 +292,35 @@ def test_a_file_that_its_format_cannot_hold_fails_before_the_work(
     monkeypatch.setattr("maximir.restoring.restorer.Restorer.restore_arrays", None)
     maximir("restore", tmp_path / "a.png", "-o", tmp_path / "b.jpg", "--weights", tiny_weights, expect=1)
     assert "JPEG cannot hold transparency" in capsys.readouterr().err
+
+
+def test_a_folder_may_be_named_like_an_image(photos, tiny_weights, tmp_path):
+    maximir("restore", photos / "a.png", "-o", f"{tmp_path}/b.png/", "--weights", tiny_weights)
+    assert [path.name for path in (tmp_path / "b.png").iterdir() if not path.name.startswith(".")] == [
+        "a.png"
+    ]
+
+
+def test_alpha_that_is_opaque_does_not_keep_a_jpeg_from_being_written(tiny_weights, tmp_path, capsys):
+    Image.new("RGBA", (5, 5), (9, 9, 9, 255)).save(tmp_path / "a.png")
+    maximir("restore", tmp_path / "a.png", "-o", tmp_path / "b.jpg", "--weights", tiny_weights)
+    assert "alpha, which is opaque everywhere, left out" in capsys.readouterr().err
+    assert images.read(tmp_path / "b.jpg").alpha is None
+
+
+def test_a_report_named_like_standard_output_is_refused():
+    with pytest.raises(UsageError, match="--report takes a file"):
+        Report(Path("-"), "maximir")
+
+
+def test_a_report_may_be_a_pipe(photos, tiny_weights, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    out = tmp_path / "out"
+    maximir("restore", photos / "a.png", "-o", out, "--weights", tiny_weights, "--report", tmp_path / "pipe")
+    lines = [json.loads(line) for line in os.read(reading, 1 << 16).splitlines()]
+    os.close(reading)
+    assert "run" in lines[0] and lines[1]["status"] == "restored"
 
 
 def test_what_a_format_cannot_hold_is_said(tiny_weights, tmp_path, capsys):

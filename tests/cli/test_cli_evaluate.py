@@ -190,7 +190,7 @@ def test_senseless_requests_do_nothing(arguments, reason, data, no_network, tmp_
 )
 def test_data_that_cannot_be_scored(change, reason, data, tmp_path, capsys):
     change(data)
-    maximir("evaluate", "--data", data, "--restored", tmp_path / "good", "-o", tmp_path / "out", expect=1)
+    maximir("evaluate", "--data", data, "--restored", tmp_path / "good", "-o", tmp_path / "out", expect=2)
     message = capsys.readouterr().err
     assert reason in message and message.startswith(f"maximir: {data}: ") and message.count("\n") == 1
     assert not (tmp_path / "out").exists()
@@ -292,6 +292,11 @@ def test_images_that_only_one_has(runs, tmp_path, data, capsys):
         (tmp_path / folder / "a.png").write_bytes(b"")
     maximir("compare", tmp_path / "bad", tmp_path / "good", "--data", data, expect=1)  # both lack one
     assert "B is better" in capsys.readouterr().out
+
+
+def test_evaluations_are_compared_as_they_are(runs, capsys):
+    maximir("compare", runs / "bad", runs / "good", "--only", "a*", expect=2)
+    assert "leave out --data, --protocol, --degrade and --only" in capsys.readouterr().err
 
 
 def test_what_cannot_be_compared(runs, data, no_network, tmp_path, capsys, monkeypatch):

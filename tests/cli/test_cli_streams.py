@@ -64,6 +64,9 @@ def test_from_a_file_and_to_a_file(tmp_path, tiny_weights):
         (["-", "-o", "{tmp}/a.png", "--format", "png"], encoded(), 2, "--format is for -o -"),
         (["{tmp}/a.png", "-o", "{tmp}/b.png", "--format", "png"], b"", 2, "--format is for -o -"),
         (["-", "-o", "{tmp}"], encoded(), 2, "name the file for the result"),
+        (["-", "-o", "webdav://me:hunter22@h/x"], encoded(), 2, "webdav://***@h/x: name the file"),
+        (["http://me:hunter22@127.0.0.1:9/x.png", "-o", "-"], b"", 1, "http://***@127.0.0.1:9/x.png: "),
+        (["-", "-o", "-", "--max-memory", "1kB"], encoded() + bytes(2000), 1, "the limit is 1,000"),
         (["-", "-o", "{tmp}/a.heic"], encoded(), 2, "cannot write .heic"),
         (["-", "{tmp}/a.png", "-o", "{tmp}"], encoded(), 2, "- stands for one photograph"),
         (["-", "-o", "-", "--shard", "1/2"], encoded(), 2, "leave out other inputs, --shard"),
@@ -77,7 +80,12 @@ def test_what_cannot_be_piped(arguments, data, code, words, tmp_path, tiny_weigh
     arguments = [argument.format(tmp=tmp_path) for argument in arguments]
     maximir("restore", *arguments, "--weights", tiny_weights, expect=code)
     streams = capsys.readouterr()
-    assert words in streams.err and streams.out == "" and output.getvalue() == b""
+    assert (
+        words in streams.err
+        and "hunter22" not in streams.err
+        and streams.out == ""
+        and output.getvalue() == b""
+    )
     assert os.listdir(tmp_path) == []
 
 

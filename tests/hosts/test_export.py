@@ -260,7 +260,7 @@ def test_what_differs_is_not_written(gentle_weights, tmp_path, monkeypatch):
         (["-o", "x.onnx"], "give one model: a name, a task, or a file of weights"),
         (["denoise", "-o", "x.onnx", "--tile", "64"], "--tile must be a multiple of 64, 128 or more, not 64"),
         (["denoize", "-o", "x.pt2"], "unknown model 'denoize': did you mean denoise"),
-        (["denoise", "-o", "x.pt2", "--stages", "9"], "stages must be 1 to"),
+        (["denoise", "-o", "x.pt2", "--stages", "9"], "stages must be 1 for"),
     ],
 )
 def test_requests_that_make_no_sense(arguments, sentence, tmp_path, monkeypatch, capsys):

@@ -6,6 +6,7 @@ from PIL import Image
 from maximir import Chain, MaximirError, Restorer, UsageError, images
 from maximir.restoring import blending
 from maximir.restoring.blending import BAND, Blend, blend_photo, feathered, mask_rows, prepare_mask
+from maximir.restoring.links import in_text
 
 DTYPES = [np.uint8, np.uint16, np.float32]
 
@@ -209,6 +210,32 @@ def test_a_chain_is_its_links_one_after_the_other(gentle_weights, tiny_weights, 
 def test_chains_that_are_refused(links, reason):
     with pytest.raises(UsageError, match=reason):
         Chain(links, device="cpu")
+
+
+def test_a_chain_of_names_and_its_text_means_the_same(monkeypatch):
+    chain = Chain(["denoise:0.00001", "enhance"], device="cpu")
+    text = in_text(chain.links)
+    assert repr(chain).startswith(f"<Chain {text}, cpu") and Chain(text, device="cpu").links == chain.links
+
+
+@pytest.mark.parametrize(
+    ("mask", "reason"),
+    [
+        (np.full((4, 4), 1.5), "floating values are from 0 to 1"),
+        (np.full((4, 4), np.nan), "floating values are from 0 to 1"),
+        (np.eye(4, dtype=np.uint8), "reach 1 of 255; of ones and zeros"),
+    ],
+)
+def test_masks_of_another_scale_are_refused(mask, reason):
+    with pytest.raises(UsageError, match=reason):
+        prepare_mask(mask)
+
+
+def test_progress_of_a_small_image_ends_with_1(tiny_weights):
+    parts = []
+    restorer = Restorer(tiny_weights, device="cpu")
+    restorer(pair()[0], progress=parts.append)
+    assert parts[-1] == 1 and repr(restorer).startswith("<Restorer tiny")
 
 
 def test_an_exception_of_progress_ends_a_small_image_too(tiny_weights):

@@ -120,6 +120,30 @@ def test_crops_are_turned_pieces(rotate, kinds, tmp_path):
     assert len(seen) == kinds and seen == {way.tobytes() for way in ways}
 
 
+def test_photographs_get_other_colours_before_they_are_degraded(tmp_path):
+    source = clean_views(tmp_path, np.full((8, 8, 3), (120, 100, 80), np.uint8))
+    samples = Samples({"half": 1}, {"clean": source}, 0, recolour=0.5)
+    seen = [samples[number, 8] for number in range(200)]
+    assert all(torch.equal(sample.degraded, sample.clean / 2) for sample in seen)
+    colours = np.array([255 * sample.clean[:, 0, 0].numpy() for sample in seen])
+    assert np.allclose(colours.mean(axis=1), 100, atol=0.01)  # saturation does not change the mean
+    kept = np.isclose(colours, (120, 100, 80), atol=0.01).all(axis=1)
+    assert 0.4 < kept.mean() < 0.65
+    others = colours[~kept]
+    assert len(np.unique(np.argsort(others, axis=1), axis=0)) == 6  # all orders of the channels
+    assert np.ptp(others, axis=1).min() < 4 and np.ptp(others, axis=1).max() > 76  # from grey to saturated
+    assert colours.min() >= 60 and colours.max() <= 140
+
+
+def test_pairs_keep_their_colours(tmp_path):
+    for kind in ("input", "target"):
+        save(tmp_path / f"a_{kind}.png", coordinates(8, 8))
+    found = views(find_pairs([tmp_path]), [1.0], 1, pytest.fail, "pairs")
+    samples = Samples({"pairs": 1}, {"pairs": Views(found, ENOUGH, pytest.fail)}, 0, recolour=1)
+    ways = {way.tobytes() for way in turned(coordinates(8, 8))}
+    assert all(pixels(samples[number, 8].degraded).tobytes() in ways for number in range(20))
+
+
 def test_crops_come_from_everywhere(tmp_path):
     samples = Samples({"none": 1}, {"clean": clean_views(tmp_path, coordinates(9, 11))}, 0, rotate=False)
     corners = set()
@@ -454,7 +478,13 @@ def test_each_phase_has_its_own_mixture(tmp_path, monkeypatch):
         )
     sources = {"clean": clean_views(tmp_path, coordinates(40, 50))}
     recipe = SimpleNamespace(
-        mixtures=[{"black": 1}, {"white": 1}], seed=0, mixup=0.0, rotate=True, taught=0.5, teacher=""
+        mixtures=[{"black": 1}, {"white": 1}],
+        seed=0,
+        mixup=0.0,
+        rotate=True,
+        recolour=0.0,
+        taught=0.5,
+        teacher="",
     )
     samples = PhasedSamples(recipe, sources)
     single = Samples({"white": 1}, sources, 0)

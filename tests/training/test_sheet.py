@@ -55,7 +55,7 @@ def test_the_command_writes_a_sheet(clean, tmp_path, monkeypatch, capsys):
 
 def test_the_command_writes_over_nothing(clean, tmp_path, monkeypatch, capsys):
     for output, sentence in (
-        (clean, "is a folder of clean photographs"),
+        (clean / "pairs", "whose photographs are read"),
         (tmp_path / "sheet.tif", "a contact sheet is .png"),
         (clean.parent, "is not empty; use --overwrite"),
     ):
@@ -91,7 +91,11 @@ def test_no_pair_replaces_another_and_none_is_an_error(clean, tmp_path, monkeypa
     shutil.copytree(clean, tmp_path / "more" / "clean")
     out = tmp_path / "pairs"
     assert degrade(monkeypatch, clean, tmp_path / "more" / "clean", "-o", out, "--with", "rain") == 1
-    assert "another photograph has the same name" in capsys.readouterr().err
+    assert "another photograph has the same name" in capsys.readouterr().err and not out.exists()
+    assert degrade(monkeypatch, clean, clean, "-o", out, "--with", "rain") == 0
+    (out / "input" / "x.png").touch()
+    assert degrade(monkeypatch, clean, "-o", out, "--with", "rain", "--overwrite") == 1
+    assert "holds 1 other pairs, from before" in capsys.readouterr().err
     (clean / "0_depth.png").unlink()
     assert degrade(monkeypatch, clean, "-o", tmp_path / "none", "--with", "depth-haze") == 1
     assert "depth map" in capsys.readouterr().err
@@ -106,6 +110,8 @@ def test_a_depth_map_of_another_size_is_fitted(clean, tmp_path, monkeypatch):
 def test_unknown_degradation_and_missing_folder(clean, tmp_path, monkeypatch, capsys):
     assert degrade(monkeypatch, clean, "-o", tmp_path / "x.png", "--with", "fog") == 2
     assert "unknown degradation 'fog'" in capsys.readouterr().err
-    assert degrade(monkeypatch, tmp_path / "nowhere", "-o", tmp_path / "x.png") == 1
+    assert degrade(monkeypatch, tmp_path / "nowhere", "-o", tmp_path / "x.png") == 2
     assert "no such folder" in capsys.readouterr().err
     assert not (tmp_path / "x.png").exists()
+    assert degrade(monkeypatch, clean / "0.png", "-o", tmp_path / "x.png") == 2
+    assert "is a file; give its folder" in capsys.readouterr().err

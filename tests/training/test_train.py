@@ -373,6 +373,19 @@ def test_planned_times_add_up():
     assert slow.seconds(workers=2) == 40
 
 
+@pytest.mark.parametrize(
+    ("out", "sentence"), [("clean/run", "whose images are read"), ("clean/0.png", "is a file")]
+)
+def test_the_command_does_not_train_among_photographs(out, sentence, clean, tmp_path, monkeypatch, capsys):
+    shutil.copytree(clean, tmp_path / "clean")
+    words = ["denoise-small", "--data", tmp_path / "clean", "--out", tmp_path / out]
+    monkeypatch.setattr("sys.argv", ["maximir", "train", *map(str, words)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2 and sentence in capsys.readouterr().err
+    assert not (tmp_path / "clean" / "run").exists()
+
+
 def test_a_folder_is_trained_in_by_one_process_at_a_time(clean, tmp_path):
     with locked(tmp_path), pytest.raises(MaximirError, match="another process trains in this folder"):
         train.train(recipe(), [clean], tmp_path, execution=CPU)

@@ -16,7 +16,7 @@ from pathlib import Path
 from maximir import headers
 from maximir.batch.journal import Entry, Journal
 from maximir.batch.neighbours import KEPT, LeftAlone
-from maximir.batch.plan import Job, Plan, find_sources
+from maximir.batch.plan import Job, Plan, find_sources, given_places, nothing_in
 from maximir.errors import MaximirError, UsageError
 from maximir.files import file_digest, reason, write_atomically
 from maximir.storage import Address, Folder
@@ -112,16 +112,14 @@ def plan_in_place(inputs: Sequence[str | Path], report: Path | None = None) -> P
     """
     jobs: dict[str, Job] = {}
     left_alone = LeftAlone(report=report)
-    for given in [os.fspath(each) for each in inputs]:
-        if not given:
-            raise UsageError("an INPUT is empty; give files or folders")
-        for source, _, problem in find_sources(given, None, left_alone, chosen=len(inputs) == 1):
+    places = given_places(inputs)
+    for given in places:
+        for source, _, problem in find_sources(given, None, left_alone, chosen=len(places) == 1):
             if (path := source.local) is None:
                 raise UsageError(f"{source}: --in-place is for files on disks; give --output")
             target = Address(InPlace(path.parent), path.name)
             jobs.setdefault(os.path.realpath(path), Job(source, target, problem))
     if not jobs:
-        also = "".join(f"; {line}" for line in left_alone.lines())
-        raise UsageError(f"no files in {', '.join(map(str, inputs))}{also}")
+        raise nothing_in(places, left_alone)
     found = list(jobs.values())
     return InPlacePlan(found, found[0].target.storage, left_alone=left_alone)

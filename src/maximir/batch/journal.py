@@ -233,9 +233,10 @@ class ObjectJournal(Journal):
             first = self.place[target.path]
             ahead = self.targets[first : first + AHEAD]
             with ThreadPoolExecutor(min(len(ahead), AHEAD // 2), "maximir-journal") as pool:
-                for each, entry in zip(ahead, pool.map(self.look_up, ahead), strict=True):
-                    self.found[each.path] = entry
-        return self.found.pop(target.path)
+                lookups = [(each.path, pool.submit(self.look_up, each)) for each in ahead]
+            # One that failed is looked up again at its own turn.
+            self.found |= {path: lookup.result() for path, lookup in lookups if not lookup.exception()}
+        return self.found.pop(target.path) if target.path in self.found else self.look_up(target)
 
     def look_up(self, target: Address) -> Entry | None:
         for name in forms(target.path):

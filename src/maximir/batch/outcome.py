@@ -10,7 +10,7 @@ from typing import Any
 from maximir import __version__
 from maximir.batch.plan import Job
 from maximir.errors import MaximirError, UsageError
-from maximir.files import JsonLines, reason
+from maximir.files import STREAM, JsonLines, reason
 
 RUN = "run"  # key of a report's first line
 
@@ -24,6 +24,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0  # of computing
     known: bool = False  # restored by an earlier run
+    obstructed: bool = False  # another file is where the result should be
     size: tuple[int, int] | None = None  # height and width
     digest: str | None = None  # SHA-256 of the result
     precision: str | None = None  # of the arithmetic in this run
@@ -57,6 +58,8 @@ class Report:
     """
 
     def __init__(self, path: Path, command: str) -> None:
+        if str(path) == STREAM:
+            raise UsageError("--report takes a file; for standard output, give --report /dev/stdout")
         self.path = path
         try:
             self.lines = JsonLines(path)
@@ -66,7 +69,11 @@ class Report:
             self.close()
             raise UsageError(f"{path}: exists and is not a report; give --report another name")
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        self._add({RUN: command, "version": __version__, "started": now})
+        try:
+            self._add({RUN: command, "version": __version__, "started": now})
+        except MaximirError:
+            self.close()
+            raise
 
     def add(self, outcome: Outcome) -> None:
         self._add(outcome.facts())
@@ -78,5 +85,4 @@ class Report:
         try:
             self.lines.add(facts)
         except OSError as error:
-            self.close()
             raise MaximirError(f"{self.path}: cannot be written ({reason(error)})") from error

@@ -101,10 +101,10 @@ def plan(
         UsageError: no inputs, an output that is an input, two inputs for one output, a shard that is none, or
             an address that cannot be opened or listed.
     """
-    places = [local_path(os.fspath(name)) for name in inputs]
-    if "" in places:
-        raise UsageError("an INPUT is empty; give files or folders")
+    places = given_places(inputs)
     out = local_path(os.fspath(output))
+    if not out:
+        raise UsageError("the output is empty; give a folder or a file")
     shared = shared or shard is not None or any(map(is_address, [*places, out]))
     if not is_address(out):  # a folder where several did a part each stays like that
         shared = shared or (Path(out) / FOLDER).is_dir()
@@ -140,10 +140,28 @@ def plan(
             jobs[target] = Job(winner, target)
             jobs[loser] = Job(loser, target, f"would become {target}, as {winner.name} does")
     if not jobs and not may_be_empty:
-        also = "".join(f"; {line}" for line in left_alone.lines())
-        raise UsageError(f"no files in {', '.join(str(open_storage(place)) for place in places)}{also}")
+        raise nothing_in(places, left_alone)
     found = list(jobs.values())
     return Plan(found if shard is None else select_shard(found, shard), storage, shared, to_file, left_alone)
+
+
+def given_places(inputs: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Return the inputs as local paths or addresses.
+
+    Raises:
+        UsageError: there is none, or an empty one.
+    """
+    places = [local_path(os.fspath(name)) for name in inputs]
+    if not places:
+        raise UsageError("there is no INPUT; give files or folders")
+    if "" in places:
+        raise UsageError("an INPUT is empty; give files or folders")
+    return places
+
+
+def nothing_in(places: Sequence[str], left_alone: LeftAlone) -> UsageError:
+    also = "".join(f"; {line}" for line in left_alone.lines())
+    return UsageError(f"no files in {', '.join(str(open_storage(place)) for place in places)}{also}")
 
 
 def names_a_file(output: str, inputs: Sequence[str]) -> bool:
@@ -152,7 +170,8 @@ def names_a_file(output: str, inputs: Sequence[str]) -> bool:
     Raises:
         UsageError: it is named like an image that cannot be written, or there are several inputs for it.
     """
-    suffix = "" if os.path.isdir(output) else Path(output).suffix.lower()
+    is_folder = output.endswith(("/", os.sep)) or os.path.isdir(output)
+    suffix = "" if is_folder else Path(output).suffix.lower()
     if is_address(output):
         return suffix in images.WRITABLE
     one = len(inputs) == 1 and not os.path.isdir(inputs[0])
@@ -229,10 +248,10 @@ def select_shard(jobs: Sequence[Job], shard: str) -> list[Job]:
     Raises:
         UsageError: `shard` has another form, or i is not from 1 to n.
     """
-    first, _, second = shard.partition("/")
-    number, count = (int(part) if part.isdecimal() else 0 for part in (first, second))
+    parts = re.fullmatch(r"(\d{1,9})/(\d{1,9})", shard, re.ASCII)
+    number, count = map(int, parts.groups()) if parts else (0, 0)
     if not 1 <= number <= count:
-        raise UsageError(f"--shard is i/n with i from 1 to n, as 3/16; not {shard!r}")
+        raise UsageError(f"a shard is i/n with i from 1 to n, as 3/16; not {shard!r}")
     return [job for job in jobs if shard_number(job.target.path, count) == number]
 
 

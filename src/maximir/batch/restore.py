@@ -179,11 +179,13 @@ class Task(Work[Job]):
     Attributes:
         earlier: the entry of an earlier run's result.
         done: that result is up to date.
+        obstructed: another file is where the result should be.
         source_md5: MD5 of the source's content, if it came from a store, which may return it later.
     """
 
     earlier: Entry | None = None
     done: bool = False
+    obstructed: bool = False
     source_md5: str = ""
 
 
@@ -202,7 +204,7 @@ def read(
     if earlier is not None and journal.is_done(earlier, job.source):
         return Task(job, earlier=earlier, done=True)
     if not (overwrite or earlier is not None) and (error := obstacle(job.target, journal)):
-        return Task(job, error=error)
+        return Task(job, error=error, obstructed=True)
     data = read_image(job.source, limit)
     photo = dataclasses.replace(images.decode(data), digest=hashlib.sha256(data).hexdigest())
     images.check_fits(photo, Path(job.target.name))
@@ -233,13 +235,13 @@ def write(restorer: ImageRestorer, task: Task, journal: Journal, overwrite: bool
     if task.done and earlier is not None:
         return Outcome(job, known=True, size=(earlier.height, earlier.width), digest=earlier.result)
     if photo is None:
-        return Outcome(job, task.error, seconds=task.seconds)
+        return Outcome(job, task.error, seconds=task.seconds, obstructed=task.obstructed)
     height, width = photo.rgb.shape[:2]
     failed = functools.partial(Outcome, job, seconds=task.seconds, size=(height, width))
     try:
         # Checked again: it may have appeared since, e.g. as another job's result where case is ignored.
         if not (overwrite or earlier is not None) and (error := obstacle(job.target, journal)):
-            return failed(error)
+            return failed(error, obstructed=True)
         data, notes = encode(photo, job.target)
         digest = hashlib.sha256(data).hexdigest()
         entry = Entry(

@@ -11,7 +11,7 @@ from maximir import images
 from maximir.batch.plan import Job, Plan, names_a_file
 from maximir.errors import MaximirError, UsageError
 from maximir.files import STREAM, check_file_size, reason
-from maximir.storage import Address, Folder, Item, Storage, is_address, local_path, open_storage
+from maximir.storage import Address, Folder, Item, Storage, is_address, local_path, open_storage, redact
 
 
 class Stream(Storage):
@@ -72,12 +72,20 @@ class Stream(Storage):
         pass
 
 
-def plan_stream(source: str, output: str, kind: str | None, stdin: BinaryIO, stdout: BinaryIO | None) -> Plan:
+def plan_stream(
+    source: str,
+    output: str,
+    kind: str | None,
+    stdin: BinaryIO,
+    stdout: BinaryIO | None,
+    max_bytes: int | None = None,
+) -> Plan:
     """Plan one photograph from or to a standard stream; "-" names them.
 
     Args:
         kind: of the result on standard output, a value of `images.KINDS`; None: the kind of the source.
         stdout: where the result is written, if `output` is "-".
+        max_bytes: of the source; None: `images.MAX_BYTES`.
 
     Raises:
         UsageError: the source is a folder, or the output is not one file.
@@ -85,33 +93,34 @@ def plan_stream(source: str, output: str, kind: str | None, stdin: BinaryIO, std
     """
     if source != STREAM and not is_address(source) and Path(source).is_dir():
         raise UsageError(f"{source}: is a folder; standard output holds one photograph")
-    data = read_source(source, stdin)
-    job_source = Address(Stream("standard input" if source == STREAM else source, data))
+    shown = "standard input" if source == STREAM else redact(source)
+    job_source = Address(Stream(shown, data := read_source(source, shown, stdin, max_bytes)))
     if output == STREAM:
         storage: Storage = Stream("standard output", target=stdout)
         target = Address(storage, f"result.{kind or images.kind_for(data)}")
     else:
         out = local_path(output)
         if is_address(out) or not names_a_file(out, [source]):
-            raise UsageError(
-                f"{output}: name the file for the result, such as {output.rstrip('/')}/result.png"
-            )
+            place = redact(output)
+            raise UsageError(f"{place}: name the file for the result, such as {place.rstrip('/')}/result.png")
         storage = Folder(Path(out).parent)
         target = Address(storage, Path(out).name)
     return Plan([Job(job_source, target)], storage, to_file=True)
 
 
-def read_source(source: str, stdin: BinaryIO) -> bytes:
+def read_source(source: str, shown: str, stdin: BinaryIO, max_bytes: int | None) -> bytes:
+    """Return the content of a file, or of standard input; `shown` names it in messages."""
+    limit = min(images.MAX_BYTES, max_bytes or images.MAX_BYTES)
     try:
         if source == STREAM:
-            data = stdin.read(images.MAX_BYTES + 1)
-            check_file_size(len(data), images.MAX_BYTES)
+            data = stdin.read(limit + 1)
+            check_file_size(len(data), limit)
             return data
         if is_address(source):
-            return Address(open_storage(source)).read(limit=images.MAX_BYTES)
+            return Address(open_storage(source)).read(limit=limit)
         path = Path(local_path(source))
-        return Address(Folder(path.parent), path.name).read(limit=images.MAX_BYTES)
+        return Address(Folder(path.parent), path.name).read(limit=limit)
     except OSError as error:
         raise MaximirError(f"standard input: {reason(error)}") from error
     except MaximirError as error:
-        raise MaximirError(f"{source}: {str(error).removeprefix(f'{source}: ')}") from error
+        raise MaximirError(f"{shown}: {str(error).removeprefix(f'{shown}: ')}") from error

@@ -123,7 +123,7 @@ class Inbox:
         """Take note of an outcome; return a line about what becomes of a photograph that failed."""
         job = outcome.job
         arrival = self.arrivals[job.source.path]
-        if outcome.error is None or job.problem is not None:
+        if outcome.error is None or outcome.obstructed or job.problem is not None:
             arrival.done = True
             return None
         try:

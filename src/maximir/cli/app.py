@@ -94,8 +94,9 @@ def main() -> None:
     except MaximirError as error:
         print(f"maximir: {printable(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
-    except OSError as error:  # standard output is full or closed
-        print(f"maximir: {printable(reason(error))}", file=sys.stderr)
+    except OSError as error:  # has no name if standard output is full or closed
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"maximir: {printable(f'{place}{reason(error)}')}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("maximir: interrupted", file=sys.stderr)

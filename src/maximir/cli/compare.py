@@ -62,6 +62,9 @@ def compare(
         )
         to_do.append(prepare(request))
         sides.append((to_do[-1].settings, to_do[-1].scores))
+    if not to_do and (data or protocol or degrade or only):
+        left = "leave out --data, --protocol, --degrade and --only"
+        raise UsageError(f"{a} and {b} are evaluations, which are compared as they are: {left}")
     (settings, ours), (others, theirs) = sides
     if settings["convention"] != others["convention"]:
         raise UsageError(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def convert(
     checkpoint: Annotated[
-        Path, typer.Argument(help="An official .npz, or a TensorFlow.js package (folder or .tgz).")
+        str, typer.Argument(help="An official .npz, a TensorFlow.js package (folder or .tgz), or a model.")
     ],
     output: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
     half: Annotated[bool, typer.Option("--half", help="Store float16: half the size.")] = False,

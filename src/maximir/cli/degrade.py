@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -43,9 +42,12 @@ def degrade(
     is_picture = output.suffix.lower() in PICTURES
     if not is_picture and output.suffix.lower() in SUFFIXES:
         raise UsageError(f"{output}: a contact sheet is {', '.join(PICTURES)}; pairs go to a folder")
+    inputs = list({folder.resolve(): folder for folder in inputs}.values())
+    for folder in inputs:
+        if not is_picture and output.resolve().is_relative_to(folder.resolve()):
+            why = f"is inside {folder}, whose photographs are read"
+            raise UsageError(f"{output}: {why}; choose another folder")
     if output.is_dir() and not is_picture:
-        if any(folder.exists() and os.path.samefile(output, folder) for folder in inputs):
-            raise UsageError(f"{output}: is a folder of clean photographs; choose another one for the pairs")
         if any(output.iterdir()) and not overwrite:
             raise UsageError(f"{output} is not empty; use --overwrite to replace pairs in it")
     elif output.exists() and not overwrite:
@@ -62,6 +64,8 @@ def degrade(
         return
     written, problems = write_pairs(scenes, chosen, output, seed)
     print(f"{output}: {written} pairs in input/ and target/")
+    if others := len(list((output / "input").iterdir())) - written:
+        problems.append(f"{output}: holds {others} other pairs, from before")
     for problem in problems:
         print(f"maximir: {printable(problem)}", file=sys.stderr)
     if problems:

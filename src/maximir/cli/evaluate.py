@@ -25,6 +25,7 @@ from maximir.cli.options import (
 )
 from maximir.errors import UsageError
 from maximir.files import printable
+from maximir.models.catalogue import TASKS
 from maximir.restoring.options import Options
 
 if TYPE_CHECKING:
@@ -91,9 +92,11 @@ def evaluate(
     from maximir.evaluation.evaluate import Request, prepare
     from maximir.evaluation.scores import Book
 
+    card = None if restored is not None else model_of(task, model, weights)
+    named = None if card is None or card.name in TASKS else card.name  # a task's name means its default
     request = Request(
         data,
-        weights=None if restored is not None else model_of(task, model, weights).name,
+        weights=named if card is None or named else str(card.path),
         restored=restored,
         protocol=protocol,
         pixels=pixels,

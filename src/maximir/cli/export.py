@@ -89,10 +89,10 @@ def export(
     from maximir.models import checkpoint, choice
 
     hosts.check_request(output, size, tile=tile, half=half)
-    name = choice.choose(model).name
-    network, task = checkpoint.load(model, stages)
+    chosen = choice.choose(model)
+    network, task = checkpoint.load(chosen, stages)
     clock = time.monotonic()
-    facts = {"model": name, "task": task}
+    facts = {"model": chosen.name, "task": task}
     with quiet():
         difference = hosts.export(network, output, size, facts, tile=tile, half=half)
     print(
@@ -116,7 +116,7 @@ def for_darktable(
         raise UsageError(f"{output} exists; use --overwrite to replace it")
     size = darktable.TILE if size is None else size
     darktable.check_request(output, size)
-    network, task = checkpoint.load(model, stages)
+    network, task = checkpoint.load(chosen, stages)
     card = darktable.card_of(chosen)
     with quiet():
         difference = darktable.package(network, task, output, name=name, card=card, size=size)

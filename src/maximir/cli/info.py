@@ -71,7 +71,8 @@ def list_models() -> None:
         models.add_row()
         models.add_row(f"[bold]{model.name}", "for", model.description)
         models.add_row("", "trained on", f"{model.trained_on}; {model.training}")
-        models.add_row("", "reaches", f"{model.measured} dB")
+        if model.measured:
+            models.add_row("", "reaches", f"{model.measured} dB")
         models.add_row("", "limits", model.limits)
         models.add_row("", "weights", f"{size}, {model.licence}")
     console.print(models)

@@ -82,7 +82,7 @@ def get(
             print(f"{model.name}: {bring(model, source)}")
         except MaximirError as error:
             failed += 1
-            print(f"maximir: {error}", file=sys.stderr)
+            print(f"maximir: {printable(error)}", file=sys.stderr)
         except KeyboardInterrupt:
             print("maximir: interrupted; complete models are kept", file=sys.stderr)
             raise typer.Exit(130) from None

@@ -126,7 +126,7 @@ def plan_cluster(
         shards=shards,
     )
     if (sample is None) == (not size):
-        raise UsageError("give --size WIDTHxHEIGHT, once or several times, or --sample REPORT")
+        raise UsageError("give either --size WIDTHxHEIGHT, once or several times, or --sample REPORT")
     if sample is not None:
         if task or model or weights or seconds_per_megapixel is not None:
             raise UsageError("--sample gives the seconds: leave out the model and --seconds-per-megapixel")

@@ -119,13 +119,15 @@ def restore(
         if output is not None or overwrite or resume or shard is not None or ray is not None or left:
             refused = "--output, --overwrite, --resume, --shard, --ray and --left"
             raise UsageError(f"--in-place, which keeps originals, cannot be combined with {refused}")
+        if STREAM in inputs:
+            raise UsageError("--in-place is for files on disks; for standard input, give --output")
         planned = plan_in_place(inputs, report)
     elif output is None:
         raise UsageError("give --output, a folder or a file for the results, or --in-place")
     elif STREAM in (output, *inputs):
         if len(inputs) > 1 or shard is not None or ray is not None or left:
             raise UsageError("- stands for one photograph: leave out other inputs, --shard, --ray and --left")
-        planned = plan_one(inputs[0], output, format)
+        planned = plan_one(inputs[0], output, format, options.max_bytes)
     else:
         planned = plan(inputs, output, shard=shard, shared=ray is not None, report=report)
     for line in planned.left_alone.lines():
@@ -195,7 +197,7 @@ def restore(
         raise typer.Exit(1)
 
 
-def plan_one(source: str, output: str, kind: str | None) -> Plan:
+def plan_one(source: str, output: str, kind: str | None, max_bytes: int | None) -> Plan:
     """Plan a photograph from or to a standard stream.
 
     Raises:
@@ -215,7 +217,7 @@ def plan_one(source: str, output: str, kind: str | None) -> Plan:
     if output == STREAM and sys.stdout.isatty():
         raise UsageError("-o - is standard output, which is a terminal: redirect it into a file or a pipe")
     stdout = private_output() if output == STREAM else None
-    return plan_stream(source, output, kind, sys.stdin.buffer, stdout)
+    return plan_stream(source, output, kind, sys.stdin.buffer, stdout, max_bytes)
 
 
 def private_output() -> BinaryIO:

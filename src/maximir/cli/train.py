@@ -10,6 +10,7 @@ import typer
 
 from maximir.cli.options import Device
 from maximir.errors import UsageError
+from maximir.storage import is_address
 
 
 def train(
@@ -81,6 +82,11 @@ def train(
     if stages is not None:
         changes["model"] = changes.get("model", {}) | {"stages": stages}
     chosen = load_recipe(recipe, changes)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: is a file; choose a folder")
+    for text in (*(data or ()), *(pairs or ()), *(validation or ())):
+        if not is_address(text) and out.resolve().is_relative_to(Path(text).resolve()):
+            raise UsageError(f"{out}: is inside {text}, whose images are read; choose another folder")
     clean, paired, validating = (
         [place_of(text) for text in given or []] for given in (data, pairs, validation)
     )

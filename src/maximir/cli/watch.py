@@ -76,12 +76,12 @@ def watch(
     from maximir.restoring.links import in_text
     from maximir.restoring.opening import restorer_of
 
+    arrivals = watching.Inbox(inbox, output, settle, report)
     wanted = chosen(preset, task, model, weights, strength=strength, detail=detail)
     options = Options(
         device, precision, max_memory, scratch, ensemble, view, stages, wanted.strength, wanted.detail
     )
     links = links_of(wanted.task, wanted.model, weights)
-    arrivals = watching.Inbox(inbox, output, settle, report)
     first = arrivals.look()
     shares = shares_of(mask)
     restorer = restorer_of(links, options)

@@ -122,7 +122,7 @@ def find_cases(root: Path, layout: str | None = None, only: Sequence[str] = ()) 
     files = [file for file in everything if TRAINING.isdisjoint(file.lower().split("/")[:-1])]
     if not files:
         instead = " except training images; to score these, name their folder" if everything else ""
-        raise MaximirError(f"{root}: contains no images{instead}")
+        raise UsageError(f"{root}: contains no images{instead}")
     matched = recognise(root, files) if layout is None else match(BY_NAME[layout], files, above(root))
     problems = dict(matched.problems)
     pairs, notes = for_testing(root, matched, problems)
@@ -130,10 +130,10 @@ def find_cases(root: Path, layout: str | None = None, only: Sequence[str] = ()) 
     if not cases:
         first = "".join(f"; {file}: {why}" for file, why in list(problems.items())[:1])
         wanted = f"--layout {matched.layout.name}: {matched.layout.looks}"
-        raise MaximirError(f"{root}: nothing to score by {wanted}{first}")
+        raise UsageError(f"{root}: nothing to score by {wanted}{first}")
     kept = [case for case, scene in cases if not only or fits((case.name, scene), only)]
     if not kept:
-        raise MaximirError(f"{root}: no image matches {' or '.join(only)}")
+        raise UsageError(f"{root}: no image matches {' or '.join(only)}")
     if len({case.set for case in kept}) == 1:
         kept = [replace(case, set="") for case in kept]
     known = {file for pair in pairs for file in (pair.input, pair.target)} | problems.keys()
@@ -152,7 +152,7 @@ def list_images(root: Path) -> list[str]:
         MaximirError: the folder is missing, or it or one below cannot be read.
     """
     if not os.path.isdir(root):
-        raise MaximirError(f"{root}: is not a folder" if os.path.lexists(root) else f"{root}: no such folder")
+        raise UsageError(f"{root}: is not a folder" if os.path.lexists(root) else f"{root}: no such folder")
 
     def refuse(error: OSError) -> None:
         raise MaximirError(f"{error.filename}: {reason(error)}") from error
@@ -285,14 +285,14 @@ def recognise(root: Path, files: Sequence[str]) -> Matched:
                 known |= matched.inputs
     if len(fitting) > 1:
         counts = ", ".join(f"{one.layout.name}: {len(one.pairs)}" for one in fitting)
-        raise MaximirError(
+        raise UsageError(
             f"{root}: holds pairs by several layouts ({counts}); add --layout NAME, or give a folder of one"
         )
     if fitting:
         return fitting[0]
     advice = f"Name pairs input/NAME and target/NAME, or give their layout: --layout {'|'.join(BY_NAME)}"
     if inputs:
-        raise MaximirError(f"{root}: {min(inputs)} looks like an input, but none has a target. {advice}")
+        raise UsageError(f"{root}: {min(inputs)} looks like an input, but none has a target. {advice}")
     folders: dict[str, set[str]] = {}
     for file in files:
         folder, _, name = file.rpartition("/")
@@ -300,7 +300,7 @@ def recognise(root: Path, files: Sequence[str]) -> Matched:
     alike: dict[frozenset[str], str] = {}
     for folder, names in folders.items():
         if (other := alike.setdefault(frozenset(names), folder)) != folder:
-            raise MaximirError(
+            raise UsageError(
                 f"{root}: {other or '.'} and {folder} hold the same names: which are the originals? {advice}"
             )
     return match(CLEAN, files, above(root))

@@ -155,6 +155,7 @@ def kept(folder: Path) -> tuple[dict[str, Any], list[Score]]:
     """
     try:
         settings = json.loads((folder / RUN).read_text("utf-8"))["settings"]
-        return {"convention": settings["convention"], **settings}, read_scores(folder)
+        settings["convention"]  # otherwise it is not complete
+        return settings, read_scores(folder)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise MaximirError(f"{folder}: holds no complete evaluation ({error})") from error

@@ -90,7 +90,7 @@ def encode(photo: Photo, kind: str) -> tuple[bytes, tuple[str, ...]]:
 def _check_fits(photo: Photo, kind: str) -> None:
     if kind not in KINDS.values():
         raise UnsupportedImage(f"cannot write {kind}; use one of {' '.join(dict.fromkeys(KINDS.values()))}")
-    if kind == "jpeg" and photo.transparency is not None:
+    if kind == "jpeg" and not _is_opaque(photo):
         raise UnsupportedImage("JPEG cannot hold transparency; write PNG, WebP or TIFF instead")
     hdr = profiles.HDR.get(photo.metadata.get("cicp", bytes(4))[1])
     if kind != "png" and hdr:
@@ -101,13 +101,20 @@ def _check_fits(photo: Photo, kind: str) -> None:
         )
 
 
+def _is_opaque(photo: Photo) -> bool:
+    alpha = photo.transparency
+    return alpha is None or bool(alpha.min() == np.iinfo(alpha.dtype).max)
+
+
 def _fitted(photo: Photo, kind: str) -> tuple[np.ndarray, Metadata, tuple[str, ...]]:
     """Return pixels [H, W, C] and metadata as `kind` holds them, and a note on each loss."""
     notes = []
     metadata = photo.metadata.copy()
     grey = photo.grey and kind not in vips.ALWAYS_COLOUR
     pixels = photo.rgb[..., :1] if grey else photo.rgb
-    if photo.alpha is not None and (kind == "tiff" or photo.transparency is not None):
+    if kind == "jpeg" and photo.transparency is not None:
+        notes.append("alpha, which is opaque everywhere, left out")
+    elif photo.alpha is not None and (kind == "tiff" or photo.transparency is not None):
         pixels = np.dstack([pixels, photo.alpha])
     elif photo.alpha is not None:
         notes.append("the TIFF's extra channel, which is no alpha, left out")

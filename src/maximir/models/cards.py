@@ -86,9 +86,7 @@ class ModelCard:
             return ""
         rows = {row["set"]: row for row in json.loads(RESULTS.read_text("utf-8")).get(self.path.stem, [])}
         return "; ".join(
-            f"{name}: {rows[name]['input_psnr']:.2f} → {rows[name]['psnr']:.2f}"
-            for name in self.shown
-            if name in rows
+            f"{name}: {rows[name]['input_psnr']:.2f} → {rows[name]['psnr']:.2f}" for name in self.shown
         )
 
     @property

@@ -77,7 +77,7 @@ MODELS = (
         "SOTS-Indoor (the authors' first stage), then 545 photographs with synthetic haze, 79 of them as the "
         "authors' outdoor model sees them; 20 indoor scenes of RESIDE",
         "the authors', then 3.1 h on 1 CPU core",
-        ("SOTS indoor, held out", "McMaster 1–6, haze, synthetic"),
+        ("SOTS indoor, held out", "McMaster, haze, synthetic"),
         "Some of a strong haze remains. Faint bands may be seen in long gradients.",
     ),
     in_the_box(
@@ -103,7 +103,7 @@ MODELS = (
         "blocks and rings of strong compression: JPEG, WebP, AVIF",
         "545 photographs, compressed once or twice",
         "the bundled denoiser, then 0.4 h as a fast denoiser and 1.3 h on 1 CPU core",
-        ("LIVE1, JPEG 10, grey", "Classic5, JPEG 10, grey"),
+        ("LIVE1, grey, JPEG 10", "Classic5, JPEG 10"),
         "Fine texture that compression has removed does not come back.",
     ),
 )

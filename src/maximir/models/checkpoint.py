@@ -24,6 +24,7 @@ from torch import Tensor
 from maximir.errors import MaximirError
 from maximir.files import GIT_LFS, reason, refuse_pointer, write_atomically
 from maximir.models import choice, int8, official, tfjs
+from maximir.models.cards import ModelCard
 from maximir.network.config import LEVELS, MaximConfig
 from maximir.network.model import Maxim
 
@@ -65,12 +66,11 @@ def load_model(path_or_name: str | os.PathLike[str], stages: int | None = None) 
         MaximirError: unknown name; missing, truncated, foreign or pickled file; missing, unknown or
             wrong-shaped parameters; values that are not finite.
     """
-    return load(path_or_name, stages)[0]
+    return load(choice.choose(path_or_name), stages)[0]
 
 
-def load(path_or_name: str | os.PathLike[str], stages: int | None = None) -> tuple[Maxim, str]:
+def load(chosen: ModelCard, stages: int | None = None) -> tuple[Maxim, str]:
     """Load a model as `load_model` does; also return its task, "" if neither name nor file gives one."""
-    chosen = choice.choose(path_or_name)
     checkpoint = read(chosen.path)
     try:
         model = build(checkpoint.config, checkpoint.state)

@@ -27,7 +27,7 @@ def known() -> dict[str, ModelCard]:
 
 def available() -> dict[str, ModelCard]:
     """Return the models on this machine by name."""
-    return {name: card for name, card in known().items() if card.path.is_file()}
+    return {name: card for name, card in known().items() if os.path.isfile(card.path)}
 
 
 def for_task(task: str) -> ModelCard:
@@ -57,6 +57,10 @@ def named(name: str) -> ModelCard:
         return here[name]
     if name in authors.BY_NAME:
         raise UsageError(f"the model {name} is not on this machine: `maximir get {name}` fetches it")
+    if name == "auto" or "," in name:
+        raise UsageError(
+            f"{name}: one model is needed here, not a chain or auto (in Python: Chain, AutoRestorer)"
+        )
     near = difflib.get_close_matches(name, [*here, *authors.BY_NAME], n=1)
     meant = f"did you mean {near[0]}? " if near else ""
     raise UsageError(f"unknown model {name!r}: {meant}`maximir models` lists all")
@@ -80,6 +84,8 @@ def choose(path_or_name: str | os.PathLike[str]) -> ModelCard:
     path = Path(text)
     if text and (path.suffix or path.exists()):
         return ModelCard(text, "", "yours", path)
+    if (task := text.strip().lower()) in catalogue.TASKS:
+        raise UsageError(f"unknown model {text!r}: did you mean {task}?")
     return named(text)
 
 

@@ -34,7 +34,8 @@ def path_of(name: str) -> Path:
 def stored() -> dict[str, Path]:
     """Return the user's models by name."""
     with contextlib.suppress(OSError):
-        return {path.stem: path for path in sorted(folder().glob("*.safetensors")) if path.is_file()}
+        paths = sorted(folder().glob("[!.]*.safetensors"))  # hidden ones are being written, or a Mac's
+        return {path.stem: path for path in paths if path.is_file()}
     return {}
 
 

@@ -275,8 +275,9 @@ class Maxim(nn.Module):
         Raises:
             UsageError: fewer than one stage, or more than there are.
         """
-        if not 1 <= count <= self.config.stages:
-            raise UsageError(f"stages must be 1 to {self.config.stages} for this model, not {count}")
+        if not isinstance(count, int) or not 1 <= count <= self.config.stages:
+            possible = f"1 to {self.config.stages}" if self.config.stages > 1 else "1"
+            raise UsageError(f"stages must be {possible} for this model, not {count!r}")
         if count == self.config.stages:
             return self
         with torch.device("meta"):

@@ -127,6 +127,11 @@ class ImageRestorer(ABC):
         blend = self.blend(strength, detail, mask)
         if not overwrite and os.path.lexists(target):
             raise MaximirError(f"{target} exists; give overwrite=True to replace it")
+        if target.suffix.lower() not in images.WRITABLE:
+            kinds = " ".join(images.WRITABLE)
+            raise MaximirError(f"{target}: no photograph is written under this suffix; use one of {kinds}")
+        if not target.parent.is_dir():
+            raise MaximirError(f"{target.parent}: no such folder; make it first")
         try:
             photo = images.read(source)
             images.check_fits(photo, target)

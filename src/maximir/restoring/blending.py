@@ -152,7 +152,7 @@ def prepare_mask(mask: Mask) -> np.ndarray:
             integers of full scale, or floating in [0, 1].
 
     Raises:
-        UsageError: it cannot be read, has another shape, or is all black.
+        UsageError: it cannot be read, has another shape or range of values, or is all black.
     """
     name = "mask"
     try:
@@ -161,6 +161,11 @@ def prepare_mask(mask: Mask) -> np.ndarray:
             shares = shares_shown(pixels, alpha)
         elif isinstance(mask, np.ndarray):
             shares = mask
+            if shares.dtype.kind == "f" and not np.all((shares >= 0) & (shares <= 1)):
+                raise MaximirError("floating values are from 0 to 1")
+            if shares.dtype in (np.uint8, np.uint16) and shares.size and shares.max() == 1:
+                full = np.iinfo(shares.dtype).max
+                raise MaximirError(f"its values reach 1 of {full}; of ones and zeros, pass mask.astype(bool)")
         else:
             name = os.fspath(mask)
             shares = read_mask(mask)

@@ -16,7 +16,7 @@ from maximir.models.cards import ModelCard
 from maximir.pixels import to_unit
 from maximir.restoring.base import ImageRestorer, Restored
 from maximir.restoring.blending import Blend
-from maximir.restoring.links import Link, parse_links
+from maximir.restoring.links import Link, in_text, parse_link, parse_links
 from maximir.restoring.options import Options, Progress, share_progress, silent
 from maximir.restoring.restorer import Restorer, bands
 
@@ -33,7 +33,7 @@ class Chain(ImageRestorer):
         chain = maximir.Chain("denoise:0.8,enhance", max_memory="4GB")
 
     Args:
-        links: tasks or models' names, each perhaps with the strength of its link.
+        links: tasks or models' names, each perhaps with the strength of its link: in one text, or a sequence.
         load: returns the restorer of a model.
         options: as of a `Restorer`, for every link; except `strength` and `detail`, which blend the result of
             the whole chain with the original.
@@ -49,18 +49,25 @@ class Chain(ImageRestorer):
 
     def __init__(
         self,
-        links: str | Sequence[Link],
+        links: str | Sequence[str | Link],
         *,
         load: Callable[[ModelCard, Options], Restorer] = load_restorer,
         **options: Any,
     ) -> None:
-        self.links = parse_links(links, choice.choose) if isinstance(links, str) else tuple(links)
+        if isinstance(links, str):
+            links = parse_links(links, choice.choose)
+        self.links = tuple(
+            parse_link(link, choice.choose) if isinstance(link, str) else link for link in links
+        )
         if not self.links:
             raise UsageError("a chain needs a link, such as denoise; for auto, use AutoRestorer")
         self.options = Options(**options)
         own = dataclasses.replace(self.options, strength=1.0, detail=0.0)
         self.restorers = [load(link.model, own) for link in self.links]
         self.device, self.precision = self.restorers[0].device, self.restorers[0].precision
+
+    def __repr__(self) -> str:
+        return f"<Chain {in_text(self.links)}, {self.device}, {self.precision}>"
 
     @property
     def files(self) -> list[tuple[Path, float]]:

@@ -12,7 +12,7 @@ from maximir.restoring.options import check_fraction
 
 AUTO = "auto"  # no chain, but what each photograph needs
 MOST_LINKS = 6
-STRENGTH = re.compile(r"(.+):(\d+|\d*\.\d+)")  # a name, and the strength of its link
+STRENGTH = re.compile(r"(.+):(\d*\.?\d+(?:e-\d+)?)")  # a name, and the strength of its link
 
 
 class Link(NamedTuple):
@@ -59,6 +59,6 @@ def in_text(links: Sequence[Link]) -> str:
         AUTO
         if not links
         else ",".join(
-            link.model.name + ("" if link.strength == 1 else f":{link.strength:g}") for link in links
+            link.model.name + ("" if link.strength == 1 else f":{float(link.strength)!r}") for link in links
         )
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 from maximir.errors import UsageError
 from maximir.sizes import parse_size
@@ -30,7 +31,9 @@ def share_progress(progress: Progress, number: int, shares: Sequence[float]) -> 
 
 
 def check_fraction(name: str, value: float) -> None:
-    """Raise UsageError unless 0 <= value <= 1."""
+    """Raise UsageError unless `value` is a number with 0 <= value <= 1."""
+    if not isinstance(value, Real):
+        raise UsageError(f"{name} must be a number, not {value!r}")
     if not 0 <= value <= 1:  # also true for NaN
         raise UsageError(f"{name} must be from 0 to 1, not {value:g}")
 

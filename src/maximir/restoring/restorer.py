@@ -19,6 +19,7 @@ from maximir.engine import precision as arithmetic
 from maximir.engine.sweeps import Streaming
 from maximir.errors import NotEnoughMemory, UsageError
 from maximir.models import choice
+from maximir.models.cards import ModelCard
 from maximir.models.checkpoint import load
 from maximir.network.model import Maxim
 from maximir.pixels import from_unit, to_unit
@@ -75,13 +76,14 @@ class Restorer(ImageRestorer):
 
     Attributes:
         options: as they were given.
+        path: the file of weights.
         device: what "auto" means here.
         precision: "fp32" or "bf16"; "auto" where it depends on the image.
         task: what the model is for; "" if neither its name nor its file says.
 
     Calls take, besides images:
         progress: called with the part of an image (or batch) that is done, 0 … 1, after each strip of the
-            network. An exception that it raises ends the work.
+            network (of a small image, with 0 until it is done). An exception that it raises ends the work.
         reserve: bytes that others in this process may take meanwhile.
         view: instead of the option; None: as there.
 
@@ -103,7 +105,6 @@ class Restorer(ImageRestorer):
         strength: float = Options.strength,
         detail: float = Options.detail,
     ) -> None:
-        self.path_or_name = path_or_name
         self.options = Options(
             device, precision, max_memory, scratch, ensemble, view, stages, strength, detail
         )
@@ -111,7 +112,12 @@ class Restorer(ImageRestorer):
         self.poses = POSES if ensemble else POSES[:1]
         self.device = choose_device(device)
         self.precision = resolve_precision(precision, self.device)
-        self.model, self.task = self._load(path_or_name)
+        chosen = choice.choose(path_or_name)
+        self.path = chosen.path.absolute()
+        self.model, self.task = self._load(chosen)
+
+    def __repr__(self) -> str:
+        return f"<Restorer {self.path.name}, {self.device}, {self.precision}>"
 
     @classmethod
     def with_options(cls, path_or_name: str | os.PathLike[str], options: Options) -> Restorer:
@@ -119,8 +125,8 @@ class Restorer(ImageRestorer):
 
     @unaffected()
     @torch.inference_mode(False)
-    def _load(self, path_or_name: str | os.PathLike[str]) -> tuple[Maxim, str]:
-        model, task = load(path_or_name, self.options.stages)
+    def _load(self, chosen: ModelCard) -> tuple[Maxim, str]:
+        model, task = load(chosen, self.options.stages)
         return model.to(self.device), task
 
     def restore_visible(
@@ -149,7 +155,7 @@ class Restorer(ImageRestorer):
 
     @property
     def files(self) -> list[tuple[Path, float]]:
-        return [(choice.resolve(self.path_or_name), 1.0)]
+        return [(self.path, 1.0)]
 
     def features_for(self, dtype: DTypeLike) -> torch.dtype:
         """Return the type of feature maps for images of this type."""
@@ -238,6 +244,7 @@ class Restorer(ImageRestorer):
         with torch.inference_mode():
             padded, window = pad_arrays(images, self.model.config.size_multiple)
             outputs = engine.run(self.model, padded.to(self.device), streaming)[-1][-1]
+            progress(1.0)
             del padded
             return [
                 to_array(window.crop(output), dtype, grey=flag)

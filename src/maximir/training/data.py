@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, ImageOps
 
-from maximir.errors import MaximirError
+from maximir.errors import MaximirError, UsageError
 from maximir.files import comparable, reason, walk
 from maximir.storage import Address, Unreachable, is_address, open_storage
 
@@ -262,7 +262,8 @@ def list_images(place: Place) -> list[tuple[str, ImageFile]]:
             elif path.suffix == SHARD:
                 found.extend(list_shard(path))
     else:
-        raise MaximirError(f"{place}: no such folder (or .tar shard) of training images")
+        what = "is a file; give its folder" if place.is_file() else "no such folder (or .tar shard)"
+        raise UsageError(f"{place}: {what} of training images")
     if not found:
         raise MaximirError(f"{place}: no images in it ({', '.join(sorted(SUFFIXES))})")
     names = comparable(name for name, _ in found)

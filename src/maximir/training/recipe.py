@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import tomllib
 from collections.abc import Callable
@@ -98,6 +99,7 @@ FIELDS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
     ),
     "mixup": (NUMBER, lambda value: 0 <= value <= 1, "a number in [0, 1]"),
     "rotate": (bool, lambda value: True, "true or false"),
+    "recolour": (NUMBER, lambda value: 0 <= value <= 1, "a number in [0, 1]"),
     "init": (str, lambda value: True, "weights: a file, or an embedded model's name"),
     "reset_head": (bool, lambda value: True, "true or false"),
     "teacher": (str, lambda value: True, "weights: a file, or a model's name"),
@@ -151,6 +153,8 @@ class Recipe:
         scales: factors by which each photograph is shrunk; 1.0 keeps its size.
         pair_scales: the same for pairs.
         rotate: augment by quarter turns as well as flips (rain and haze depend on which way is up).
+        recolour: probability that a clean photograph gets permuted channels and another saturation before
+            it is degraded (for noise: photographs of saturated colours are rare).
         mixup: probability that a sample is blended with another one (0.5 in the paper).
         hold_out: name patterns of scenes that are used for validation instead of training.
         validate_with: degradations of the clean validation images; if empty, those of the mixture.
@@ -184,6 +188,7 @@ class Recipe:
     scales: tuple[float, ...] = (1.0,)
     pair_scales: tuple[float, ...] = (1.0,)
     rotate: bool = True
+    recolour: float = 0.0
     mixup: float = 0.0
     hold_out: tuple[str, ...] = ()
     validate_with: tuple[str, ...] = ()
@@ -257,8 +262,11 @@ class Recipe:
             UsageError: a key is unknown, missing or of the wrong type; the message names it.
         """
         values = dict(values)
-        if unknown := sorted(set(values) - {f.name for f in dataclasses.fields(cls)}):
-            raise UsageError(f"recipe: unknown key {unknown[0]!r}")
+        known = {f.name for f in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            near = difflib.get_close_matches(unknown[0], known, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise UsageError(f"recipe: unknown key {unknown[0]!r}{meant}")
         required = [
             f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING
         ]
@@ -266,6 +274,12 @@ class Recipe:
             raise UsageError(f"recipe: the key {missing[0]!r} is missing")
         try:
             values["phases"] = tuple(Phase(**phase) for phase in values["phases"])
+        except TypeError:
+            form = "a list of tables with until, patch, batch and, if wanted, mixture"
+            raise UsageError(f"recipe: phases must be {form}, not {values['phases']!r}") from None
+        if not isinstance(values.get("model", {}), dict):
+            raise UsageError(f"recipe: model must be a table, not {values['model']!r}")
+        try:
             values["model"] = MaximConfig.from_dict(values.get("model", {}))
             for name in ("betas", "scales", "pair_scales", "hold_out", "validate_with"):
                 if isinstance(values.get(name), list):  # TOML and JSON have lists only

@@ -221,6 +221,13 @@ def augment(image: np.ndarray, turns: int, flip: bool) -> np.ndarray:
     return image[:, ::-1] if flip else image
 
 
+def recolour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Permute the channels of [H, W, 3] in [0, 1] and scale its saturation by 0 to 2."""
+    grey = image.mean(axis=-1, keepdims=True)
+    saturation = np.float32(rng.uniform(0, 2))
+    return np.clip(grey + saturation * (image[..., rng.permutation(3)] - grey), 0, 1)
+
+
 def crop(image: np.ndarray, top: int, left: int, size: int, margin: int) -> np.ndarray:
     """Cut out a square of `size` with `margin` more pixels on each side, mirrored at the image's edges."""
     h, w = image.shape[:2]
@@ -244,6 +251,7 @@ class Samples(Dataset[Sample]):
         sources: the views to draw from, by kind; see `kind_of`.
         mixup: probability that a sample is blended with another one.
         rotate: augment by quarter turns as well as flips (rain and haze depend on which way is up).
+        recolour: probability that a photograph gets other colours before it is degraded.
         taught: probability that a sample learns the teacher's result; None if there is no teacher.
     """
 
@@ -255,13 +263,14 @@ class Samples(Dataset[Sample]):
         *,
         mixup: float = 0.0,
         rotate: bool = True,
+        recolour: float = 0.0,
         taught: float | None = None,
     ) -> None:
         self.names = sorted(mixture)  # equal recipes may differ in the order of names
         shares = np.array([mixture[name] for name in self.names], dtype=np.float64)
         self.cumulative = np.cumsum(shares / shares.sum())
         self.sources, self.seed, self.mixup, self.rotate = sources, seed, mixup, rotate
-        self.taught = taught
+        self.recolour, self.taught = recolour, taught
 
     def __getitem__(self, index: tuple[int, int]) -> Sample:
         number, patch = index
@@ -301,6 +310,8 @@ class Samples(Dataset[Sample]):
         clean = to_unit(parts[0])
         if name in (PAIRS, AS_IS):  # no degradation to apply; AS_IS has only one image
             return to_unit(parts[-1]), clean, lesson
+        if self.recolour and rng.random() < self.recolour:
+            clean = recolour(clean, rng)
         depth = None if view.depth is None else parts[1]
         degraded = DEGRADATIONS[name](clean, rng, depth)
         inner = slice(margin, margin + patch)
@@ -318,6 +329,7 @@ class PhasedSamples(Dataset[Sample]):
                 recipe.seed,
                 mixup=recipe.mixup,
                 rotate=recipe.rotate,
+                recolour=recipe.recolour,
                 taught=recipe.taught if recipe.teacher else None,
             )
             for mixture in recipe.mixtures

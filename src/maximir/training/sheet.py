@@ -63,9 +63,13 @@ def write_pairs(
     Returns:
         The number of pairs, and a message about each photograph that cannot be read.
     """
-    written: set[str] = set()
+    files: dict[str, Scene] = {}
+    for scene in scenes:
+        if files.setdefault(scene.name.replace("/", "_"), scene) is not scene:
+            raise MaximirError(f"{scene.target}: another photograph has the same name; rename one of them")
+    written = 0
     problems: list[str] = []
-    for number, scene in enumerate(scenes):
+    for number, (file, scene) in enumerate(files.items()):
         try:
             clean = scene.target.load()
             depth = None if scene.depth is None else fit_depth(scene.depth.load_depth(), *clean.shape[:2])
@@ -75,18 +79,14 @@ def write_pairs(
         for name in names:
             if DEGRADATIONS[name].needs_depth and depth is None:
                 continue
-            file = scene.name.replace("/", "_") + (f"_{name}" if len(names) > 1 else "") + ".png"
             degraded = from_unit(degrade_photograph(clean, name, [seed, number], depth), UINT8)
-            if file in written:
-                raise MaximirError(
-                    f"{scene.target}: another photograph has the same name; rename one of them"
-                )
+            suffix = f"_{name}.png" if len(names) > 1 else ".png"
             for part, image in (("input", degraded), ("target", in_8_bits(clean))):
-                save_picture(image, folder / part / file)
-            written.add(file)
+                save_picture(image, folder / part / f"{file}{suffix}")
+            written += 1
     if not written and not problems:
         raise MaximirError(f"{', '.join(names)}: no photograph has the depth map that is needed")
-    return len(written), problems
+    return written, problems
 
 
 def save_picture(image: np.ndarray, path: Path) -> None:

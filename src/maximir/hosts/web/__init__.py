@@ -210,7 +210,7 @@ def file_of(card: ModelCard) -> str:
 def add_model(site: Path, card: ModelCard, tile: int, tasks: set[str]) -> tuple[dict[str, Any], float]:
     """Export a model; return what the page must know about it, and the largest difference from ours."""
     (site / "models").mkdir(exist_ok=True)
-    network, stored = checkpoint.load(card.path)
+    network, stored = checkpoint.load(card)
     task = card.task or stored
     name = file_of(card)
     data, difference = export.proved(network, ".onnx", None, {"model": card.name, "task": task}, half=True)

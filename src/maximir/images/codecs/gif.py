@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from maximir.images.metadata.fields import Metadata
 
 EXTENSION, IMAGE, TRAILER, COMMENT, APPLICATION = 0x21, 0x2C, 0x3B, 0xFE, 0xFF
@@ -18,25 +21,17 @@ def described(gif: bytes) -> Metadata:
     """Return the metadata of a GIF, as far as its blocks are complete."""
     found: Metadata = {}
     comments: list[bytes] = []
-    try:
-        at = 13 + _colours(gif[10])
-        for _ in range(MOST_BLOCKS):
-            if gif[at] == IMAGE:
-                at = _end(gif, at + 11 + _colours(gif[at + 9]))
-            elif gif[at] == EXTENSION:
-                kind, start = gif[at + 1], at + 2
-                at = _end(gif, start)
-                if kind == COMMENT and at - start < MOST_BYTES:
-                    comments.append(_joined(gif, start))
-                elif kind == APPLICATION and gif.startswith(XMP, start):
-                    tail = gif.find(XMP_TAIL, start, at)
-                    found.setdefault("xmp-data", gif[start + len(XMP) : tail])
-                elif kind == APPLICATION and gif.startswith(ICC, start):
-                    found.setdefault("icc-profile-data", _joined(gif, start + len(ICC)))
-            else:
-                break
-    except IndexError:  # cut off
-        pass
+    for at, after in _blocks(gif):
+        kind, start = gif[at + 1], at + 2
+        if gif[at] != EXTENSION:
+            continue
+        if kind == COMMENT and after - start < MOST_BYTES:
+            comments.append(_joined(gif, start))
+        elif kind == APPLICATION and gif.startswith(XMP, start):
+            tail = gif.find(XMP_TAIL, start, after)
+            found.setdefault("xmp-data", gif[start + len(XMP) : tail])
+        elif kind == APPLICATION and gif.startswith(ICC, start):
+            found.setdefault("icc-profile-data", _joined(gif, start + len(ICC)))
     if comments := [comment for comment in comments if comment]:
         found["comments"] = tuple(comments)
     return found
@@ -44,18 +39,20 @@ def described(gif: bytes) -> Metadata:
 
 def end(gif: bytes) -> int:
     """Return where the file's blocks end; its length if they cannot be followed."""
-    try:
+    at = max((after for _, after in _blocks(gif)), default=0)
+    return at + 1 if gif[at : at + 1] == bytes([TRAILER]) else len(gif)
+
+
+def _blocks(gif: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where each image or extension begins and ends, up to the first that is cut off."""
+    with contextlib.suppress(IndexError):
         at = 13 + _colours(gif[10])
         for _ in range(MOST_BLOCKS):
-            if gif[at] == IMAGE:
-                at = _end(gif, at + 11 + _colours(gif[at + 9]))
-            elif gif[at] == EXTENSION:
-                at = _end(gif, at + 2)
-            else:
-                return at + 1 if gif[at] == TRAILER else len(gif)
-    except IndexError:
-        pass
-    return len(gif)
+            if gif[at] not in (IMAGE, EXTENSION):
+                return
+            start = at
+            at = _end(gif, at + 2 if gif[at] == EXTENSION else at + 11 + _colours(gif[at + 9]))
+            yield start, at
 
 
 def _colours(flags: int) -> int:
