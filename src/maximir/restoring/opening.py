@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from maximir.models import choice
+from maximir.models.cards import ModelCard
 from maximir.restoring import presets
 from maximir.restoring.auto import AutoRestorer
 from maximir.restoring.base import ImageRestorer
@@ -43,10 +44,18 @@ def open_preset(name: str, **options: Any) -> ImageRestorer:
     return restorer_of(parse_links(preset.task, choice.for_task), settings)
 
 
-def restorer_of(links: Sequence[Link], options: Options) -> ImageRestorer:
-    """Return the restorer of one model, or of a chain; of no links, the one that looks for itself."""
+def restorer_of(
+    links: Sequence[Link],
+    options: Options,
+    load: Callable[[ModelCard, Options], Restorer] = load_restorer,
+) -> ImageRestorer:
+    """Return the restorer of one model, or of a chain; of no links, the one that looks for itself.
+
+    Args:
+        load: returns the restorer of a model.
+    """
     if not links:
-        return AutoRestorer(**vars(options))
+        return AutoRestorer(load=load, **vars(options))
     if len(links) == 1 and links[0].strength == 1:
-        return load_restorer(links[0].model, options)
-    return Chain(links, **vars(options))
+        return load(links[0].model, options)
+    return Chain(links, load=load, **vars(options))

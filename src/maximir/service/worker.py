@@ -88,10 +88,10 @@ class Worker:
 
     def __init__(self, settings: wire.Message, replies: BinaryIO) -> None:
         from maximir import images
-        from maximir.restoring import auto, blending, chain
+        from maximir.restoring import blending, chain, opening
 
         self.images = images
-        self.auto, self.blending, self.chain = auto, blending, chain
+        self.blending, self.chain, self.opening = blending, chain, opening
         self.max_pixels = settings.pop("max_pixels")
         self.settings = settings
         self.restorers: dict[str, Restorer] = {}  # by model, least recently used first
@@ -218,12 +218,8 @@ class Worker:
 
     def restorer_of(self, model: str) -> ImageRestorer:
         """Return the restorer of a model's name, of a chain, or of "auto"."""
-        links = parse_links(model, choice.named)
-        if not links:
-            return self.auto.AutoRestorer(load=lambda card, _: self.restorer(card.name), **self.settings)
-        if len(links) == 1 and links[0].strength == 1:
-            return self.restorer(model)
-        return self.chain.Chain(links, load=lambda card, _: self.restorer(card.name), **self.settings)
+        links, options = parse_links(model, choice.named), Options(**self.settings)
+        return self.opening.restorer_of(links, options, lambda card, _: self.restorer(card.name))
 
     def load(self, model: str) -> Restorer:
         """Load the model of this name, which may be a task's, too."""
