@@ -63,7 +63,7 @@ def test_first_stages_make_what_the_whole_network_makes_there(count):
 
 @pytest.mark.parametrize("count", [0, -1, 2])
 def test_stages_that_are_not_there(tiny_model, count):
-    with pytest.raises(UsageError, match=f"1 to 1 for this model, not {count}"):
+    with pytest.raises(UsageError, match=f"stages must be 1 for this model, not {count}"):
         tiny_model.first_stages(count)
 
 

@@ -298,7 +298,7 @@ def test_empty_and_missing_places_are_named(find, tmp_path):
         find([good, tmp_path / "empty"])
     with pytest.raises(MaximirError, match="missing: no such folder"):
         find([good, tmp_path / "missing"])
-    with pytest.raises(MaximirError, match=r"a_input\.png: no such folder"):
+    with pytest.raises(MaximirError, match=r"a_input\.png: is a file; give its folder"):
         find([good / "a_input.png"])
     with tarfile.open(tmp_path / "empty.tar", "w"):
         pass

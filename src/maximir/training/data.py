@@ -262,8 +262,9 @@ def list_images(place: Place) -> list[tuple[str, ImageFile]]:
             elif path.suffix == SHARD:
                 found.extend(list_shard(path))
     else:
-        what = "is a file; give its folder" if place.is_file() else "no such folder (or .tar shard)"
-        raise UsageError(f"{place}: {what} of training images")
+        if place.is_file():
+            raise UsageError(f"{place}: is a file; give its folder")
+        raise UsageError(f"{place}: no such folder (or .tar shard) of training images")
     if not found:
         raise MaximirError(f"{place}: no images in it ({', '.join(sorted(SUFFIXES))})")
     names = comparable(name for name, _ in found)
