@@ -13,14 +13,15 @@ from PIL import Image
 
 from helpers.command import files, maximir
 from helpers.reference import write_checkpoint
-from maximir import UsageError, __version__, images
-from maximir.batch.outcome import Report
-from maximir.batch.plan import plan
+from maximir import MaximirError, UsageError, __version__, images
+from maximir.batch.outcome import Outcome, Report
+from maximir.batch.plan import Job, plan
 from maximir.engine import precision
 from maximir.files import PART, file_digest
 from maximir.models import catalogue
 from maximir.models.official import table
 from maximir.network.config import MaximConfig
+from maximir.storage import Address, Folder
 
 
 @pytest.fixture
@@ -311,6 +312,18 @@ def test_alpha_that_is_opaque_does_not_keep_a_jpeg_from_being_written(tiny_weigh
 def test_a_report_named_like_standard_output_is_refused():
     with pytest.raises(UsageError, match="--report takes a file"):
         Report(Path("-"), "maximir")
+
+
+def test_a_report_goes_on_after_a_full_disk(tmp_path, monkeypatch):
+    report = Report(tmp_path / "report.jsonl", "maximir")
+    outcome = Outcome(Job(Address(Folder(tmp_path), "a.png"), Address(Folder(tmp_path), "b.png")))
+    with monkeypatch.context() as full:
+        full.setattr(report.lines, "add", lambda facts: (_ for _ in ()).throw(OSError(28, "No space left")))
+        with pytest.raises(MaximirError, match="no space left"):
+            report.add(outcome)
+    report.add(outcome)
+    report.close()
+    assert len((tmp_path / "report.jsonl").read_text().splitlines()) == 2
 
 
 def test_a_report_may_be_a_pipe(photos, tiny_weights, tmp_path):

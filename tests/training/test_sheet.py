@@ -55,7 +55,7 @@ def test_the_command_writes_a_sheet(clean, tmp_path, monkeypatch, capsys):
 
 def test_the_command_writes_over_nothing(clean, tmp_path, monkeypatch, capsys):
     for output, sentence in (
-        (clean / "pairs", "whose photographs are read"),
+        (clean / "pairs", "whose images are read"),
         (tmp_path / "sheet.tif", "a contact sheet is .png"),
         (clean.parent, "is not empty; use --overwrite"),
     ):

@@ -160,8 +160,14 @@ def given_places(inputs: Sequence[str | os.PathLike[str]]) -> list[str]:
 
 
 def nothing_in(places: Sequence[str], left_alone: LeftAlone) -> UsageError:
+    """Return the error for inputs without a photograph; it names what was left alone."""
     also = "".join(f"; {line}" for line in left_alone.lines())
     return UsageError(f"no files in {', '.join(str(open_storage(place)) for place in places)}{also}")
+
+
+def largest_file(max_bytes: int | None) -> int:
+    """Return how many bytes a file may have if the memory budget is `max_bytes`; None: no budget."""
+    return min(images.MAX_BYTES, max_bytes or images.MAX_BYTES)
 
 
 def names_a_file(output: str, inputs: Sequence[str]) -> bool:

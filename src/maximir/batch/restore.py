@@ -19,7 +19,7 @@ from maximir.batch.in_place import kept
 from maximir.batch.journal import Entry, Journal, settings_of
 from maximir.batch.outcome import Outcome
 from maximir.batch.pipeline import Work
-from maximir.batch.plan import Job, Plan, plan
+from maximir.batch.plan import Job, Plan, largest_file, plan
 from maximir.errors import MaximirError
 from maximir.restoring.options import Progress, silent
 from maximir.storage import Address
@@ -137,7 +137,7 @@ def restore_jobs(
         mask: from `prepare_mask`, for each image.
         max_bytes: the budget of memory: a larger file is not read. None: `images.MAX_BYTES`.
     """
-    limit = min(images.MAX_BYTES, max_bytes or images.MAX_BYTES)
+    limit = largest_file(max_bytes)
     compute = functools.partial(restorer.restore_photo, progress=progress, reserve=pipeline.reserve(jobs))
     blend = None
     if mask is not None:

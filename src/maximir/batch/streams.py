@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from maximir import images
-from maximir.batch.plan import Job, Plan, names_a_file
+from maximir.batch.plan import Job, Plan, largest_file, names_a_file
 from maximir.errors import MaximirError, UsageError
 from maximir.files import STREAM, check_file_size, reason
 from maximir.storage import Address, Folder, Item, Storage, is_address, local_path, open_storage, redact
@@ -85,7 +85,7 @@ def plan_stream(
     Args:
         kind: of the result on standard output, a value of `images.KINDS`; None: the kind of the source.
         stdout: where the result is written, if `output` is "-".
-        max_bytes: of the source; None: `images.MAX_BYTES`.
+        max_bytes: the memory budget: a larger source is not read. None: `images.MAX_BYTES`.
 
     Raises:
         UsageError: the source is a folder, or the output is not one file.
@@ -110,7 +110,7 @@ def plan_stream(
 
 def read_source(source: str, shown: str, stdin: BinaryIO, max_bytes: int | None) -> bytes:
     """Return the content of a file, or of standard input; `shown` names it in messages."""
-    limit = min(images.MAX_BYTES, max_bytes or images.MAX_BYTES)
+    limit = largest_file(max_bytes)
     try:
         if source == STREAM:
             data = stdin.read(limit + 1)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from maximir.cli.options import check_outside
 from maximir.errors import UsageError
 from maximir.files import printable
 
@@ -43,10 +44,8 @@ def degrade(
     if not is_picture and output.suffix.lower() in SUFFIXES:
         raise UsageError(f"{output}: a contact sheet is {', '.join(PICTURES)}; pairs go to a folder")
     inputs = list({folder.resolve(): folder for folder in inputs}.values())
-    for folder in inputs:
-        if not is_picture and output.resolve().is_relative_to(folder.resolve()):
-            why = f"is inside {folder}, whose photographs are read"
-            raise UsageError(f"{output}: {why}; choose another folder")
+    if not is_picture:
+        check_outside(output, inputs)
     if output.is_dir() and not is_picture:
         if any(output.iterdir()) and not overwrite:
             raise UsageError(f"{output} is not empty; use --overwrite to replace pairs in it")

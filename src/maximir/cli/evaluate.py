@@ -20,6 +20,7 @@ from maximir.cli.options import (
     Task,
     View,
     Weights,
+    check_outside,
     command_line,
     model_of,
 )
@@ -83,20 +84,21 @@ def evaluate(
         raise UsageError("give one of --task, --model, --weights and --restored")
     if out is None and (save or overwrite):
         raise UsageError("--save and --overwrite need --out FOLDER")
-    for folder in (data, restored):
-        if out is not None and folder is not None and out.resolve().is_relative_to(folder.resolve()):
-            raise UsageError(f"{out}: is inside {folder}, whose images are read; choose another folder")
+    if out is not None:
+        check_outside(out, filter(None, (data, restored)))
     from rich.console import Console
 
     from maximir.evaluation import report
     from maximir.evaluation.evaluate import Request, prepare
     from maximir.evaluation.scores import Book
 
-    card = None if restored is not None else model_of(task, model, weights)
-    named = None if card is None or card.name in TASKS else card.name  # a task's name means its default
+    name = None
+    if restored is None:
+        card = model_of(task, model, weights)
+        name = str(card.path) if card.name in TASKS else card.name  # a task's name means its default model
     request = Request(
         data,
-        weights=named if card is None or named else str(card.path),
+        weights=name,
         restored=restored,
         protocol=protocol,
         pixels=pixels,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -186,6 +187,13 @@ def chosen(
     if not (wanted.task or wanted.model or weights):
         raise UsageError(f"{ONE_OF}, or a --preset")
     return wanted
+
+
+def check_outside(output: Path, folders: Iterable[Path]) -> None:
+    """Raise UsageError if `output` is one of the folders that images are read from, or inside one."""
+    for folder in folders:
+        if output.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"{output}: is inside {folder}, whose images are read; choose another folder")
 
 
 def command_line() -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from maximir.cli.options import Device
+from maximir.cli.options import Device, check_outside
 from maximir.errors import UsageError
 from maximir.storage import is_address
 
@@ -84,9 +84,8 @@ def train(
     chosen = load_recipe(recipe, changes)
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is a file; choose a folder")
-    for text in (*(data or ()), *(pairs or ()), *(validation or ())):
-        if not is_address(text) and out.resolve().is_relative_to(Path(text).resolve()):
-            raise UsageError(f"{out}: is inside {text}, whose images are read; choose another folder")
+    given = (*(data or ()), *(pairs or ()), *(validation or ()))
+    check_outside(out, (Path(text) for text in given if not is_address(text)))
     clean, paired, validating = (
         [place_of(text) for text in given or []] for given in (data, pairs, validation)
     )

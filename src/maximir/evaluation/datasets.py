@@ -149,7 +149,8 @@ def list_images(root: Path) -> list[str]:
     """Return the paths of images below a folder, `/`-separated and sorted; follows links to folders.
 
     Raises:
-        MaximirError: the folder is missing, or it or one below cannot be read.
+        UsageError: the folder is missing.
+        MaximirError: it or one below cannot be read.
     """
     if not os.path.isdir(root):
         raise UsageError(f"{root}: is not a folder" if os.path.lexists(root) else f"{root}: no such folder")

@@ -13,8 +13,9 @@ def unaffected(*, gradients: bool = False) -> Iterator[None]:
     """Ignore what the caller has set in torch for its thread: device, autocast, gradients.
 
     The default dtype belongs to the whole process, so it is not changed here: code that makes tensors names
-    their dtype. Autocast inside keeps no copies of weights: torch drops them at the end of the outermost
-    context, which is this one, so that training would go on with the first step's.
+    their dtype. Autocast inside keeps no copies of weights (`cache_enabled`): torch drops them only at the
+    end of the outermost context, which is this one, so every training step would compute with the first
+    step's weights.
     """
     with (
         torch.device("cpu"),

@@ -248,7 +248,8 @@ def list_images(place: Place) -> list[tuple[str, ImageFile]]:
     are followed, as in restoring.
 
     Raises:
-        MaximirError: `place` is missing or cannot be read, a shard is damaged, or there is no image.
+        UsageError: `place` is missing or no folder.
+        MaximirError: it cannot be read, a shard is damaged, or there is no image.
     """
     if place.suffix == SHARD and place.is_file():
         found = list_shard(place)

@@ -126,7 +126,7 @@ def replace(output: Path, new: Path, old: Path) -> None:
         output.rename(old)
     try:
         new.rename(output)
-    except BaseException:
+    except BaseException:  # includes Ctrl-C: the old page comes back before the error goes on
         if old.exists():
             old.rename(output)
         raise
