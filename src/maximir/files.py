@@ -245,6 +245,11 @@ def reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
+def disk_is_full(error: BaseException | None) -> bool:
+    """Return True if the error says that a disk, or the user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def comparable(names: Iterable[str]) -> dict[str, str]:
     """Map each name to its composed form (NFC): Macs write "é" as two characters where others write one.
 

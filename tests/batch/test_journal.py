@@ -14,6 +14,7 @@ import unicodedata
 import numpy as np
 import pytest
 
+from helpers.command import files
 from maximir import images, storage
 from maximir.batch.journal import FILE, Entry, FileJournal, settings_digest
 from maximir.batch.plan import plan
@@ -261,12 +262,15 @@ def test_drives_without_locks(folders, monkeypatch):
         assert "new.png" in journal.known
 
 
-def test_half_written_files_are_removed(tmp_path):
-    (tmp_path / f"{PART}0123456789ab.png").write_bytes(b"half")
+@pytest.mark.parametrize("target", ["photo.png", "below/photo.png"])
+def test_half_written_files_are_removed(target, tmp_path):
+    (tmp_path / f"{PART}0123456789ab.jsonl").write_bytes(b"half")
+    (tmp_path / target).parent.mkdir(exist_ok=True)
+    (tmp_path / target).with_name(f"{PART}0123456789ab.png").write_bytes(b"half")
     (tmp_path / FILE).write_bytes(b"")
-    (tmp_path / "photo.png").write_bytes(b"whole")
-    FileJournal(tmp_path, "a", resume=True, targets=[Address(Folder(tmp_path), "photo.png")]).close()
-    assert sorted(os.listdir(tmp_path)) == [FILE, "photo.png"]
+    (tmp_path / target).write_bytes(b"whole")
+    FileJournal(tmp_path, "a", resume=True, targets=[Address(Folder(tmp_path), target)]).close()
+    assert files(tmp_path) == [target]
 
 
 def test_settings_have_one_name():

@@ -1,5 +1,6 @@
 """A watched folder: what is complete, what is tried again, what is set aside, and kills."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,11 +13,12 @@ import pytest
 from PIL import Image
 
 from helpers.command import files, maximir
-from maximir import images
-from maximir.batch import watch
+from maximir import images, storage
+from maximir.batch import pipeline, watch
 from maximir.batch.outcome import Outcome
 from maximir.batch.watch import Inbox
 from maximir.errors import UsageError
+from maximir.files import PART
 
 PATIENCE = 60  # seconds; only what is broken waits that long
 
@@ -243,7 +245,8 @@ def test_arrivals_kills_and_restarts(options, tmp_path, tiny_weights):
     stop(process, signal.SIGKILL)
     assert (folder / "failed" / "bad.jpg.txt").read_text() == "not an image that maximir can read\n"
     assert (output / "a.png").stat().st_mtime_ns == (folder / "a.png").stat().st_mtime_ns
-    before = {name: (output / name).read_bytes() for name in files(output)}
+    # Killed while it wrote the journal, it leaves an incomplete file.
+    before = {name: (output / name).read_bytes() for name in files(output) if not name.startswith(PART)}
     assert sorted(before) == ["a.png", "below/b.tif", "moved.png", "slow.png"]
 
     picture(folder / "c.png", 3)
@@ -252,8 +255,34 @@ def test_arrivals_kills_and_restarts(options, tmp_path, tiny_weights):
     error = stop(process)
     assert process.returncode == 130 and "the same command continues" in error
     assert error.count("(done before)") == 4
+    assert not [name for name in files(output) if name.startswith(PART)]
     assert {name: (output / name).read_bytes() for name in before} == before
     assert images.read(output / "c.png").rgb.shape == (10, 12, 3)
+
+
+def test_a_full_disk_is_waited_for(tmp_path, tiny_weights, monkeypatch, capsys):
+    for name in ("a", "b", "c"):
+        picture(tmp_path / "in" / f"{name}.png")
+    tried, real = [], storage.write_atomically
+
+    def write(path, data):
+        tried.append(path.name)
+        if tried.count("b.png") == 1 and path.name == "b.png":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path, data)
+
+    def wait(self, seconds):
+        if tried.count("c.png"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(storage, "write_atomically", write)
+    monkeypatch.setattr(pipeline, "WAITING_PHOTOS", 1)
+    monkeypatch.setattr(watch, "RETRY", 0.1)
+    monkeypatch.setattr(watch.Polling, "wait", wait)
+    words = (tmp_path / "in", "-o", tmp_path / "out", "--weights", tiny_weights)
+    maximir("watch", *words, "--poll", "0.1", "--settle", "0.1", expect=130)
+    assert tried == ["a.png", "b.png", "b.png", "c.png"]
+    assert f"{tmp_path / 'out'}: the disk is full; tried again" in capsys.readouterr().err
 
 
 @pytest.mark.slow

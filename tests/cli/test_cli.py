@@ -1,5 +1,6 @@
 """The command as its users meet it: in a process of its own where exit codes and streams matter."""
 
+import errno
 import json
 import os
 import re
@@ -13,7 +14,8 @@ from PIL import Image
 
 from helpers.command import files, maximir
 from helpers.reference import write_checkpoint
-from maximir import MaximirError, UsageError, __version__, images
+from maximir import MaximirError, UsageError, __version__, images, storage
+from maximir.batch import pipeline
 from maximir.batch.outcome import Outcome, Report
 from maximir.batch.plan import Job, plan
 from maximir.engine import precision
@@ -307,6 +309,38 @@ def test_alpha_that_is_opaque_does_not_keep_a_jpeg_from_being_written(tiny_weigh
     maximir("restore", tmp_path / "a.png", "-o", tmp_path / "b.jpg", "--weights", tiny_weights)
     assert "alpha, which is opaque everywhere, left out" in capsys.readouterr().err
     assert images.read(tmp_path / "b.jpg").alpha is None
+
+
+def test_a_full_disk_ends_the_run(photos, tiny_weights, tmp_path, monkeypatch, capsys):
+    tried = []
+
+    def write(path, data, **_):
+        if path.suffix != ".jsonl":
+            tried.append(path.name)
+            if path.name == "b.jpg":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        path.write_bytes(data)
+
+    with monkeypatch.context() as full:
+        full.setattr(storage, "write_atomically", write)
+        full.setattr(pipeline, "WAITING_PHOTOS", 1)
+        maximir("restore", photos, "-o", tmp_path / "out", "--weights", tiny_weights, expect=1)
+    assert "d.tif" not in tried
+    said = capsys.readouterr().err
+    assert "b.jpg: no space left on device" in said
+    assert "the disk is full: stopped before 2 of 4 images; make room, then repeat" in said
+    maximir("restore", photos, "-o", tmp_path / "out", "--weights", tiny_weights, "--resume")
+    assert "1 done before, 3 restored, 0 failed" in capsys.readouterr().out
+
+
+def test_a_full_disk_at_the_end_is_one_failure(photos, tiny_weights, tmp_path, monkeypatch, capsys):
+    def write(path, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(storage, "write_atomically", write)
+    maximir("restore", photos / "a.png", "-o", tmp_path / "out", "--weights", tiny_weights, expect=1)
+    said = capsys.readouterr()
+    assert "0 restored, 1 failed" in said.out and "the disk is full" not in said.err
 
 
 def test_a_report_named_like_standard_output_is_refused():

@@ -150,7 +150,7 @@ class FileJournal(Journal):
         except OSError as error:
             raise MaximirError(f"{self.path}: cannot be read or written ({reason(error)})") from error
         if resume:
-            remove_parts({folder / target.path for target in targets})
+            remove_parts({self.path, *(folder / target.path for target in targets)})
 
     def look_up(self, target: Address) -> Entry | None:
         with contextlib.suppress(OSError, MaximirError):

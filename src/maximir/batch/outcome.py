@@ -25,6 +25,7 @@ class Outcome:
     seconds: float = 0.0  # of computing
     known: bool = False  # restored by an earlier run
     obstructed: bool = False  # another file is where the result should be
+    disk_full: bool = False  # no room for the result
     size: tuple[int, int] | None = None  # height and width
     digest: str | None = None  # SHA-256 of the result
     precision: str | None = None  # of the arithmetic in this run

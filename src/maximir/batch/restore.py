@@ -21,6 +21,7 @@ from maximir.batch.outcome import Outcome
 from maximir.batch.pipeline import Work
 from maximir.batch.plan import Job, Plan, largest_file, plan
 from maximir.errors import MaximirError
+from maximir.files import disk_is_full
 from maximir.restoring.options import Progress, silent
 from maximir.storage import Address
 
@@ -250,7 +251,7 @@ def write(restorer: ImageRestorer, task: Task, journal: Journal, overwrite: bool
         journal.add(entry, earlier)
         job.target.write(data)
     except MaximirError as problem:
-        return failed(str(problem))
+        return failed(str(problem), disk_full=disk_is_full(problem.__cause__))
     return Outcome(
         job,
         notes=photo.notes + notes,

@@ -33,7 +33,7 @@ from maximir.cli.options import (
     shares_of,
 )
 from maximir.cli.outcomes import Tally, follow
-from maximir.errors import UsageError
+from maximir.errors import MaximirError, UsageError
 from maximir.files import STREAM, printable
 from maximir.restoring.options import Options
 
@@ -180,8 +180,14 @@ def restore(
                 )
             stack.enter_context(closing(outcomes))
             lines = None if report is None else stack.enter_context(closing(Report(report, command_line())))
-            for _ in follow(outcomes, work, progress, lines, tally, keep_times=keep_times):
-                pass
+            for outcome in follow(outcomes, work, progress, lines, tally, keep_times=keep_times):
+                missing = len(work) - tally.restored - tally.known - tally.failed
+                if outcome.disk_full and missing:  # they would be computed in vain
+                    again = "" if in_place or shard is not None or ray is not None else " with --resume"
+                    raise MaximirError(
+                        f"the disk is full: stopped before {missing} of {len(work)} images; "
+                        f"make room, then repeat the command{again}"
+                    )
     except KeyboardInterrupt:  # typer would end silently
         print("maximir: interrupted; complete results are kept", file=sys.stderr)
         raise typer.Exit(130) from None
