@@ -14,7 +14,6 @@ import unicodedata
 import numpy as np
 import pytest
 
-from helpers.command import files
 from maximir import images, storage
 from maximir.batch.journal import FILE, Entry, FileJournal, settings_digest
 from maximir.batch.plan import plan
@@ -270,7 +269,7 @@ def test_half_written_files_are_removed(target, tmp_path):
     (tmp_path / FILE).write_bytes(b"")
     (tmp_path / target).write_bytes(b"whole")
     FileJournal(tmp_path, "a", resume=True, targets=[Address(Folder(tmp_path), target)]).close()
-    assert files(tmp_path) == [target]
+    assert files(tmp_path) == {FILE: b"", target: b"whole"}
 
 
 def test_settings_have_one_name():
