@@ -99,6 +99,8 @@ def test_shares_of_equal_number_wait_for_the_longest():
 def test_workers_that_never_get_anything_done_are_an_error():
     with pytest.raises(UsageError, match="lost before"):
         simulate([Kind(1, 1, 3600.0)], 50, 2, with_(losses=100.0))
+    with pytest.raises(UsageError, match="lost before"):  # writing takes longer than they live
+        simulate([Kind(24_000_000, 1, 24.0)], 1_000_000, 7, Cluster(bandwidth=1e5))
 
 
 def test_the_best_number_and_the_fewest():

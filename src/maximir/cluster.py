@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PORTIONS = 20_000  # minimum number of simulated portions
 PORTIONS_EACH = 200  # minimum per worker: the last one is 0.5% of its work
-MOST_LOST = 20  # losses per portion; beyond that, workers never finish
+MOST_LOST = 1000, 20  # in a row, and for each worker, before a portion is finished
 MOST_WORKERS = 2000
 CHEAP = 1.1  # times the least worker-hours
 KINDS = 100  # size classes of a sample
@@ -287,13 +287,12 @@ class Simulation:
             lines = [deque(self.portions(images, shares))] * workers  # one shared queue
         self.workers = [Worker(number, line) for number, line in enumerate(lines)]
         self.left = sum(map(len, lines)) if cluster.shards else len(lines[0])
-        self.portion_count = self.left
         ahead = cluster.ahead or min(WAITING_PHOTOS, math.ceil(WAITING_BYTES / (3 * MEGA * self.megapixels)))
         self.ahead = max(1, ahead // self.size)
         self.reads, self.writes = Pipe(cluster), Pipe(cluster)
         self.handed, self.driver_free = 0, 0.0  # photographs assigned by the driver; when it is free
         self.idle: list[Worker] = []
-        self.again = self.lost = 0
+        self.again = self.in_vain = 0
         self.ended = np.zeros(workers)  # time of each worker's last write
         self.events: list[tuple[float, int, str, Worker, Portion | None, float]] = []
         self.event_count = 0
@@ -353,9 +352,7 @@ class Simulation:
         """Let a worker with room read its next photograph."""
         cluster = self.cluster
         if now >= worker.until:
-            self.lost += 1
-            if self.lost > MOST_LOST * self.portion_count:
-                raise UsageError("the workers are lost before they finish photographs")
+            self.fails()
             self.starts(worker, worker.until + cluster.back)
             return
         if not worker.work:
@@ -375,6 +372,17 @@ class Simulation:
         else:
             self.loses(worker, portion, (worker.until - begun) / portion.seconds)
         self.happens(min(max(there, room), max(now, worker.until)), "read", worker)
+
+    def fails(self) -> None:
+        """Count the loss of a worker or of a portion that it was writing.
+
+        Raises:
+            UsageError: none of many losses in a row left a portion finished.
+        """
+        self.in_vain += 1
+        in_a_row, for_each = MOST_LOST
+        if self.in_vain > in_a_row + for_each * len(self.workers):
+            raise UsageError("the workers are lost before they finish photographs")
 
     def hand_out(self, now: float, count: int) -> float:
         """Return when the driver has assigned the next photographs, which it must have listed first."""
@@ -399,6 +407,7 @@ class Simulation:
     def writes_one(self, now: float, worker: Worker, portion: Portion, until: float) -> None:
         written = self.writes.moved(max(now, worker.written), portion.photographs, portion.written)
         if written > until:
+            self.fails()
             self.again += 1
             self.happens(max(now, until), "back", worker, portion.part(1))
             return
@@ -406,4 +415,5 @@ class Simulation:
             worker.written = written
             worker.writes.append(written)
         self.left -= 1
+        self.in_vain = 0
         self.ended[worker.number] = max(written, self.ended[worker.number])

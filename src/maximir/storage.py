@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import socket
+import stat
 import tarfile
 import tempfile
 import zipfile
@@ -330,8 +331,10 @@ class Folder(Storage):
             yield self._address(Path(error.filename)), reason(error)
 
     def item(self, path: str = "") -> Item | None:
-        file = self.root / path
-        return Item(file.stat().st_size) if file.is_file() else None
+        with contextlib.suppress(OSError):  # such as of a name that is too long for the disk
+            facts = (self.root / path).stat()
+            return Item(facts.st_size) if stat.S_ISREG(facts.st_mode) else None
+        return None
 
     def is_dir(self, path: str = "") -> bool:
         return (self.root / path).is_dir()

@@ -179,6 +179,10 @@ def test_records_of_long_names(tmp_path, length):
     assert len(journal.record_path("d/" * 500 + "b.png")) < 80
 
 
+def test_names_that_are_too_long_are_no_files(tmp_path):
+    assert not Address(storage.Folder(tmp_path), "n" * 300).is_file()
+
+
 def test_a_result_that_cannot_have_its_name_fails_before_the_work(tmp_path):
     (tmp_path / ("n" * 251 + ".gif")).write_bytes(b"GIF89a")
     [job] = plan_run([tmp_path / ("n" * 251 + ".gif")], tmp_path / "out").jobs

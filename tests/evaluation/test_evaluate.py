@@ -1,6 +1,7 @@
 """Evaluations: scores as by hand, what is left out and why, and the same end after any stop."""
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from helpers import stand_in
+from helpers.command import maximir
 from maximir import images
 from maximir.errors import MaximirError, UsageError
 from maximir.evaluation.evaluate import Request, digest_of, prepare, run
@@ -443,6 +445,18 @@ def test_overwrite_forgets_all_of_the_other_evaluation(request_of, tmp_path, res
     assert len(restored_shapes) == 2  # also of the same settings
     settings, scores = kept(out)
     assert settings["ensemble"] and [score.name for score in scores] == ["input/a"]
+
+
+@pytest.mark.parametrize("option", ["--data", "--restored"])
+def test_images_in_the_results_folder_are_not_scored(option, request_of, data, tmp_path, capsys):
+    """To write new results there would remove them first."""
+    out = tmp_path / "out"
+    evaluate(request_of(images=1), out, save=True)
+    before = sorted(out.rglob("*"))
+    words = {"--data": data, "--restored": data, option: out / "restored"}
+    maximir("evaluate", *itertools.chain(*words.items()), "--out", out, "--overwrite", expect=2)
+    assert f"{out}: holds {out / 'restored'}, whose images are read" in capsys.readouterr().err
+    assert sorted(out.rglob("*")) == before
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -287,6 +287,10 @@ def test_what_of_a_long_block_fits_into_a_jpeg_is_kept():
         assert all(after[field] == before[field] for field in after if field not in CHANGED)
     data, notes = encode(photo_of(exif_data=block() + b"x" * 70_000), "jpeg")  # no field has these
     assert notes == (tiff.MOVED,) and (exif.EXIF, 0x927C) in fields(decode(data).metadata["exif-data"])
+    tag = Image.Exif()
+    tag[0x10E], tag[0x10F] = "x" * 70_000, "maker"
+    long = tag.tobytes().removeprefix(exif.PREFIX)
+    assert encode(photo_of(exif_data=long), "jpeg")[1] == ("EXIF's field 0x010E left out, too long for JPEG",)
     broken = b"II*\0" + struct.pack("<I", 90_000) + bytes(80_000)
     assert encode(photo_of(exif_data=broken), "jpeg")[1] == (
         "EXIF of 80,008 bytes left out, too long for JPEG",
@@ -622,6 +626,9 @@ def test_comments():
         ).metadata["xmp-data"]
         == XMP % b""
     )
+    in_blocks = b"\x21\xff\x0bXMP DataXMP" + b"".join(bytes((1, byte)) for byte in XMP % b"") + b"\0"
+    first = gif.index(b"\x21\xfe")  # the comment
+    assert decode(gif[:first] + in_blocks + gif[first:]).metadata["xmp-data"] == XMP % b""
 
 
 def test_other_segments():

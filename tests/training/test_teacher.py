@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from helpers.command import maximir
-from maximir import Maxim, MaximirError
+from maximir import Maxim, MaximirError, UsageError
 from maximir.engine import network as engine
 from maximir.models import checkpoint
 from maximir.network.config import MaximConfig
@@ -162,6 +162,14 @@ def test_even_fields_alone_need_no_photographs(tmp_path):
 def test_as_is_needs_a_teacher():
     with pytest.raises(MaximirError, match="'as-is' in a mixture needs a teacher"):
         recipe(mixture={"as-is": 1.0})
+
+
+def test_patches_must_suit_the_teacher(tmp_path):
+    checkpoint.save_model(Maxim(MaximConfig.from_dict(MODEL | {"unshuffle": 2})), tmp_path / "t.safetensors")
+    chosen = recipe(mixture={"as-is": 1.0}, teacher=str(tmp_path / "t.safetensors"))
+    with pytest.raises(UsageError, match=r"multiples of 128 for the teacher .*t.safetensors, not 64"):
+        train.train(chosen, [], tmp_path / "run", execution=CPU)
+    assert not (tmp_path / "run").exists()
 
 
 def test_on_the_command_line(clean, wise, tmp_path, capsys):

@@ -85,7 +85,10 @@ def evaluate(
     if out is None and (save or overwrite):
         raise UsageError("--save and --overwrite need --out FOLDER")
     if out is not None:
-        check_outside(out, filter(None, (data, restored)))
+        read = [folder for folder in (data, restored) if folder is not None]
+        check_outside(out, read)
+        if within := [folder for folder in read if folder.resolve().is_relative_to(out.resolve())]:
+            raise UsageError(f"{out}: holds {within[0]}, whose images are read; choose another folder")
     from rich.console import Console
 
     from maximir.evaluation import report

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -101,6 +101,8 @@ class ImageFile:
 
     def load(self) -> np.ndarray:
         """Return the image as uint8 [H, W, 3], or uint16 if it is a PNG or TIFF of 16 bits per channel.
+
+        Of 16-bit grey with transparency, Pillow reads 8 bits.
 
         This uses Pillow instead of `maximir.images`: training needs no other codec, and libvips hangs in
         loader processes that are forked after it was used.
@@ -256,9 +258,7 @@ def list_images(place: Place) -> list[tuple[str, ImageFile]]:
     elif place.is_dir():
         found = []
         for name, path in files_below(place):
-            if path.name.startswith("."):  # such as the files that macOS leaves beside each image
-                continue
-            if path.suffix.lower() in SUFFIXES:
+            if is_image(path):
                 found.append((str(PurePosixPath(name).with_suffix("")), ImageFile(path)))
             elif path.suffix == SHARD:
                 found.extend(list_shard(path))
@@ -286,6 +286,11 @@ def unreadable(error: OSError) -> None:
     raise MaximirError(f"{error.filename}: {reason(error)}") from error
 
 
+def is_image(path: PurePath | Address) -> bool:
+    """Return True if the name is an image's, and not that of a file which macOS leaves beside each image."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
 def list_shard(path: Place) -> list[tuple[str, ImageFile]]:
     """Return the names of the images in a shard, and where each is stored.
 
@@ -297,7 +302,7 @@ def list_shard(path: Place) -> list[tuple[str, ImageFile]]:
         with path.open("rb") as file:
             with tarfile.open(fileobj=file, mode="r:") as shard:
                 for member in shard:
-                    if member.isfile() and PurePosixPath(member.name).suffix.lower() in SUFFIXES:
+                    if member.isfile() and is_image(PurePosixPath(member.name)):
                         image = ImageFile(path, (member.name, member.offset_data, member.size))
                         if isinstance(path, Address):
                             file.seek(member.offset_data)

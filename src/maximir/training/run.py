@@ -152,6 +152,8 @@ class Run:
         model = first_weights(recipe, load=not self.states()).to(processes.device).train()
         self.model = model
         self.teacher = Teacher(recipe.teacher, processes.device) if recipe.teacher else None
+        if self.teacher is not None:
+            check_patches(recipe, self.teacher.multiple)
         self.model.recompute(execution.recompute)
         self.network: nn.Module = spread(model, processes, shard=execution.shard)
         if execution.compile:
@@ -377,6 +379,15 @@ def locked(folder: Path) -> Iterator[None]:
 def write_recipe(recipe: Recipe, path: Path) -> None:
     if not path.exists():
         write_atomically(path, (json.dumps(recipe.to_dict(), indent=2) + "\n").encode())
+
+
+def check_patches(recipe: Recipe, multiple: int) -> None:
+    """Refuse patches that the teacher cannot take."""
+    if wrong := [phase.patch for phase in recipe.phases if phase.patch % multiple]:
+        raise UsageError(
+            f"recipe: patches must be multiples of {multiple} for the teacher {recipe.teacher}, "
+            f"not {wrong[0]}"
+        )
 
 
 def check_same_recipe(recipe: Recipe, path: Path) -> None:

@@ -22,7 +22,11 @@ DEGREE = 3  # of the polynomials that count as smooth
 
 
 class Teacher:
-    """Restores samples for a network to learn from."""
+    """Restores samples for a network to learn from.
+
+    Attributes:
+        multiple: of pixels: what heights and widths must be.
+    """
 
     def __init__(self, name_or_path: str, device: torch.device) -> None:
         """Load the teacher's weights.
@@ -31,6 +35,7 @@ class Teacher:
             MaximirError: there is no such model, or its file cannot be read.
         """
         self.model = checkpoint.load_model(name_or_path).to(device).eval().requires_grad_(False)
+        self.multiple = self.model.config.size_multiple
 
     @torch.no_grad()
     def targets(self, degraded: Tensor, clean: Tensor, lessons: Tensor) -> Tensor:

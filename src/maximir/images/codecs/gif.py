@@ -28,8 +28,9 @@ def described(gif: bytes) -> Metadata:
         if kind == COMMENT and after - start < MOST_BYTES:
             comments.append(_joined(gif, start))
         elif kind == APPLICATION and gif.startswith(XMP, start):
-            tail = gif.find(XMP_TAIL, start, after)
-            found.setdefault("xmp-data", gif[start + len(XMP) : tail])
+            begin = start + len(XMP)
+            tail = gif.find(XMP_TAIL, begin, after)
+            found.setdefault("xmp-data", gif[begin:tail] if tail >= 0 else _joined(gif, begin))
         elif kind == APPLICATION and gif.startswith(ICC, start):
             found.setdefault("icc-profile-data", _joined(gif, start + len(ICC)))
     if comments := [comment for comment in comments if comment]:

@@ -192,9 +192,9 @@ def _fitting(block: bytes) -> tuple[bytes, list[str]]:
         shorter = None
     if shorter is None:
         return b"", [f"EXIF of {len(block):,} bytes left out, too long for JPEG"]
-    gone = ", ".join(LONG_FIELDS.get(tag, f"EXIF's field 0x{tag:04X}") for tag in shorter[1])
-    moved = [] if tiff.MAKER_NOTE in shorter[1] else [tiff.MOVED]
-    return shorter[0], [f"{gone} left out, too long for JPEG"] * bool(gone) + moved
+    kept, left_out, notes = shorter
+    gone = ", ".join(LONG_FIELDS.get(tag, f"EXIF's field 0x{tag:04X}") for tag in left_out)
+    return kept, [f"{gone} left out, too long for JPEG"] * bool(gone) + notes
 
 
 def names(others: bytes) -> str:

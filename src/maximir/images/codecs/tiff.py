@@ -221,10 +221,10 @@ def multiplied(pixels: np.ndarray) -> np.ndarray:
     return result
 
 
-def shortened(block: bytes, limit: int) -> tuple[bytes, tuple[int, ...]] | None:
-    """Rebuild an EXIF block with at most `limit` bytes; return it with the tags left out, longest first.
+def shortened(block: bytes, limit: int) -> tuple[bytes, tuple[int, ...], list[str]] | None:
+    """Rebuild an EXIF block with at most `limit` bytes.
 
-    Returns None if that is impossible.
+    Returns the block, the tags left out, longest first, and notes; None if it is impossible.
     """
     reader = ifd.Reader(block)
     fields, _ = reader.directory(reader.first())
@@ -238,7 +238,7 @@ def shortened(block: bytes, limit: int) -> tuple[bytes, tuple[int, ...]] | None:
         notes: list[str] = []
         packed = _block(reader, fields, notes, frozenset(left_out))
         if packed and len(packed) <= limit and set(notes) <= {MOVED}:
-            return packed, left_out
+            return packed, left_out, notes
     return None
 
 
