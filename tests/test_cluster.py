@@ -37,7 +37,7 @@ def test_computing_is_shared_out(workers, images):
         ({"latency": 100.0}, 1000, "the workers' links"),
         ({"listing": 0.5}, 2000, "listing"),
         ({"handing": 1.5}, 1500, "the driver"),
-        ({"start": 5000.0}, 5020, "starting"),
+        ({"start": 5000.0}, 5020, "the start of workers"),
     ],
 )
 def test_what_is_narrow_sets_the_pace(changes, seconds, limit):

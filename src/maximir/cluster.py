@@ -169,7 +169,7 @@ def bounds(kinds: Sequence[Kind], images: int, workers: int, cluster: Cluster) -
         "the workers' links": images / workers * (cluster.latency + size / cluster.link),
         "listing": images / cluster.listing,
         "the driver": 0.0 if cluster.shards else images * cluster.handing,
-        "starting": cluster.start,
+        "the start of workers": cluster.start,
     }
 
 

@@ -72,7 +72,7 @@ def test_a_folder_that_cannot_be_written_stops_no_other(photos, tiny_weights, mo
     monkeypatch.setattr(in_place, "keep", keep)
     monkeypatch.setattr("maximir.storage.os.access", lambda *args, **more: False)
     maximir("restore", photos, "--in-place", "--weights", tiny_weights, expect=1)
-    assert "a.png: permission denied" in capsys.readouterr().err
+    assert "a.png: cannot be replaced (permission denied)" in capsys.readouterr().err
     assert (photos / "summer" / "b.tif.original").exists() and not (photos / "a.png.original").exists()
 
 

@@ -158,7 +158,7 @@ def test_senseless_folders(tmp_path, tiny_weights, capsys):
         ("in", "in", "same folder"),
         ("in", "in/out", "inside the watched folder"),
         ("in/below", "in", "inside the output"),
-        ("missing", "out", "is no folder"),
+        ("missing", "out", "does not exist; make the folder"),
         ("file", "out", "is no folder"),
     ):
         words_given = ("watch", tmp_path / folder, "-o", tmp_path / output, "--weights", tiny_weights)

@@ -62,6 +62,11 @@ def test_python_m_maximir():
     assert "Traceback" not in done.stderr
 
 
+def test_help_keeps_brackets(capsys):
+    maximir("evaluate", "--help")
+    assert "maximir[evaluate]" in "".join(capsys.readouterr().out.split())
+
+
 def test_usage_errors(capsys):
     for arguments in (["restore", "x.png"], ["frobnicate"], ["restore", "--wrong"]):
         maximir(*arguments, expect=2)
@@ -69,12 +74,19 @@ def test_usage_errors(capsys):
 
 
 def test_a_file_that_begins_with_a_dash_gets_a_hint(tmp_path, monkeypatch, capsys):
-    (tmp_path / "-dash.png").write_bytes(b"x")
+    for name in ("-dash.png", "-"):
+        (tmp_path / name).write_bytes(b"x")
     monkeypatch.chdir(tmp_path)
-    for given, hinted in (("-dash.png", True), ("./-dash.png", False), ("-other.png", False)):
+    for given, hinted in (
+        ("-dash.png", True),
+        ("./-dash.png", False),
+        ("-other.png", False),
+        ("-", False),
+    ):
         maximir("restore", given, "-o", "out", "--task", "nothing", expect=2)
         error = capsys.readouterr().err
         assert ("-dash.png is a file, but starts like an option: write ./-dash.png" in error) == hinted
+        assert hinted == ("starts like an option" in error)
 
 
 def test_folder(photos, tiny_weights, tmp_path, capsys):
@@ -438,7 +450,7 @@ def test_convert(tmp_path, capsys):
     arrays = {e.key: rng.standard_normal(e.shape).astype(np.float32) for e in table(config).values()}
     source, target = write_checkpoint(tmp_path / "a.npz", arrays), tmp_path / "a.safetensors"
     maximir("convert", source, target)
-    assert "8 features, 2 stage(s)" in capsys.readouterr().out
+    assert "8 features, 2 stages" in capsys.readouterr().out
     maximir("convert", source, target, expect=2)
     assert "use --overwrite" in capsys.readouterr().err
     maximir("convert", source, tmp_path / "a.pth", expect=2)

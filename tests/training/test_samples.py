@@ -311,7 +311,7 @@ def test_views_shrink_and_leave_out_what_is_too_small(tmp_path):
     scenes = [scene(tmp_path, "a", 80, 100), scene(tmp_path, "b", 64, 64), scene(tmp_path, "c", 63, 200)]
     reports = []
     found = views(scenes, [1.0, 0.8, 0.5], 64, reports.append, "clean")
-    assert reports == ["left out 1 clean images smaller than 64 x 64 pixels"]
+    assert reports == ["left out 1 images (clean): smaller than 64 x 64 pixels"]
     sizes = [(view.files[0].path.stem, view.height, view.width) for view in found]
     assert sizes == [("a", 80, 100), ("a", 64, 80), ("b", 64, 64)]
     for view in found:

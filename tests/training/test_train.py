@@ -6,8 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.command import maximir
 from helpers.weights import POINTER
 from maximir import MaximirError, cli, load_model
+from maximir.cli.train import parse_override
+from maximir.errors import UsageError
 from maximir.models.checkpoint import read_tensors
 from maximir.training import train
 from maximir.training.distributed import Processes
@@ -20,6 +23,18 @@ CPU = Execution("cpu")
 ALONE = Processes(torch.device("cpu"))
 MODEL = {"features": 8, "stages": 1, "groups": 1, "bottlenecks": 1, "dropout": 0.1}
 PHASES = [{"until": 0.5, "patch": 64, "batch": 2}, {"until": 1.0, "patch": 64, "batch": 1}]
+RECIPE = """
+task = "denoise"
+mixture = { gaussian = 1.0 }
+steps = 100
+precision = "fp32"
+phases = [{ until = 1.0, patch = 64, batch = 1 }]
+[model]
+features = 8
+stages = 1
+groups = 1
+bottlenecks = 1
+"""
 
 
 def recipe(**changes):
@@ -219,16 +234,49 @@ def test_states_of_another_recipe_and_a_broken_recipe(clean, done):
 
 
 def test_another_recipe_does_not_take_over_a_run(clean, done):
-    with pytest.raises(MaximirError, match="started with another recipe"):
+    with pytest.raises(MaximirError, match=r"started with another recipe \(seed was 0, now 1\)"):
         train.train(recipe(seed=1), [clean], done, execution=CPU)
 
 
+@pytest.mark.parametrize(
+    ("item", "value"),
+    [
+        ("precision=fp32", "fp32"),
+        ('precision="fp32"', "fp32"),
+        ("steps=100", 100),
+        ("rotate=true", True),
+        ("muon_learning_rate=2e-3", 2e-3),
+        ("init = denoise-sidd", "denoise-sidd"),
+    ],
+)
+def test_words_need_no_quotes(item, value):
+    assert parse_override(item)[1] == value
+
+
+@pytest.mark.parametrize("item", ["steps", "=3", "steps=1 2", "precision='fp32"])
+def test_what_is_no_override(item):
+    with pytest.raises(UsageError, match="must be KEY=VALUE"):
+        parse_override(item)
+
+
+@pytest.mark.parametrize(("stops_at", "sentence"), [(1, "begins again"), (3, "continues after step 2")])
+def test_an_interrupted_command_says_how_to_go_on(stops_at, sentence, clean, tmp_path, monkeypatch, capsys):
+    step = Run.train_step
+
+    def interrupted(self, *batch):
+        if self.step == stops_at:
+            raise KeyboardInterrupt
+        return step(self, *batch)
+
+    monkeypatch.setattr(Run, "train_step", interrupted)
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    words = ["train", tmp_path / "recipe.toml", "--data", clean, "--out", tmp_path / "run"]
+    maximir(*words, "--save-every", 2, "--device", "cpu", expect=130)
+    assert f"interrupted; the same command {sentence}" in capsys.readouterr().err
+
+
 def test_command(clean, tmp_path, monkeypatch, capsys):
-    (tmp_path / "recipe.toml").write_text(
-        'task = "denoise"\nmixture = { gaussian = 1.0 }\nsteps = 100\nprecision = "fp32"\n'
-        "phases = [{ until = 1.0, patch = 64, batch = 1 }]\n"
-        "[model]\nfeatures = 8\nstages = 1\ngroups = 1\nbottlenecks = 1\n"
-    )
+    (tmp_path / "recipe.toml").write_text(RECIPE)
     arguments = ["train", tmp_path / "recipe.toml", "--data", clean, "--out", tmp_path / "run"]
     sets = ["--set", "steps=1", "--set", "model.features=16", "--set", "model.groups=2"]
     monkeypatch.setattr("sys.argv", ["maximir", *map(str, arguments), *sets, "--device", "cpu"])

@@ -52,7 +52,7 @@ class InPlace(Folder):
                     original.unlink(missing_ok=True)
                 raise
         except OSError as error:
-            raise MaximirError(f"{file}: {reason(error)}") from error
+            raise MaximirError(f"cannot be replaced ({reason(error)})") from error
 
 
 def keep(file: Path, original: Path) -> bool:

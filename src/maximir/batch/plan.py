@@ -56,7 +56,7 @@ class Plan:
         """Open the journal of the output.
 
         Raises:
-            UsageError: to resume in a folder where another run writes, or where there is one file.
+            UsageError: to resume one file, where another run writes, or what shards cannot continue.
             MaximirError: the journal cannot be read or written.
         """
         if self.to_file:
@@ -64,7 +64,13 @@ class Plan:
                 raise UsageError("--resume needs a folder: give one as --output")
             return Journal(settings)
         targets = [job.target for job in self.jobs if job.problem is None]
-        if self.shared or (folder := self.output.local("")) is None:
+        folder = self.output.local("")
+        if resume and self.shared and folder is not None and (folder / FILE).exists():
+            raise UsageError(
+                f"{folder}: was begun by a run that shards cannot continue; "
+                "finish that one, or choose another folder"
+            )
+        if self.shared or folder is None:
             return ObjectJournal(self.output, settings, resume=resume, targets=targets)
         return FileJournal(folder, settings, resume=resume, targets=targets)
 
@@ -133,7 +139,10 @@ def plan(
             if source.is_same_file(other.source):  # given twice
                 continue
             if (source.name == target.name) == (other.source.name == target.name):
-                raise UsageError(f"{other.source} and {source} would both become {target}")
+                raise UsageError(
+                    f"{other.source} and {source} would both become {target}; restore a folder that both are "
+                    "in, or one after the other into different folders"
+                )
             loser, winner = other.source, source  # prefer the source that already has the target's name
             if source.name != target.name:
                 loser, winner = winner, loser

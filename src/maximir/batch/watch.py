@@ -72,6 +72,8 @@ class Inbox:
         self.folder, self.output, self.settle = folder, output, settle
         self.report, self.clock = report, clock
         self.arrivals: dict[str, Arrival] = {}
+        if not folder.exists():
+            raise UsageError(f"{folder}: does not exist; make the folder that is to be watched")
         if not folder.is_dir():
             raise UsageError(f"{folder}: is no folder; `maximir watch` takes one, on a disk")
         if not is_address(output):

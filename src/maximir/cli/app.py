@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from typing import Annotated
 
@@ -69,9 +70,9 @@ def root(
 
 
 def like_an_option(arguments: list[str]) -> str | None:
-    """Return the first argument that names a file but starts with "-" and so is parsed as an option."""
+    """Return the first argument, except "-", that names a file but is parsed as an option."""
     before = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    return next((name for name in before if name.startswith("-") and os.path.lexists(name)), None)
+    return next((name for name in before if re.match("-.", name) and os.path.lexists(name)), None)
 
 
 def main() -> None:

@@ -52,4 +52,5 @@ def describe(config: MaximConfig) -> str:
     for name, variant in VARIANTS.items():
         if dataclasses.replace(variant, padding_mode=config.padding_mode) == config:
             return f"MAXIM {name}"
-    return f"MAXIM with {config.features} features, {config.stages} stage(s)"
+    stages = f"{config.stages} stage{'s' if config.stages > 1 else ''}"
+    return f"MAXIM with {config.features} features, {stages}"

@@ -68,7 +68,8 @@ def evaluate(
         str | None, typer.Option(help="float, clipped, truncated or rounded; overrides the protocol.")
     ] = None,
     colour: Annotated[
-        bool, typer.Option("--colour", help="Also measure errors of colour: pip install 'maximir[evaluate]'.")
+        bool,
+        typer.Option("--colour", help="Also measure errors of colour: pip install 'maximir\\[evaluate]'."),
     ] = False,
     view: View = "exact",
     stages: Stages = None,

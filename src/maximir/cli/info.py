@@ -64,7 +64,7 @@ def list_models() -> None:
     from maximir.restoring.restorer import choose_device
 
     console = Console(highlight=False)
-    console.print("Embedded models (cards: src/maximir/models/box). Reached: PSNR, held-out images")
+    console.print("Embedded models (docs/models.md). Reached: PSNR, held-out images")
     models = Table.grid(padding=(0, 2))
     for model in catalogue.MODELS:
         size = f"{model.path.stat().st_size / 1e6:.1f} MB" if model.path.exists() else "missing"

@@ -114,7 +114,10 @@ def restore(
     if ray is None and (actors is not None or cpus != 1 or gpus):
         raise UsageError("--actors, --cpus and --gpus are for --ray")
     if format is not None and output != STREAM:
-        raise UsageError("--format is for -o -; the name of a file states its format")
+        raise UsageError(
+            "--format is for -o -; results in a folder keep their formats, "
+            "and the name of a file states its own"
+        )
     if in_place:
         if output is not None or overwrite or resume or shard is not None or ray is not None or left:
             refused = "--output, --overwrite, --resume, --shard, --ray and --left"
@@ -195,6 +198,8 @@ def restore(
     models = f"model{'s' if len(links) > 1 else ''}: {in_text(links)}"
     facts = ", ".join([models, *sorted(tally.precisions)])
     place = f"in {planned.jobs[0].target if planned.to_file else planned.output}"
+    if output == STREAM:
+        place = "to standard output"
     if in_place:
         place = f"in place; originals are kept as NAME{KEPT}"
     summary = f"{tally.in_text()}, {took}, {place} ({facts})"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import sys
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -101,22 +104,30 @@ def train(
 
     # FSDP2 warns about in-place changes of the outputs; there are none here.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
-    run(
-        chosen,
-        clean,
-        out,
-        pairs=paired,
-        validation=validating,
-        execution=execution,
-        every=Every(log_every, validate_every, save_every),
-    )
+    try:
+        run(
+            chosen,
+            clean,
+            out,
+            pairs=paired,
+            validation=validating,
+            execution=execution,
+            every=Every(log_every, validate_every, save_every),
+        )
+    except KeyboardInterrupt:  # typer would end silently
+        steps = sorted(int(path.stem[5:]) for path in (out / "states").glob("step-*.safetensors"))
+        begins = f"continues after step {steps[-1]}" if steps else "begins again: no state was saved yet"
+        print(f"maximir: interrupted; the same command {begins}", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 def parse_override(item: str) -> tuple[str, Any]:
+    """Return key and value of KEY=VALUE in TOML, where a word needs no quotes."""
     import tomllib
 
-    try:
-        ((key, value),) = tomllib.loads(item).items()
-    except (tomllib.TOMLDecodeError, ValueError) as error:
-        raise UsageError(f"--set {item}: must be KEY=VALUE with a TOML value, e.g. steps=100") from error
-    return key, value
+    quoted = re.sub(r"=\s*([A-Za-z][\w.-]*)\s*$", r'="\1"', item)
+    for text in (item, quoted):
+        with contextlib.suppress(tomllib.TOMLDecodeError, ValueError):
+            ((key, value),) = tomllib.loads(text).items()
+            return key, value
+    raise UsageError(f"--set {item}: must be KEY=VALUE with a TOML value, e.g. steps=100")

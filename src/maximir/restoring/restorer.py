@@ -303,6 +303,8 @@ def choose_device(name: str) -> torch.device:
         except UsageError as error:
             log.warning("maximir: %s; computing on the processor instead", error)
             return torch.device("cpu")
+    if name.partition(":")[0] not in DEVICES:
+        raise UsageError(f"device {name!r} cannot be used: maximir computes on {' and '.join(DEVICES)}")
     try:
         device = torch.device(name)
         if device.type == "cuda":
@@ -310,8 +312,6 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, torch.cuda.DeferredCudaCallError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"device {name!r} cannot be used ({reason[:LONGEST_REASON]})") from error
-    if device.type not in DEVICES:
-        raise UsageError(f"device {name!r} cannot be used: maximir computes on {' and '.join(DEVICES)}")
     return device
 
 

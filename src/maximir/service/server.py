@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import logging
 import os
 import signal
@@ -80,6 +81,8 @@ def listen(settings: Settings) -> socket.socket:
     except OSError as error:
         listener.close()
         problem = f"cannot listen at {settings.host} port {settings.port}: {reason(error)}"
+        if error.errno == errno.EADDRINUSE:
+            problem += "; choose another with --port, or any free one with --port 0"
         raise MaximirError(problem) from error
     return listener
 
@@ -135,7 +138,7 @@ async def open_browser(address: str) -> None:
 
     # In a thread, because browsers of a terminal end only later; without one, the user opens the address.
     if not await asyncio.to_thread(webbrowser.open, address):
-        print(f"no browser was found: open {address}", file=sys.stderr, flush=True)
+        print(f"no browser was found: open {address}; Ctrl-C ends it", file=sys.stderr, flush=True)
 
 
 async def answer(

@@ -265,7 +265,7 @@ class Recipe:
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             near = difflib.get_close_matches(unknown[0], known, n=1)
-            meant = f"; did you mean {near[0]!r}?" if near else ""
+            meant = f"; did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(sorted(known))}"
             raise UsageError(f"recipe: unknown key {unknown[0]!r}{meant}")
         required = [
             f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING

@@ -395,11 +395,13 @@ def check_same_recipe(recipe: Recipe, path: Path) -> None:
     if not path.exists():
         return
     try:
-        same = Recipe.from_dict(json.loads(path.read_text("utf-8-sig"))) == recipe
+        before = Recipe.from_dict(json.loads(path.read_text("utf-8-sig"))).to_dict()
     except (ValueError, MaximirError) as error:
         raise MaximirError(f"{path}: cannot be read ({error}); delete it to resume") from error
-    if not same:
+    now = recipe.to_dict()
+    if changed := [name for name in now if now[name] != before[name]]:
+        name = changed[0]
         raise UsageError(
-            f"{path.parent}: this run was started with another recipe; use a new folder, or the same recipe "
-            "to resume it"
+            f"{path.parent}: this run was started with another recipe ({name} was {before[name]}, now "
+            f"{now[name]}); use a new folder, or the same recipe to resume it"
         )

@@ -127,7 +127,7 @@ def views(
             depth = scene.depth if kind == DEPTH else None
             found += [View(files, depth, h, w, scale) for files in groups]
     if too_small:
-        report(f"left out {too_small} {kind} images smaller than {smallest} x {smallest} pixels")
+        report(f"left out {too_small} images ({kind}): smaller than {smallest} x {smallest} pixels")
     if not found:
         raise MaximirError(
             f"none of the {len(scenes)} training images (the first is {scenes[0].target}) is readable "
@@ -176,6 +176,10 @@ class Views:
 
     def __len__(self) -> int:
         return len(self.views)
+
+    def count(self) -> int:
+        """Return the number of images: one at several scales counts once."""
+        return len({view.files for view in self.views})
 
     def digest(self) -> str:
         """Hash the names, sizes and order of the images: samples depend on these besides seed and number."""

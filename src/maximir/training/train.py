@@ -111,17 +111,18 @@ def load_sources(
         MaximirError: data that the mixture needs is missing, or data is given that it does not use.
     """
     kinds = {kind_of(name) for name in recipe.mixed} - {EVEN}
-    for given, wanted, option in ((data, kinds - {PAIRS}, "--data"), (pairs, kinds & {PAIRS}, "--pairs")):
-        if wanted and not given:
-            raise UsageError(f"the recipe's mixture ({', '.join(recipe.mixed)}) needs {option}")
-        if given and not wanted:
-            raise UsageError(f"the recipe's mixture ({', '.join(recipe.mixed)}) does not use {option}")
+    uses = (("--data", data, kinds - {PAIRS}), ("--pairs", pairs, kinds & {PAIRS}))
+    mixture = f"the recipe's mixture ({', '.join(recipe.mixed)})"
+    if lacking := [option for option, given, wanted in uses if wanted and not given]:
+        raise UsageError(f"{mixture} needs {' and '.join(lacking)}")
+    if useless := [option for option, given, wanted in uses if given and not wanted]:
+        raise UsageError(f"{mixture} does not use {' and '.join(useless)}")
     smallest = max(phase.patch for phase in recipe.phases)
     clean, set_aside = split(find_scenes(data), recipe.hold_out)
     paired, held_out = split(check_pairs(find_pairs(pairs), report), recipe.hold_out)
-    for pattern in recipe.hold_out:
-        if not split([*set_aside, *held_out], [pattern])[1]:
-            report(f"hold_out: no scene's name matches {pattern!r}")
+    apart = [*set_aside, *held_out]
+    if missing := [repr(pattern) for pattern in recipe.hold_out if not split(apart, [pattern])[1]]:
+        report(f"hold_out: no scene has a name like {', '.join(missing)}, to be validated with")
     memory = available_memory() // 2 // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     sources = {}
     for kind in sorted(kinds):
@@ -183,7 +184,7 @@ def train(
         sources, held_out = load_sources(recipe, data, pairs, tell)
         run.data_digest = " ".join(source.digest() for source in sources.values())
         trials = make_trials(recipe, held_out, validation)
-        counts = ", ".join(f"{len(source)} {kind}" for kind, source in sources.items())
+        counts = ", ".join(f"{source.count()} {kind}" for kind, source in sources.items())
         tell(
             f"training images: {counts}; {len(trials)} to validate with; "
             f"{processes.count} x {processes.device}"
