@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from maximir.errors import MaximirError, UsageError
-from maximir.evaluation.scores import Score
+from maximir.evaluation.scores import Score, average
 from maximir.files import comparable
 
 LEVEL = 0.95
@@ -134,10 +134,6 @@ def summarise(figure: str, pairs: Sequence[tuple[Score, Score]]) -> Difference:
         len(means),
         len(pairs) - len(counted),
     )
-
-
-def average(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
 
 
 def half_width(values: Sequence[float]) -> float | None:

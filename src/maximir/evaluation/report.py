@@ -19,7 +19,7 @@ from maximir.errors import MaximirError
 from maximir.evaluation.compare import LEVEL, Comparison, Difference, difference
 from maximir.evaluation.evaluate import Evaluation
 from maximir.evaluation.protocols import PROTOCOLS
-from maximir.evaluation.scores import PICTURES, REPORTS, Score
+from maximir.evaluation.scores import PICTURES, REPORTS, Score, average
 from maximir.files import printable, reason, write_atomically
 
 WORST = 40  # images shown on the page
@@ -27,15 +27,6 @@ MEANS = ("input_psnr", "input_ssim", "psnr", "ssim")
 NAMES = {"psnr": "PSNR", "ssim": "SSIM", "delta_e": "ΔE", "hue": "hue", "cast": "cast"}
 DIGITS = {"ssim": 5}  # of a difference; of the others: 3
 COLOURS = ("input_delta_e", "input_hue", "input_cast", "delta_e", "hue", "cast")
-
-
-def average(values: Sequence[float | None]) -> float | None:
-    """Return the mean of the finite values; inf if all are infinite; None if any is missing."""
-    known = [value for value in values if value is not None]
-    if not known or len(known) < len(values):
-        return None
-    finite = [value for value in known if value != math.inf]
-    return math.fsum(finite) / len(finite) if finite else math.inf
 
 
 def means(scores: Sequence[Score], colour: bool = False) -> dict[str, float | None]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,6 +67,15 @@ class Score:
             if values[key] == "inf":
                 values[key] = float("inf")
         return Score(**values)
+
+
+def average(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the finite values; inf if all are infinite; None if any is missing."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
+    finite = [value for value in known if value != math.inf]
+    return math.fsum(finite) / len(finite) if finite else math.inf
 
 
 class Book:

@@ -206,24 +206,24 @@ def frames(png: bytes) -> int:
 
 def colours(png: bytes, icc: bytes | None) -> Metadata:
     """Return metadata for the colour space that the file states by cICP, its profile, or gAMA and cHRM."""
-    told: dict[bytes, bytes] = {}
+    stated: dict[bytes, bytes] = {}
     grey = png[25] in GREYS
     for kind, body in chunks(png):
         if kind == b"IDAT":
             break
-        told.setdefault(kind, body)
-    numbers = told.get(b"cICP", b"")
+        stated.setdefault(kind, body)
+    numbers = stated.get(b"cICP", b"")
     if len(numbers) == 4 or icc is not None:
         return profiles.chosen(numbers if len(numbers) == 4 else None, icc, grey=grey, numbers_first=True)
-    if b"sRGB" in told:
-        return {"png-srgb": told[b"sRGB"]} if len(told[b"sRGB"]) == 1 else {}
-    if b"iCCP" in told or len(told.get(b"gAMA", b"")) != 4:
+    if b"sRGB" in stated:
+        return {"png-srgb": stated[b"sRGB"]} if len(stated[b"sRGB"]) == 1 else {}
+    if b"iCCP" in stated or len(stated.get(b"gAMA", b"")) != 4:
         return {}
-    gamma = int.from_bytes(told[b"gAMA"], "big") / 100_000
+    gamma = int.from_bytes(stated[b"gAMA"], "big") / 100_000
     if not 0.1 <= gamma <= 2:  # 1/2.2 is usual, 1 is linear light; what is beyond is a mistake
         return {}
     primaries = profiles.BT709
-    if len(points := told.get(b"cHRM", b"")) == 32:
+    if len(points := stated.get(b"cHRM", b"")) == 32:
         values = [value / 100_000 for value in struct.unpack(">8I", points)]
         white, *rest = zip(values[::2], values[1::2], strict=True)
         if profiles.are_plausible((*rest, white)):
