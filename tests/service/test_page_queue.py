@@ -419,6 +419,28 @@ def test_nothing_is_kept_of_one_photograph_or_after_clearing(page):
     expect(page.locator("#queue")).to_be_hidden()
 
 
+# The browser keeps nothing before `letGo` is called.
+HELD = """
+const held = new Promise((done) => (window.letGo = done));
+navigator.locks.request = async (name, options, hold) => { await held; return hold(); };
+"""
+
+
+@pytest.mark.parametrize(("name", "left"), [("Remove from the list", 3), ("Clear", 0)])
+def test_what_is_removed_while_the_list_is_being_kept_stays_away(name, left, opened):
+    page = opened(script=HELD)
+    add(page, 4)
+    page.wait_for_timeout(500)  # keeping has begun
+    page.get_by_role("button", name=name, exact=True).first.click()
+    expect(page.locator("#strip li")).to_have_count(left)
+    page.evaluate("letGo()")
+    page.wait_for_timeout(1000)
+    assert len(databases(page)) == bool(left)
+    page.reload()
+    page.evaluate("letGo()")
+    expect(page.locator("#strip li")).to_have_count(left)
+
+
 def test_of_two_pages_one_keeps_the_list(page, service):
     add(page, 2)
     until(page, "async () => (await indexedDB.databases()).length === 1")

@@ -47,7 +47,7 @@ let newest = 0; // counts choices, so that a slow one cannot replace a later one
 let kept = false; // the list is kept in this browser
 let saving = false;
 let zipUrl = "";
-const unnoted = new Set(); // photographs that have changed since they were kept
+const unnoted = new Set(); // photographs that are to be kept as they are now
 
 // ---------------------------------------------------------------- states
 
@@ -257,7 +257,7 @@ async function takeAll(files) {
   say("stage-message", why);
   announce(words.queued(found.length));
   if (!adding) tasks.focus();
-  await keep(found);
+  keep(found);
   drawThumbs();
 }
 
@@ -427,7 +427,7 @@ function goOn() {
     queue.photographs = queue.photographs.map((each) => (each === open ? next : each));
     list();
     await show(next);
-    await keep([next]);
+    keep([next]);
     drawThumbs();
   });
 }
@@ -574,13 +574,11 @@ async function saveAll() {
 // ---------------------------------------------------------------- what is kept in this browser
 
 /** Keep new photographs, from the second one on. */
-async function keep(photographs) {
+function keep(photographs) {
   if (!queue.many) return;
-  for (const photograph of kept ? photographs : queue.photographs) {
-    await store.add(photograph);
-    await store.note(photograph);
-  }
+  const these = kept ? photographs : queue.photographs;
   kept = true;
+  these.forEach(note);
 }
 
 function forgetKept() {
@@ -589,17 +587,18 @@ function forgetKept() {
   store.clear();
 }
 
-/** Keep a photograph's change soon. */
+/** Keep a photograph as it is, soon. */
 function note(photograph) {
-  if (!kept) return;
+  if (!kept || !queue.photographs.includes(photograph)) return;
   if (!unnoted.size) setTimeout(noteAll, NOTING);
   unnoted.add(photograph);
 }
 
 async function noteAll() {
-  const these = [...unnoted];
-  unnoted.clear();
-  for (const photograph of these) if (kept) await store.note(photograph);
+  for (const photograph of unnoted) { // also those that are added or removed meanwhile
+    unnoted.delete(photograph);
+    await store.note(photograph);
+  }
 }
 
 /** Take up the list that was kept when the page was closed, and the photographs that it is opened with. */
