@@ -92,16 +92,17 @@ def until(page, question):
     raise AssertionError(question)
 
 
-def until_kept(page, condition):
-    """Wait until the browser keeps a photograph whose facts meet the condition, a function in JavaScript."""
+def until_kept(page, condition, store="facts"):
+    """Wait until the store keeps something that meets the condition, a function in JavaScript."""
     until(
         page,
         f"""async () => {{
+            if (!(await indexedDB.databases()).length) return false; // opening it would make it
             const answer = (asked) => new Promise((done) => (asked.onsuccess = () => done(asked.result)));
             const database = await answer(indexedDB.open("maximir"));
-            const facts = await answer(database.transaction("facts").objectStore("facts").getAll());
+            const kept = await answer(database.transaction("{store}").objectStore("{store}").getAll());
             database.close();
-            return facts.some({condition});
+            return kept.some({condition});
         }}""",
     )
 
@@ -468,6 +469,9 @@ def test_a_browser_that_stores_nothing_says_so_and_works(opened):
 
 # ---------------------------------------------------------------- the ZIP file
 
+    until_kept(
+        page, '({ job }) => job.task === "derain" && !("file" in job)', "results"
+    )  # files are kept once
 
 ZIP = """async (before) => {
     const { unique, Zip } = await import("/static/save.js");
@@ -558,6 +562,11 @@ def test_axe_finds_nothing(scheme, opened, service):
     page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
     page.get_by_role("option", name="failed").click()
     with paused(service):
+    add(other, 3)
+    other.wait_for_timeout(500)
+    other.get_by_role("button", name="Clear", exact=True).first.click()
+    expect(other.locator("#strip li")).to_have_count(0)
+    other.wait_for_timeout(500)
         restore_all(page)
         expect(page.get_by_role("button", name="Stop")).to_be_visible()
         check()

@@ -73,8 +73,9 @@ export class Store {
   /** Keep nothing any more. */
   clear() {
     return this.#inTurn(async () => {
-      if (!this.#database) return;
-      (await this.#database)?.close();
+      const database = await this.#database;
+      if (!database) return; // nothing is kept, or another page keeps it
+      database.close();
       this.#database = null;
       this.#kept = new WeakMap();
       indexedDB.deleteDatabase(NAME);
