@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from helpers.browsing import (
+    FORBIDDEN,
     MOST_BYTES,
     PAGE,
     PARTS,
@@ -452,10 +453,7 @@ def test_the_token_is_asked_for_and_forgotten_with_the_tab(opened, service):
 
 
 def test_the_token_where_storage_is_forbidden(opened):
-    forbidden = (
-        "Object.defineProperty(window, 'sessionStorage', { get() { throw new Error('forbidden'); } });"
-    )
-    page = opened(token=None, script=forbidden)
+    page = opened(token=None, script=FORBIDDEN)
     page.watch.statuses.add(401)
     page.get_by_role("dialog").get_by_label("Token").fill(TOKEN)
     page.keyboard.press("Enter")

@@ -238,6 +238,27 @@ def test_a_dropped_folder_is_walked_through(page):
     assert none is None
 
 
+DROP = """(name) => {
+    const failing = { readEntries: (resolve, reject) => reject(new DOMException("", "NotReadableError")) };
+    const entry = { isDirectory: true, fullPath: "/closed", createReader: () => failing };
+    const file = new File(["\\xff\\xd8\\xff"], name);
+    const items = [
+        { kind: "file", webkitGetAsEntry: () => entry, getAsFile: () => null },
+        { kind: "file", webkitGetAsEntry: () => null, getAsFile: () => file },
+    ];
+    const dataTransfer = { items: name ? items : items.slice(0, 1) };
+    dispatchEvent(Object.assign(new Event("drop", { cancelable: true }), { dataTransfer }));
+}"""
+
+
+def test_a_dropped_folder_that_cannot_be_read_is_named(page):
+    page.evaluate(DROP, "")
+    expect(page.locator("#stage-message")).to_have_text("closed cannot be read.")
+    page.evaluate(DROP, "beside.jpg")
+    expect(page.locator("#name")).to_have_text("beside.jpg")
+    expect(page.locator("#stage-message")).to_have_text("closed cannot be read.")
+
+
 # ---------------------------------------------------------------- one and all
 
 
@@ -284,6 +305,35 @@ def test_strength_for_one_and_for_all(opened):
     expect(page.get_by_label("Strength")).to_have_value("90")
     zipped(page)
     assert len(bodies) == 5, "made once for the same settings"
+
+
+LATE = """() => {
+    const decode = HTMLImageElement.prototype.decode;
+    HTMLImageElement.prototype.decode = async function () {
+        await new Promise((done) => setTimeout(done, 300));
+        return decode.call(this);
+    };
+}"""
+
+
+def test_a_double_click_shows_a_photograph_and_arrows_the_last_one(page):
+    add(page, 3)
+    expect(page.locator("#strip canvas")).to_have_count(3)
+    page.evaluate(LATE)
+    page.get_by_role("option", name="p01.png").dblclick()
+    expect(page.locator("#name")).to_have_text("p01.png")
+    expect(page.locator("#viewer")).to_be_visible(timeout=1)
+    for key in ("ArrowRight", "ArrowLeft", "ArrowRight"):
+        page.keyboard.press(key)
+    expect(page.locator("#name")).to_have_text("p02.png")
+    expect(page.locator("#viewer")).to_be_visible(timeout=1)
+    restore_all(page)
+    all_done(page, 3)
+    page.get_by_role("option", name="p01.png").dblclick()
+    expect(page.locator("#name")).to_have_text("p01.png")
+    expect(page.get_by_role("slider", name="Border between before and after")).to_be_visible(timeout=1)
+    page.wait_for_timeout(700)
+    assert page.evaluate("urls.size") == 2  # of the open one alone
 
 
 def test_more_can_be_added_removed_and_stopped(page, service):
@@ -360,6 +410,9 @@ def test_the_list_survives_a_reload(opened, service):
     page.get_by_role("radio", name="Rain").check()
     restore_all(page)
     all_done(page, 4)
+    until_kept(
+        page, '({ job }) => job.task === "derain" && !("file" in job)', "results"
+    )  # files are kept once
     page.get_by_role("slider", name="Strength").press("PageDown")
     page.get_by_role("button", name="Leave this result out").click()
     page.get_by_role("option", name="p03.png").click()
@@ -450,6 +503,11 @@ def test_of_two_pages_one_keeps_the_list(page, service):
     expect(other.get_by_role("radio", name="What it needs")).to_be_checked()
     other.wait_for_timeout(1300)
     expect(other.locator("#queue")).to_be_hidden()
+    add(other, 3)
+    other.wait_for_timeout(500)
+    other.get_by_role("button", name="Clear", exact=True).first.click()
+    expect(other.locator("#strip li")).to_have_count(0)
+    other.wait_for_timeout(500)
     other.close()
     page.reload()
     expect(page.locator("#strip li")).to_have_count(2)
@@ -469,9 +527,6 @@ def test_a_browser_that_stores_nothing_says_so_and_works(opened):
 
 # ---------------------------------------------------------------- the ZIP file
 
-    until_kept(
-        page, '({ job }) => job.task === "derain" && !("file" in job)', "results"
-    )  # files are kept once
 
 ZIP = """async (before) => {
     const { unique, Zip } = await import("/static/save.js");
@@ -562,11 +617,6 @@ def test_axe_finds_nothing(scheme, opened, service):
     page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
     page.get_by_role("option", name="failed").click()
     with paused(service):
-    add(other, 3)
-    other.wait_for_timeout(500)
-    other.get_by_role("button", name="Clear", exact=True).first.click()
-    expect(other.locator("#strip li")).to_have_count(0)
-    other.wait_for_timeout(500)
         restore_all(page)
         expect(page.get_by_role("button", name="Stop")).to_be_visible()
         check()

@@ -8,7 +8,7 @@
 //   models()            a list of models, as GET /v1/models (docs/service.md); a model's function note()
 //                       may return a sentence, such as what its first use downloads
 //   presets()           perhaps: a list of presets, as GET /v1/presets
-//   opened(kept)        perhaps: files to begin with, [{file, folder, within}]; `kept`: the list is there again
+//   opened(kept)        perhaps: files to begin with, as in files.js; `kept`: the list is there again
 //   restore(job, signal, report)   {blob, name, notes, seconds} for a job {file, pixels, task, model, format,
 //                       size}; report.tell shows progress, report.announce tells screen readers; with
 //                       report.patient it waits for a busy server as long as that takes
@@ -21,7 +21,7 @@ import { Blending } from "./blending.js";
 import { $, ask, fill, make } from "./elements.js";
 import { dropped, listed } from "./files.js";
 import { kindOf } from "./kinds.js";
-import { Photograph } from "./photograph.js";
+import { Photograph, sizeOf } from "./photograph.js";
 import { Queue } from "./queue.js";
 import * as restorer from "./restorer.js";
 import { unique, write, Zip } from "./save.js";
@@ -43,7 +43,7 @@ const store = new Store(() => say("queue-message", words.notKept));
 let open = null; // the photograph that is shown
 let displayed = null; // the result that the viewer shows
 let choosing = Promise.resolve(); // settles when the newest photographs are there
-let newest = 0; // counts choices, so that a slow one cannot replace a later one
+let wanted = null; // the photograph or file that was chosen last: a slow one must not replace it
 let kept = false; // the list is kept in this browser
 let saving = false;
 let zipUrl = "";
@@ -105,10 +105,10 @@ function facts(pixels, { size: bytes }) {
 
 /** Open a photograph. */
 async function show(photograph) {
-  const mine = ++newest;
+  wanted = photograph;
   strip.choose(photograph);
   await photograph.open();
-  if (mine !== newest) return photograph !== open && photograph.close();
+  if (wanted !== photograph) return photograph !== open && photograph.close();
   if (open !== photograph) {
     const focused = $("panel").contains(document.activeElement);
     leave();
@@ -207,24 +207,25 @@ async function follow() {
 
 // ---------------------------------------------------------------- choosing
 
-/** Take files that were dropped, pasted or chosen: [{file, folder, within}], see files.js. */
+/** Take files that were dropped, pasted or chosen: see files.js. */
 function choose(files) {
-  choosing = queue.many || queue.busy || files.length > 1 ? choosing.then(() => takeAll(files)) : takeOne(files[0]);
+  const one = files.length === 1 && files[0].file && !queue.many && !queue.busy;
+  choosing = one ? takeOne(files[0]) : choosing.then(() => takeAll(files));
 }
 
 /** Open one photograph in place of the present one. */
 async function takeOne({ file }) {
-  const mine = ++newest;
+  wanted = file;
   say("stage-message", "");
   say("form-message", "");
   const { kind, refused } = await inspect(file);
-  if (mine !== newest) return;
+  if (wanted !== file) return;
   if (refused) return say("stage-message", refused);
   const photograph = new Photograph(file, kind);
   const slow = setTimeout(() => say("stage-message", words.opening(file.name)), SLOW);
   await photograph.open();
   clearTimeout(slow);
-  if (mine !== newest || queue.busy) return photograph.close();
+  if (wanted !== file || queue.busy) return photograph.close();
   say("stage-message", "");
   leave();
   queue.photographs = [photograph];
@@ -240,12 +241,14 @@ async function takeAll(files) {
   say("form-message", "");
   const found = [];
   const refusals = [];
-  for (const { file, folder, within } of files) {
+  for (const { file, folder, within } of files.filter(({ file }) => file)) {
     const { kind, image, refused } = await inspect(file);
     if (refused || (within && !image)) refusals.push(refused);
     else found.push(new Photograph(file, kind, folder));
   }
-  const why = refusals.length === 1 && refusals[0] ? refusals[0] : refusals.length ? words.leftOut(refusals.length) : "";
+  const missing = files.flatMap(({ missing }) => missing ?? []);
+  const reasons = refusals.length === 1 && refusals[0] ? refusals : [refusals.length && words.leftOut(refusals.length)];
+  const why = [...reasons, missing.length && words.missing(missing)].filter(Boolean).join(" ");
   if (!found.length) return say("stage-message", why || words.noneInFolder);
   if (!adding) {
     leave();
@@ -320,10 +323,6 @@ function renderResult() {
   $("download").href = current && current === blended ? open.blendedUrl() : shown.url;
   $("download").download = (current ?? result).name;
   $("result-size").textContent = current ? facts(sizeOf(shown.after), current.blob) : "";
-}
-
-function sizeOf(image) {
-  return image && { width: image.naturalWidth, height: image.naturalHeight };
 }
 
 /** Return the original as shown beside its result, or null and the reason why there is no comparison. */
@@ -433,7 +432,7 @@ function goOn() {
 }
 
 function startAgain() {
-  newest++;
+  wanted = null;
   leave();
   queue.clear();
   list();
