@@ -1141,6 +1141,30 @@ def test_painting_by_keyboard(page):
     assert page.evaluate("urls.size") == 1
 
 
+def test_nothing_is_painted_while_the_file_is_being_made(page):
+    """It would be shown, but missing in the file and in every later one."""
+    requests = sent(page)
+    page.get_by_role("button", name="Paint where to restore").press("Enter")
+    page.keyboard.press("Space")
+    held = []
+    page.route("**/v1/restore", lambda route: held.append(route), times=1)
+    page.get_by_role("link", name="Download").click()
+    expect(page.get_by_role("heading", name="Sending")).to_be_visible()
+    unpainted = colour_at(page, 0.7, 0.5)
+    page.locator("#viewer").focus()
+    for key in 7 * ["ArrowRight"] + ["Space"]:
+        page.keyboard.press(key)
+    with page.expect_download():
+        held[0].fallback()
+    done(page)
+    page.wait_for_timeout(300)
+    assert np.abs(colour_at(page, 0.7, 0.5) - unpainted).max() < 12
+    page.locator("#viewer").press("Space")
+    downloaded(page)
+    masks = [Image.open(io.BytesIO(of_form(each, "mask"))).convert("L") for each in requests[1:]]
+    assert [mask.getpixel((67, 32)) > 250 for mask in masks] == [False, True]
+
+
 def test_a_lossy_result_is_computed_again(page):
     """Its blend with the original would not be that of `--strength`."""
     requests = []

@@ -146,18 +146,26 @@ def test_twenty_are_restored_looked_through_and_saved(opened):
 # A folder of the File System Access API, with a file in it.
 FOLDER = """
 window.chosen = { "p00-auto.png": "mine" };
+window.refused = {}; // names, and the errors that they raise
+window.full = []; // names that cannot be written
 const folder = (path) => ({
     name: "results",
     getDirectoryHandle: async (name) => folder(`${path}${name}/`),
     getFileHandle: async (name, { create } = {}) => {
+        if (name in refused) throw new DOMException(refused[name], refused[name]);
         if (!create && !(path + name in chosen)) throw new DOMException("", "NotFoundError");
+        chosen[path + name] ??= [];
         const parts = [];
-        const write = (part) => void parts.push(part);
+        const write = (part) => {
+            if (full.includes(name)) throw new DOMException("QuotaExceededError", "QuotaExceededError");
+            parts.push(part);
+        };
         const close = async () => {
             chosen[path + name] = [...new Uint8Array(await new Blob(parts).arrayBuffer())];
         };
         return { createWritable: async () => new WritableStream({ write, close }) };
     },
+    removeEntry: async (name) => delete chosen[path + name],
 });
 window.showDirectoryPicker = async () => folder("");
 """
@@ -187,6 +195,23 @@ def test_results_are_written_into_a_folder_where_the_browser_can(opened, tmp_pat
     page.get_by_role("button", name="Save all").click()  # the user closes the dialog
     expect(page.locator("#queue-message")).to_be_empty()
     assert len(page.evaluate("Object.keys(chosen)")) == 4
+
+
+def test_what_a_folder_refuses_is_named_and_leaves_nothing(opened):
+    page = opened(script=FOLDER)
+    add(page, 3)
+    restore_all(page)
+    all_done(page, 3)
+    page.evaluate("""() => Object.assign(window, {
+        refused: { "p00-auto.png": "NotAllowedError", "p01-auto.png": "TypeMismatchError" },
+        full: ["p02-auto.png"],
+    })""")
+    page.get_by_role("button", name="Save all").click()
+    expect(page.locator("#queue-message")).to_have_text(
+        "Not saved: p00.png: NotAllowedError p02.png: QuotaExceededError"
+    )
+    expect(page.get_by_role("status")).to_have_text("1 photograph saved in results.")
+    assert list(page.evaluate("chosen")) == ["p00-auto.png", "p01-auto (2).png"]
 
 
 def test_a_folder_is_added_with_its_folders_but_not_what_is_no_photograph(opened, tmp_path):
@@ -305,6 +330,40 @@ def test_strength_for_one_and_for_all(opened):
     expect(page.get_by_label("Strength")).to_have_value("90")
     zipped(page)
     assert len(bodies) == 5, "made once for the same settings"
+
+
+def test_another_task_while_all_are_saved(opened):
+    page = opened(script=WITHOUT_FOLDERS)
+    add(page, 3)
+    restore_all(page)
+    all_done(page, 3)
+    page.get_by_role("slider", name="Strength").press("PageDown")
+    page.get_by_role("button", name="Use this strength for all").click()
+    page.get_by_role("option", name="p02.png").click()
+    expect(page.locator("#name")).to_have_text("p02.png")
+    held = []
+    page.route("**/v1/restore", lambda route: held.append(route), times=1)
+    page.get_by_role("button", name="Save all").click()
+    expect(page.get_by_role("option", name="p00.png: Sending")).to_be_visible()
+    page.get_by_role("button", name="Try another task").click()
+    with page.expect_download() as download:
+        held[0].continue_()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert archive.namelist() == ["p00-auto.png", "p01-auto.png"]
+    expect(page.get_by_role("status")).to_have_text("2 photographs saved in restored.zip.")
+    expect(page.locator("#queue-message")).to_be_empty()
+
+
+def test_a_download_that_fails_counts_as_unsaved(page):
+    add(page, 2)
+    restore_all(page)
+    all_done(page, 2)
+    page.get_by_role("slider", name="Strength").press("PageDown")
+    refuse(page, 422, "The file is damaged.")
+    page.get_by_role("link", name="Download").click()
+    expect(page.locator("#done-message")).to_have_text("The file is damaged.")
+    page.get_by_role("button", name="Clear", exact=True).first.click()
+    expect(page.get_by_role("dialog")).to_contain_text("2 photographs are restored, but not saved.")
 
 
 LATE = """() => {

@@ -369,6 +369,7 @@ function paint(on) {
 }
 
 function stroke(from, to) {
+  if (open.state !== "done") return; // the file is being made: it would lack this stroke
   const erases = $("erase").getAttribute("aria-pressed") === "true";
   blending.paint(from, to, radius(), erases);
   const { width, height } = sizeOf(open.shown.after);
@@ -399,7 +400,8 @@ function useForAll() {
 async function withCurrent(use) {
   const photograph = open;
   try {
-    const file = await queue.current(photograph);
+    // The page shows the file before `use` or a message follows.
+    const file = await queue.current(photograph).finally(() => photograph === open && photograph.open());
     if (photograph === open) use(file);
   } catch (error) {
     if (photograph === open) say("done-message", error.message);
@@ -407,14 +409,12 @@ async function withCurrent(use) {
 }
 
 function download(event) {
-  open.saved = true;
-  note(open);
-  if (open.blend.whole || open.blended) return;
+  if (open.blend.whole || open.blended) {
+    open.saved = true;
+    return note(open);
+  }
   event.preventDefault();
-  withCurrent(async () => {
-    await 0; // the link is written first
-    $("download").click();
-  });
+  withCurrent(() => $("download").click());
 }
 
 function goOn() {
@@ -546,13 +546,16 @@ async function saveAll() {
   const zip = new Zip();
   const once = unique();
   const wrong = [];
+  let saved = 0;
   for (const [number, photograph] of these.entries()) {
+    if (!photograph.result) continue; // another task was chosen meanwhile
     count();
     $("queue-told").textContent = words.saving(number + 1, these.length);
     try {
       const { blob, name } = await queue.current(photograph);
       if (folder) await write(folder, photograph.folder + name, blob);
       else await zip.add(once(photograph.folder + name), blob);
+      saved++;
       photograph.saved = true;
       note(photograph);
     } catch (error) {
@@ -561,12 +564,12 @@ async function saveAll() {
   }
   saving = false;
   count();
-  if (!folder && wrong.length < these.length) {
+  if (!folder && saved) {
     URL.revokeObjectURL(zipUrl);
     zipUrl = URL.createObjectURL(zip.finish());
     make("a", { href: zipUrl, download: words.zipName }).click();
   }
-  announce(words.saved(these.length - wrong.length, folder?.name ?? words.zipName));
+  announce(words.saved(saved, folder?.name ?? words.zipName));
   if (wrong.length) say("queue-message", words.unsaved(wrong));
 }
 
