@@ -46,6 +46,8 @@ const [make, revoke] = [URL.createObjectURL, URL.revokeObjectURL];
 URL.createObjectURL = (blob) => { const url = make.call(URL, blob); urls.add(url); return url; };
 URL.revokeObjectURL = (url) => { urls.delete(url); revoke.call(URL, url); };
 """
+# Storage as in a browser that forbids it.
+FORBIDDEN = "Object.defineProperty(window, 'sessionStorage', { get() { throw new Error('forbidden'); } });"
 
 
 # ---------------------------------------------------------------- photographs

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from helpers.browsing import PATIENCE, PHOTO, done, expect, restore
+from helpers.browsing import FORBIDDEN, PATIENCE, PHOTO, done, expect, restore
 from helpers.command import maximir
 from helpers.serving import FAKE, until
 from maximir.service import companion, server
@@ -176,6 +176,20 @@ def test_the_photographs_are_shown_and_the_service_ends_with_the_page(browser, t
         assert (
             opening.stderr.read() == "a library that prints\n"
         )  # the fake worker's: no line for each request
+
+
+def test_a_photograph_that_is_gone_is_named_also_where_storage_is_forbidden(browser, tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(PHOTO)
+    with Opening(tmp_path, tmp_path / "a.png", tmp_path / "b.png") as opening:
+        (tmp_path / "a.png").unlink()
+        page = browser.new_context().new_page()
+        page.set_default_timeout(PATIENCE)
+        page.add_init_script(FORBIDDEN)
+        page.goto(opening.address)
+        expect(page.locator("#name")).to_have_text("b.png")
+        expect(page.locator("#stage-message")).to_have_text("a.png cannot be read.")
+        page.context.close()
 
 
 def test_one_photograph_is_there_again_after_a_reload(browser, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from helpers.browsing import (
+    FORBIDDEN,
     MOST_BYTES,
     PAGE,
     PARTS,
@@ -452,10 +453,7 @@ def test_the_token_is_asked_for_and_forgotten_with_the_tab(opened, service):
 
 
 def test_the_token_where_storage_is_forbidden(opened):
-    forbidden = (
-        "Object.defineProperty(window, 'sessionStorage', { get() { throw new Error('forbidden'); } });"
-    )
-    page = opened(token=None, script=forbidden)
+    page = opened(token=None, script=FORBIDDEN)
     page.watch.statuses.add(401)
     page.get_by_role("dialog").get_by_label("Token").fill(TOKEN)
     page.keyboard.press("Enter")
@@ -1141,6 +1139,30 @@ def test_painting_by_keyboard(page):
     page.get_by_role("button", name="Try another task").click()
     expect(page.locator(".brush")).to_have_count(0)
     assert page.evaluate("urls.size") == 1
+
+
+def test_nothing_is_painted_while_the_file_is_being_made(page):
+    """It would be shown, but missing in the file and in every later one."""
+    requests = sent(page)
+    page.get_by_role("button", name="Paint where to restore").press("Enter")
+    page.keyboard.press("Space")
+    held = []
+    page.route("**/v1/restore", lambda route: held.append(route), times=1)
+    page.get_by_role("link", name="Download").click()
+    expect(page.get_by_role("heading", name="Sending")).to_be_visible()
+    unpainted = colour_at(page, 0.7, 0.5)
+    page.locator("#viewer").focus()
+    for key in 7 * ["ArrowRight"] + ["Space"]:
+        page.keyboard.press(key)
+    with page.expect_download():
+        held[0].fallback()
+    done(page)
+    page.wait_for_timeout(300)
+    assert np.abs(colour_at(page, 0.7, 0.5) - unpainted).max() < 12
+    page.locator("#viewer").press("Space")
+    downloaded(page)
+    masks = [Image.open(io.BytesIO(of_form(each, "mask"))).convert("L") for each in requests[1:]]
+    assert [mask.getpixel((67, 32)) > 250 for mask in masks] == [False, True]
 
 
 def test_a_lossy_result_is_computed_again(page):

@@ -92,16 +92,17 @@ def until(page, question):
     raise AssertionError(question)
 
 
-def until_kept(page, condition):
-    """Wait until the browser keeps a photograph whose facts meet the condition, a function in JavaScript."""
+def until_kept(page, condition, store="facts"):
+    """Wait until the store keeps something that meets the condition, a function in JavaScript."""
     until(
         page,
         f"""async () => {{
+            if (!(await indexedDB.databases()).length) return false; // opening it would make it
             const answer = (asked) => new Promise((done) => (asked.onsuccess = () => done(asked.result)));
             const database = await answer(indexedDB.open("maximir"));
-            const facts = await answer(database.transaction("facts").objectStore("facts").getAll());
+            const kept = await answer(database.transaction("{store}").objectStore("{store}").getAll());
             database.close();
-            return facts.some({condition});
+            return kept.some({condition});
         }}""",
     )
 
@@ -145,18 +146,26 @@ def test_twenty_are_restored_looked_through_and_saved(opened):
 # A folder of the File System Access API, with a file in it.
 FOLDER = """
 window.chosen = { "p00-auto.png": "mine" };
+window.refused = {}; // names, and the errors that they raise
+window.full = []; // names that cannot be written
 const folder = (path) => ({
     name: "results",
     getDirectoryHandle: async (name) => folder(`${path}${name}/`),
     getFileHandle: async (name, { create } = {}) => {
+        if (name in refused) throw new DOMException(refused[name], refused[name]);
         if (!create && !(path + name in chosen)) throw new DOMException("", "NotFoundError");
+        chosen[path + name] ??= [];
         const parts = [];
-        const write = (part) => void parts.push(part);
+        const write = (part) => {
+            if (full.includes(name)) throw new DOMException("QuotaExceededError", "QuotaExceededError");
+            parts.push(part);
+        };
         const close = async () => {
             chosen[path + name] = [...new Uint8Array(await new Blob(parts).arrayBuffer())];
         };
         return { createWritable: async () => new WritableStream({ write, close }) };
     },
+    removeEntry: async (name) => delete chosen[path + name],
 });
 window.showDirectoryPicker = async () => folder("");
 """
@@ -186,6 +195,23 @@ def test_results_are_written_into_a_folder_where_the_browser_can(opened, tmp_pat
     page.get_by_role("button", name="Save all").click()  # the user closes the dialog
     expect(page.locator("#queue-message")).to_be_empty()
     assert len(page.evaluate("Object.keys(chosen)")) == 4
+
+
+def test_what_a_folder_refuses_is_named_and_leaves_nothing(opened):
+    page = opened(script=FOLDER)
+    add(page, 3)
+    restore_all(page)
+    all_done(page, 3)
+    page.evaluate("""() => Object.assign(window, {
+        refused: { "p00-auto.png": "NotAllowedError", "p01-auto.png": "TypeMismatchError" },
+        full: ["p02-auto.png"],
+    })""")
+    page.get_by_role("button", name="Save all").click()
+    expect(page.locator("#queue-message")).to_have_text(
+        "Not saved: p00.png: NotAllowedError p02.png: QuotaExceededError"
+    )
+    expect(page.get_by_role("status")).to_have_text("1 photograph saved in results.")
+    assert list(page.evaluate("chosen")) == ["p00-auto.png", "p01-auto (2).png"]
 
 
 def test_a_folder_is_added_with_its_folders_but_not_what_is_no_photograph(opened, tmp_path):
@@ -237,6 +263,27 @@ def test_a_dropped_folder_is_walked_through(page):
     assert none is None
 
 
+DROP = """(name) => {
+    const failing = { readEntries: (resolve, reject) => reject(new DOMException("", "NotReadableError")) };
+    const entry = { isDirectory: true, fullPath: "/closed", createReader: () => failing };
+    const file = new File(["\\xff\\xd8\\xff"], name);
+    const items = [
+        { kind: "file", webkitGetAsEntry: () => entry, getAsFile: () => null },
+        { kind: "file", webkitGetAsEntry: () => null, getAsFile: () => file },
+    ];
+    const dataTransfer = { items: name ? items : items.slice(0, 1) };
+    dispatchEvent(Object.assign(new Event("drop", { cancelable: true }), { dataTransfer }));
+}"""
+
+
+def test_a_dropped_folder_that_cannot_be_read_is_named(page):
+    page.evaluate(DROP, "")
+    expect(page.locator("#stage-message")).to_have_text("closed cannot be read.")
+    page.evaluate(DROP, "beside.jpg")
+    expect(page.locator("#name")).to_have_text("beside.jpg")
+    expect(page.locator("#stage-message")).to_have_text("closed cannot be read.")
+
+
 # ---------------------------------------------------------------- one and all
 
 
@@ -283,6 +330,69 @@ def test_strength_for_one_and_for_all(opened):
     expect(page.get_by_label("Strength")).to_have_value("90")
     zipped(page)
     assert len(bodies) == 5, "made once for the same settings"
+
+
+def test_another_task_while_all_are_saved(opened):
+    page = opened(script=WITHOUT_FOLDERS)
+    add(page, 3)
+    restore_all(page)
+    all_done(page, 3)
+    page.get_by_role("slider", name="Strength").press("PageDown")
+    page.get_by_role("button", name="Use this strength for all").click()
+    page.get_by_role("option", name="p02.png").click()
+    expect(page.locator("#name")).to_have_text("p02.png")
+    held = []
+    page.route("**/v1/restore", lambda route: held.append(route), times=1)
+    page.get_by_role("button", name="Save all").click()
+    expect(page.get_by_role("option", name="p00.png: Sending")).to_be_visible()
+    page.get_by_role("button", name="Try another task").click()
+    with page.expect_download() as download:
+        held[0].continue_()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert archive.namelist() == ["p00-auto.png", "p01-auto.png"]
+    expect(page.get_by_role("status")).to_have_text("2 photographs saved in restored.zip.")
+    expect(page.locator("#queue-message")).to_be_empty()
+
+
+def test_a_download_that_fails_counts_as_unsaved(page):
+    add(page, 2)
+    restore_all(page)
+    all_done(page, 2)
+    page.get_by_role("slider", name="Strength").press("PageDown")
+    refuse(page, 422, "The file is damaged.")
+    page.get_by_role("link", name="Download").click()
+    expect(page.locator("#done-message")).to_have_text("The file is damaged.")
+    page.get_by_role("button", name="Clear", exact=True).first.click()
+    expect(page.get_by_role("dialog")).to_contain_text("2 photographs are restored, but not saved.")
+
+
+LATE = """() => {
+    const decode = HTMLImageElement.prototype.decode;
+    HTMLImageElement.prototype.decode = async function () {
+        await new Promise((done) => setTimeout(done, 300));
+        return decode.call(this);
+    };
+}"""
+
+
+def test_a_double_click_shows_a_photograph_and_arrows_the_last_one(page):
+    add(page, 3)
+    expect(page.locator("#strip canvas")).to_have_count(3)
+    page.evaluate(LATE)
+    page.get_by_role("option", name="p01.png").dblclick()
+    expect(page.locator("#name")).to_have_text("p01.png")
+    expect(page.locator("#viewer")).to_be_visible(timeout=1)
+    for key in ("ArrowRight", "ArrowLeft", "ArrowRight"):
+        page.keyboard.press(key)
+    expect(page.locator("#name")).to_have_text("p02.png")
+    expect(page.locator("#viewer")).to_be_visible(timeout=1)
+    restore_all(page)
+    all_done(page, 3)
+    page.get_by_role("option", name="p01.png").dblclick()
+    expect(page.locator("#name")).to_have_text("p01.png")
+    expect(page.get_by_role("slider", name="Border between before and after")).to_be_visible(timeout=1)
+    page.wait_for_timeout(700)
+    assert page.evaluate("urls.size") == 2  # of the open one alone
 
 
 def test_more_can_be_added_removed_and_stopped(page, service):
@@ -359,6 +469,9 @@ def test_the_list_survives_a_reload(opened, service):
     page.get_by_role("radio", name="Rain").check()
     restore_all(page)
     all_done(page, 4)
+    until_kept(
+        page, '({ job }) => job.task === "derain" && !("file" in job)', "results"
+    )  # files are kept once
     page.get_by_role("slider", name="Strength").press("PageDown")
     page.get_by_role("button", name="Leave this result out").click()
     page.get_by_role("option", name="p03.png").click()
@@ -419,6 +532,28 @@ def test_nothing_is_kept_of_one_photograph_or_after_clearing(page):
     expect(page.locator("#queue")).to_be_hidden()
 
 
+# The browser keeps nothing before `letGo` is called.
+HELD = """
+const held = new Promise((done) => (window.letGo = done));
+navigator.locks.request = async (name, options, hold) => { await held; return hold(); };
+"""
+
+
+@pytest.mark.parametrize(("name", "left"), [("Remove from the list", 3), ("Clear", 0)])
+def test_what_is_removed_while_the_list_is_being_kept_stays_away(name, left, opened):
+    page = opened(script=HELD)
+    add(page, 4)
+    page.wait_for_timeout(500)  # keeping has begun
+    page.get_by_role("button", name=name, exact=True).first.click()
+    expect(page.locator("#strip li")).to_have_count(left)
+    page.evaluate("letGo()")
+    page.wait_for_timeout(1000)
+    assert len(databases(page)) == bool(left)
+    page.reload()
+    page.evaluate("letGo()")
+    expect(page.locator("#strip li")).to_have_count(left)
+
+
 def test_of_two_pages_one_keeps_the_list(page, service):
     add(page, 2)
     until(page, "async () => (await indexedDB.databases()).length === 1")
@@ -427,6 +562,11 @@ def test_of_two_pages_one_keeps_the_list(page, service):
     expect(other.get_by_role("radio", name="What it needs")).to_be_checked()
     other.wait_for_timeout(1300)
     expect(other.locator("#queue")).to_be_hidden()
+    add(other, 3)
+    other.wait_for_timeout(500)
+    other.get_by_role("button", name="Clear", exact=True).first.click()
+    expect(other.locator("#strip li")).to_have_count(0)
+    other.wait_for_timeout(500)
     other.close()
     page.reload()
     expect(page.locator("#strip li")).to_have_count(2)

@@ -8,7 +8,7 @@
 //   models()            a list of models, as GET /v1/models (docs/service.md); a model's function note()
 //                       may return a sentence, such as what its first use downloads
 //   presets()           perhaps: a list of presets, as GET /v1/presets
-//   opened(kept)        perhaps: files to begin with, [{file, folder, within}]; `kept`: the list is there again
+//   opened(kept)        perhaps: files to begin with, as in files.js; `kept`: the list is there again
 //   restore(job, signal, report)   {blob, name, notes, seconds} for a job {file, pixels, task, model, format,
 //                       size}; report.tell shows progress, report.announce tells screen readers; with
 //                       report.patient it waits for a busy server as long as that takes
@@ -21,7 +21,7 @@ import { Blending } from "./blending.js";
 import { $, ask, fill, make } from "./elements.js";
 import { dropped, listed } from "./files.js";
 import { kindOf } from "./kinds.js";
-import { Photograph } from "./photograph.js";
+import { Photograph, sizeOf } from "./photograph.js";
 import { Queue } from "./queue.js";
 import * as restorer from "./restorer.js";
 import { unique, write, Zip } from "./save.js";
@@ -43,11 +43,11 @@ const store = new Store(() => say("queue-message", words.notKept));
 let open = null; // the photograph that is shown
 let displayed = null; // the result that the viewer shows
 let choosing = Promise.resolve(); // settles when the newest photographs are there
-let newest = 0; // counts choices, so that a slow one cannot replace a later one
+let wanted = null; // the photograph or file that was chosen last: a slow one must not replace it
 let kept = false; // the list is kept in this browser
 let saving = false;
 let zipUrl = "";
-const unnoted = new Set(); // photographs that have changed since they were kept
+const unnoted = new Set(); // photographs that are to be kept as they are now
 
 // ---------------------------------------------------------------- states
 
@@ -105,10 +105,10 @@ function facts(pixels, { size: bytes }) {
 
 /** Open a photograph. */
 async function show(photograph) {
-  const mine = ++newest;
+  wanted = photograph;
   strip.choose(photograph);
   await photograph.open();
-  if (mine !== newest) return photograph !== open && photograph.close();
+  if (wanted !== photograph) return photograph !== open && photograph.close();
   if (open !== photograph) {
     const focused = $("panel").contains(document.activeElement);
     leave();
@@ -207,24 +207,25 @@ async function follow() {
 
 // ---------------------------------------------------------------- choosing
 
-/** Take files that were dropped, pasted or chosen: [{file, folder, within}], see files.js. */
+/** Take files that were dropped, pasted or chosen: see files.js. */
 function choose(files) {
-  choosing = queue.many || queue.busy || files.length > 1 ? choosing.then(() => takeAll(files)) : takeOne(files[0]);
+  const one = files.length === 1 && files[0].file && !queue.many && !queue.busy;
+  choosing = one ? takeOne(files[0]) : choosing.then(() => takeAll(files));
 }
 
 /** Open one photograph in place of the present one. */
 async function takeOne({ file }) {
-  const mine = ++newest;
+  wanted = file;
   say("stage-message", "");
   say("form-message", "");
   const { kind, refused } = await inspect(file);
-  if (mine !== newest) return;
+  if (wanted !== file) return;
   if (refused) return say("stage-message", refused);
   const photograph = new Photograph(file, kind);
   const slow = setTimeout(() => say("stage-message", words.opening(file.name)), SLOW);
   await photograph.open();
   clearTimeout(slow);
-  if (mine !== newest || queue.busy) return photograph.close();
+  if (wanted !== file || queue.busy) return photograph.close();
   say("stage-message", "");
   leave();
   queue.photographs = [photograph];
@@ -240,12 +241,14 @@ async function takeAll(files) {
   say("form-message", "");
   const found = [];
   const refusals = [];
-  for (const { file, folder, within } of files) {
+  for (const { file, folder, within } of files.filter(({ file }) => file)) {
     const { kind, image, refused } = await inspect(file);
     if (refused || (within && !image)) refusals.push(refused);
     else found.push(new Photograph(file, kind, folder));
   }
-  const why = refusals.length === 1 && refusals[0] ? refusals[0] : refusals.length ? words.leftOut(refusals.length) : "";
+  const missing = files.flatMap(({ missing }) => missing ?? []);
+  const reasons = refusals.length === 1 && refusals[0] ? refusals : [refusals.length && words.leftOut(refusals.length)];
+  const why = [...reasons, missing.length && words.missing(missing)].filter(Boolean).join(" ");
   if (!found.length) return say("stage-message", why || words.noneInFolder);
   if (!adding) {
     leave();
@@ -257,7 +260,7 @@ async function takeAll(files) {
   say("stage-message", why);
   announce(words.queued(found.length));
   if (!adding) tasks.focus();
-  await keep(found);
+  keep(found);
   drawThumbs();
 }
 
@@ -322,10 +325,6 @@ function renderResult() {
   $("result-size").textContent = current ? facts(sizeOf(shown.after), current.blob) : "";
 }
 
-function sizeOf(image) {
-  return image && { width: image.naturalWidth, height: image.naturalHeight };
-}
-
 /** Return the original as shown beside its result, or null and the reason why there is no comparison. */
 function compared() {
   const { before, after } = open.shown;
@@ -370,6 +369,7 @@ function paint(on) {
 }
 
 function stroke(from, to) {
+  if (open.state !== "done") return; // the file is being made: it would lack this stroke
   const erases = $("erase").getAttribute("aria-pressed") === "true";
   blending.paint(from, to, radius(), erases);
   const { width, height } = sizeOf(open.shown.after);
@@ -400,7 +400,8 @@ function useForAll() {
 async function withCurrent(use) {
   const photograph = open;
   try {
-    const file = await queue.current(photograph);
+    // The page shows the file before `use` or a message follows.
+    const file = await queue.current(photograph).finally(() => photograph === open && photograph.open());
     if (photograph === open) use(file);
   } catch (error) {
     if (photograph === open) say("done-message", error.message);
@@ -408,14 +409,12 @@ async function withCurrent(use) {
 }
 
 function download(event) {
-  open.saved = true;
-  note(open);
-  if (open.blend.whole || open.blended) return;
+  if (open.blend.whole || open.blended) {
+    open.saved = true;
+    return note(open);
+  }
   event.preventDefault();
-  withCurrent(async () => {
-    await 0; // the link is written first
-    $("download").click();
-  });
+  withCurrent(() => $("download").click());
 }
 
 function goOn() {
@@ -427,13 +426,13 @@ function goOn() {
     queue.photographs = queue.photographs.map((each) => (each === open ? next : each));
     list();
     await show(next);
-    await keep([next]);
+    keep([next]);
     drawThumbs();
   });
 }
 
 function startAgain() {
-  newest++;
+  wanted = null;
   leave();
   queue.clear();
   list();
@@ -547,13 +546,16 @@ async function saveAll() {
   const zip = new Zip();
   const once = unique();
   const wrong = [];
+  let saved = 0;
   for (const [number, photograph] of these.entries()) {
+    if (!photograph.result) continue; // another task was chosen meanwhile
     count();
     $("queue-told").textContent = words.saving(number + 1, these.length);
     try {
       const { blob, name } = await queue.current(photograph);
       if (folder) await write(folder, photograph.folder + name, blob);
       else await zip.add(once(photograph.folder + name), blob);
+      saved++;
       photograph.saved = true;
       note(photograph);
     } catch (error) {
@@ -562,25 +564,23 @@ async function saveAll() {
   }
   saving = false;
   count();
-  if (!folder && wrong.length < these.length) {
+  if (!folder && saved) {
     URL.revokeObjectURL(zipUrl);
     zipUrl = URL.createObjectURL(zip.finish());
     make("a", { href: zipUrl, download: words.zipName }).click();
   }
-  announce(words.saved(these.length - wrong.length, folder?.name ?? words.zipName));
+  announce(words.saved(saved, folder?.name ?? words.zipName));
   if (wrong.length) say("queue-message", words.unsaved(wrong));
 }
 
 // ---------------------------------------------------------------- what is kept in this browser
 
 /** Keep new photographs, from the second one on. */
-async function keep(photographs) {
+function keep(photographs) {
   if (!queue.many) return;
-  for (const photograph of kept ? photographs : queue.photographs) {
-    await store.add(photograph);
-    await store.note(photograph);
-  }
+  const these = kept ? photographs : queue.photographs;
   kept = true;
+  these.forEach(note);
 }
 
 function forgetKept() {
@@ -589,17 +589,18 @@ function forgetKept() {
   store.clear();
 }
 
-/** Keep a photograph's change soon. */
+/** Keep a photograph as it is, soon. */
 function note(photograph) {
-  if (!kept) return;
+  if (!kept || !queue.photographs.includes(photograph)) return;
   if (!unnoted.size) setTimeout(noteAll, NOTING);
   unnoted.add(photograph);
 }
 
 async function noteAll() {
-  const these = [...unnoted];
-  unnoted.clear();
-  for (const photograph of these) if (kept) await store.note(photograph);
+  for (const photograph of unnoted) { // also those that are added or removed meanwhile
+    unnoted.delete(photograph);
+    await store.note(photograph);
+  }
 }
 
 /** Take up the list that was kept when the page was closed, and the photographs that it is opened with. */

@@ -1,5 +1,6 @@
 // Files that were dropped or chosen, as [{file, folder, within}]: `folder` is the path of a folder with a slash at
-// its end, or ""; `within` is true for what lies in a folder, where not every file was meant.
+// its end, or ""; `within` is true for what lies in a folder, where not every file was meant. What cannot be read
+// is listed as {missing}: its path.
 
 /** Return the files of an input or a clipboard. */
 export function listed(files) {
@@ -25,13 +26,18 @@ export async function dropped(transfer) {
 
 /** Add the files of a folder, by name, then those of its folders. */
 async function walk(folder, found) {
+  const path = folder.fullPath.slice(1);
   const reader = folder.createReader();
   const entries = [];
-  for (let some; (some = await promised(reader, "readEntries")).length; ) entries.push(...some); // comes in parts
+  try {
+    for (let some; (some = await promised(reader, "readEntries")).length; ) entries.push(...some); // comes in parts
+  } catch {
+    found.push({ missing: path });
+  }
   entries.sort((a, b) => a.name.localeCompare(b.name));
   for (const entry of entries.filter(({ isFile }) => isFile)) {
     const file = await promised(entry, "file").catch(() => null);
-    if (file) found.push({ file, folder: `${folder.fullPath.slice(1)}/`, within: true });
+    found.push(file ? { file, folder: `${path}/`, within: true } : { missing: `${path}/${entry.name}` });
   }
   for (const entry of entries.filter(({ isDirectory }) => isDirectory)) await walk(entry, found);
 }

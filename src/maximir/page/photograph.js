@@ -26,6 +26,7 @@ export class Photograph {
   shown = null; // while it is open: {before, after}, loaded images or null, and addresses {url, blendedUrl}
   running = null; // AbortController
   #urls = [];
+  #opening = Promise.resolve(); // settles when all is loaded
 
   /** `folder` is the path of its folder within what was dropped, "" or with a slash at its end. */
   constructor(file, kind, folder = "") {
@@ -41,7 +42,11 @@ export class Photograph {
   }
 
   /** Load what there is to see. Images stay loaded until `close`. */
-  async open() {
+  open() {
+    return (this.#opening = this.#opening.then(() => this.#load()));
+  }
+
+  async #load() {
     if (!this.shown) {
       const url = URL.createObjectURL(this.file);
       this.shown = { before: null, after: null, afterOf: null, url: "", blendedUrl: "" };
@@ -128,6 +133,7 @@ async function loaded(url) {
   return image.naturalWidth ? image : null;
 }
 
-function sizeOf(image) {
+/** Return {width, height} of a loaded image; null for null. */
+export function sizeOf(image) {
   return image && { width: image.naturalWidth, height: image.naturalHeight };
 }

@@ -79,7 +79,7 @@ export class Queue {
     if (photograph.blended) return photograph.blended;
     const problem = await this.#work(photograph, async (signal, report) => {
       const lossless = LOSSLESS.includes(result.blob.type) ? { restored: result.blob } : {};
-      const job = { ...result.job, ...(await blend.fields()), ...lossless };
+      const job = { ...result.job, file: photograph.file, ...(await blend.fields()), ...lossless };
       photograph.blended = await restorer.restore(job, signal, report);
     });
     this.#enter(photograph, "done", null);
@@ -100,8 +100,8 @@ export class Queue {
     const { file, size, wish } = photograph;
     const problem = await this.#work(photograph, async (signal, report) => {
       if (this.many && !photograph.pixels) await photograph.drawThumb();
-      const job = { file, pixels: photograph.pixels, ...wish, size };
-      const answer = await restorer.restore(job, signal, report);
+      const job = { pixels: photograph.pixels, ...wish, size }; // stored with the result, so without the file
+      const answer = await restorer.restore({ file, ...job }, signal, report);
       signal.throwIfAborted();
       photograph.result = { ...answer, job };
       const { strength = 1, detail = 0 } = wish.preset ?? {};

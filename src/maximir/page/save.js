@@ -30,7 +30,12 @@ export async function write(folder, path, blob) {
     const name = next(names.at(-1));
     if (await exists(folder, name)) continue;
     const file = await folder.getFileHandle(name, { create: true });
-    return blob.stream().pipeTo(await file.createWritable());
+    try {
+      return await blob.stream().pipeTo(await file.createWritable());
+    } catch (error) {
+      await folder.removeEntry(name).catch(() => {}); // it would stay as an empty file
+      throw error;
+    }
   }
 }
 
@@ -39,7 +44,9 @@ async function exists(folder, name) {
     await folder.getFileHandle(name);
     return true;
   } catch (error) {
-    return error.name !== "NotFoundError";
+    if (error.name === "NotFoundError") return false;
+    if (error.name === "TypeMismatchError") return true; // a folder
+    throw error; // the folder refuses the name or all access
   }
 }
 

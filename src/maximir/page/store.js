@@ -12,6 +12,8 @@ const PATIENCE = 1000; // ms to wait for the page that keeps: it may be the one 
 export class Store {
   #database = null;
   #owner = null; // promise of true if this page is the one that keeps
+  #kept = new WeakMap(); // photograph -> its result on the disk; the file is there, too
+  #last = Promise.resolve(); // settles when all writes are over
   #failed;
 
   /** `failed` is called once if the browser stores no more. */
@@ -37,6 +39,7 @@ export class Store {
         photograph.result = result.get(id) ?? null;
         if (photograph.state === "done" && !photograph.result) photograph.state = "chosen";
         if (photograph.state === "working") photograph.state = photograph.result ? "done" : "queued";
+        this.#kept.set(photograph, photograph.result);
         found.push(photograph);
       }
       return found;
@@ -45,34 +48,38 @@ export class Store {
     }
   }
 
-  /** Keep a photograph: its file. */
-  add({ id, file }) {
-    return this.#write(["files"], (store) => store.put(file, id));
-  }
-
-  /** Keep what has changed of a photograph, except for its progress. */
-  async note(photograph) {
-    const { id, kind, folder, state, wish, size, problem, out, saved, result } = photograph;
-    const blend = await photograph.blend.stored();
-    const facts = { id, kind, folder, state, wish, size, problem, out, saved, blend };
-    const changed = result !== photograph.kept;
-    photograph.kept = result;
-    await this.#write(["facts", "results"], (known, results) => { // both or neither, whenever the page is closed
-      if (changed) result ? results.put(result, id) : results.delete(id);
-      return known.put(facts, id);
+  /** Keep a photograph as it is now, except for its progress. */
+  note(photograph) {
+    return this.#inTurn(async () => {
+      const blend = await photograph.blend.stored();
+      const { id, file, kind, folder, state, wish, size, problem, out, saved, result } = photograph;
+      const facts = { id, kind, folder, state, wish, size, problem, out, saved, blend };
+      const [fresh, changed] = [!this.#kept.has(photograph), result !== this.#kept.get(photograph)];
+      this.#kept.set(photograph, result);
+      await this.#run("readwrite", STORES, (known, files, results) => { // all or none, whenever the page is closed
+        if (fresh) files.put(file, id);
+        if (changed) result ? results.put(result, id) : results.delete(id);
+        return known.put(facts, id);
+      });
     });
   }
 
   remove({ id }) {
-    return this.#write(STORES, (...stores) => stores.map((store) => store.delete(id)).pop());
+    return this.#inTurn(() =>
+      this.#run("readwrite", STORES, (...stores) => stores.map((store) => store.delete(id)).pop()),
+    );
   }
 
   /** Keep nothing any more. */
-  async clear() {
-    if (!this.#database) return;
-    (await this.#database)?.close();
-    this.#database = null;
-    indexedDB.deleteDatabase(NAME);
+  clear() {
+    return this.#inTurn(async () => {
+      const database = await this.#database;
+      if (!database) return; // nothing is kept, or another page keeps it
+      database.close();
+      this.#database = null;
+      this.#kept = new WeakMap();
+      indexedDB.deleteDatabase(NAME);
+    });
   }
 
   #open() {
@@ -81,18 +88,20 @@ export class Store {
     return this.#database;
   }
 
-  async #write(names, ...asks) {
-    try {
-      if (await this.#open()) await this.#run("readwrite", names, ...asks);
-    } catch {
+  /** Write in the order of the calls, so that nothing comes back after it was removed. */
+  #inTurn(write) {
+    this.#last = this.#last.then(write).catch(() => {
       this.#failed(); // no space, a private window, or a file that cannot be read any more
       this.#failed = () => {};
-    }
+    });
+    return this.#last;
   }
 
-  /** Ask the stores of these names; resolves with the answers, when they are on the disk. */
+  /** Ask the stores of these names, if this page keeps; resolves with the answers, when they are on the disk. */
   async #run(mode, names, ...asks) {
-    const transaction = (await this.#database).transaction(names, mode);
+    const database = await this.#open();
+    if (!database) return;
+    const transaction = database.transaction(names, mode);
     const stores = names.map((name) => transaction.objectStore(name));
     const requests = asks.map((ask) => ask(...stores));
     await new Promise((resolve, reject) => {

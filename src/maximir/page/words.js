@@ -27,6 +27,8 @@ export const words = {
   noPhotograph: (name, kind) => `${name} is not a photograph: it is a ${kind}.`,
   unreadable: (name) => `${name} cannot be read. Is it a folder?`,
   leftOut: (n) => (n === 1 ? "1 file is not a photograph: left out." : `${n} files are not photographs: left out.`),
+  missing: (names) =>
+    `${names.slice(0, 3).join(", ")}${names.length > 3 ? ` and ${names.length - 3} more` : ""} cannot be read.`,
   noneInFolder: "There are no photographs in this folder.",
   onlyFiles: "Only files can be dropped here: save the picture first.",
   nothingPasted: "There is no picture in the clipboard.",

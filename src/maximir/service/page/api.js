@@ -5,12 +5,7 @@ import { Problem, words } from "./words.js";
 const TOKEN = "maximir-token";
 const MISSES = 4; // failed requests after which the server counts as gone
 const BLEND = ["strength", "detail", "mask", "restored"]; // optional fields of a job
-let token = null;
-try {
-  token = sessionStorage.getItem(TOKEN); // kept until the tab closes
-} catch {
-  // Storage is forbidden: keep the token until the page closes.
-}
+let token = remembered(TOKEN);
 
 /** A failed request. */
 export class ApiError extends Problem {
@@ -28,10 +23,24 @@ export class ApiError extends Problem {
 
 export function keepToken(given) {
   token = given;
+  remember(TOKEN, token);
+}
+
+/** Keep a text until the tab closes, unless the browser forbids storage. */
+export function remember(name, text) {
   try {
-    sessionStorage.setItem(TOKEN, token);
+    sessionStorage.setItem(name, text);
   } catch {
-    // storage is forbidden
+    // Storage is forbidden: the text is lost when the page closes.
+  }
+}
+
+/** Return the text that is kept under this name, or null. */
+export function remembered(name) {
+  try {
+    return sessionStorage.getItem(name);
+  } catch {
+    return null;
   }
 }
 
@@ -41,11 +50,12 @@ export const models = () => list("v1/models");
 /** Return the server's presets. Throws ApiError. */
 export const presets = () => list("v1/presets");
 
-/** Return the photographs that `maximir open` was given, [{file, folder, within}], one after the other. */
+/** Return the photographs that `maximir open` was given, as in files.js, one after the other. */
 export async function* opened() {
   for (const [number, { name, folder, within }] of (await list("v1/opened")).entries()) {
-    const reply = await get(`v1/opened/${number}`);
-    if (reply.ok) yield { file: new File([await reply.blob()], name), folder, within };
+    const reply = await get(`v1/opened/${number}`).catch(() => null);
+    const blob = reply?.ok && (await reply.blob().catch(() => null));
+    yield blob ? { file: new File([blob], name), folder, within } : { missing: folder + name };
   }
 }
 

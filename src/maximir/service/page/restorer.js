@@ -33,8 +33,8 @@ export async function opened(kept) {
   if (location.hash !== OPENED) return [];
   api.stay();
   const files = [];
-  if (!kept || !sessionStorage.getItem(OPENED)) for await (const file of api.opened()) files.push(file);
-  sessionStorage.setItem(OPENED, "taken");
+  if (!kept || !api.remembered(OPENED)) for await (const file of api.opened()) files.push(file);
+  api.remember(OPENED, "taken");
   return files;
 }
 
