@@ -331,7 +331,7 @@ class Folder(Storage):
             yield self._address(Path(error.filename)), reason(error)
 
     def item(self, path: str = "") -> Item | None:
-        with contextlib.suppress(OSError):  # such as of a name that is too long for the disk
+        with contextlib.suppress(OSError, ValueError):  # a name that is too long, or has a NUL
             facts = (self.root / path).stat()
             return Item(facts.st_size) if stat.S_ISREG(facts.st_mode) else None
         return None
@@ -374,9 +374,8 @@ class Folder(Storage):
             with tempfile.TemporaryFile(dir=self.root):
                 pass
         except FileExistsError:
-            raise UsageError(
-                f"{self.root}: cannot write there (it is no folder; for standard output, give -o -)"
-            ) from None
+            hint = "is a file" if self.root.is_file() else "is no folder; for standard output, give -o -"
+            raise UsageError(f"{self.root}: cannot write there ({hint})") from None
         except OSError as error:
             raise UsageError(f"{self.root}: cannot write there ({reason(error)})") from error
 

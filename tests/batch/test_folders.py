@@ -179,8 +179,9 @@ def test_records_of_long_names(tmp_path, length):
     assert len(journal.record_path("d/" * 500 + "b.png")) < 80
 
 
-def test_names_that_are_too_long_are_no_files(tmp_path):
-    assert not Address(storage.Folder(tmp_path), "n" * 300).is_file()
+@pytest.mark.parametrize("name", ["n" * 300, "a\0b"])
+def test_impossible_names_are_no_files(name, tmp_path):
+    assert not Address(storage.Folder(tmp_path), name).is_file()
 
 
 def test_a_result_that_cannot_have_its_name_fails_before_the_work(tmp_path):

@@ -151,8 +151,8 @@ def fill(url, count=10):
         fs.pipe_file(f"{root}/{'below/' if k > 5 else ''}{k:02}.png", png(k))
 
 
-def go(source, target, *, resume=True, settings="a", overwrite=False, shard=None, shared=True, restorer=None):
-    planned = plan([str(source)], str(target), shard=shard, shared=shared)
+def go(source, target, *, resume=True, settings="a", overwrite=False, shard=None, restorer=None):
+    planned = plan([str(source)], str(target), shard=shard, shared=True)
     with planned.open_journal(settings, resume=resume) as journal:
         outcomes = restore_jobs(planned.jobs, restorer or Inverter(), journal, overwrite=overwrite)
         return {outcome.job.target.path: outcome for outcome in outcomes}
@@ -321,17 +321,6 @@ def test_shards_do_all_and_nothing_twice(memory, tmp_path):
     for wrong in ("0/3", "4/3", "3", "a/b", "1/0"):
         with pytest.raises(UsageError, match="a shard is i/n"):
             select_shard([], wrong)
-
-
-def test_shards_do_not_continue_a_run_without_them(tmp_path):
-    """Their journals are of other kinds: every result would be in the way."""
-    folder, out = tmp_path / "in", tmp_path / "out"
-    for made in (folder, out):
-        made.mkdir()
-    (folder / "a.png").write_bytes(png(1))
-    go(folder, out, shared=False)
-    with pytest.raises(UsageError, match="run that shards cannot continue"):
-        go(folder, out, shard="1/1")
 
 
 def test_a_zip_is_read_but_not_written(tmp_path):

@@ -169,6 +169,9 @@ def test_models_keep_their_names(tmp_path):
         "models/mine-1.5.onnx",
         "models/b.onnx",
     ]
+    twice = [ModelCard(name, "", "yours") for name in ("Mine", "/a/mine.npz")]  # one file on some disks
+    with pytest.raises(UsageError, match=r"2 of the models would become models/mine.onnx"):
+        web.write_site(twice, tmp_path / "site")
     with pytest.raises(UsageError, match=r"2 of the models would become models/denoise-box.onnx"):
         web.write_site(2 * [catalogue.MODELS[0]], tmp_path / "site")
 

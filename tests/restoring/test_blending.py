@@ -205,6 +205,8 @@ def test_a_chain_is_its_links_one_after_the_other(gentle_weights, tiny_weights, 
         ("", "unknown model ''"),
         ("denoise:1.5", "the strength of denoise must be from 0 to 1"),
         (",".join(["denoise"] * 7), "at most 6 links"),
+        (["denoise"] * 7, "at most 6 links"),
+        (["auto", "denoise"], "auto cannot be part of a chain"),
     ],
 )
 def test_chains_that_are_refused(links, reason):
@@ -216,6 +218,7 @@ def test_a_chain_of_names_and_its_text_means_the_same(monkeypatch):
     chain = Chain(["denoise:0.00001", "enhance"], device="cpu")
     text = in_text(chain.links)
     assert repr(chain).startswith(f"<Chain {text}, cpu") and Chain(text, device="cpu").links == chain.links
+    assert Chain([text], device="cpu").links == chain.links
 
 
 @pytest.mark.parametrize(
@@ -229,6 +232,12 @@ def test_a_chain_of_names_and_its_text_means_the_same(monkeypatch):
 def test_masks_of_another_scale_are_refused(mask, reason):
     with pytest.raises(UsageError, match=reason):
         prepare_mask(mask)
+
+
+def test_a_mask_may_overshoot_a_little():
+    """As rounding and cubic interpolation do."""
+    mask = np.linspace(-0.1, 1.2, 64, dtype=np.float32).reshape(8, 8)
+    assert np.array_equal(prepare_mask(mask), prepare_mask(mask.clip(0, 1)))
 
 
 def test_progress_of_a_small_image_ends_with_1(tiny_weights):

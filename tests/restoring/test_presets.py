@@ -59,7 +59,7 @@ def test_what_is_given_beside_a_preset_replaces_what_it_says():
         ("[mine\n", "presets.toml: not valid TOML: .*line 1"),
         (
             '[mine]\ntask = "sharpen"',
-            "presets.toml, preset mine: unknown task 'sharpen': choose one of auto, ",
+            "presets.toml, preset mine: unknown task 'sharpen': choose one of denoise, ",
         ),
         ('[mine]\ntask = "denoise,"', "preset mine: the chain .* has an empty link"),
         ('[mine]\ntask = "denoise:2"', "preset mine: the strength of denoise must be from 0 to 1"),

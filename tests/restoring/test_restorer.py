@@ -306,6 +306,10 @@ def test_sixteen_bits_with_a_transparent_grey(key, gentle_weights):
     np.testing.assert_array_equal(np.asarray(result) == key, grey == key)
 
 
+def test_a_device_of_torch(tiny_weights):
+    assert Restorer(tiny_weights, device=torch.device("cpu")).device == torch.device("cpu")
+
+
 @pytest.mark.parametrize("name", ["meta", "mps", "xpu", "nonsense"])
 def test_other_devices_get_a_sentence(name, tiny_weights):
     with pytest.raises(UsageError, match="cannot be used") as caught:

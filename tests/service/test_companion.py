@@ -106,17 +106,34 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch, caplog):
     assert caplog.messages == [f"{tmp_path / 'closed'}: cannot be read (permission denied)"]
 
 
+def test_what_is_left_out_of_a_folder_is_counted(tmp_path, monkeypatch, caplog):
+    for name in ("a.png", "b.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x" * len(name))
+    monkeypatch.setattr(
+        companion, "is_in_cloud", lambda facts: facts.st_ino == (tmp_path / "b.png").stat().st_ino
+    )
+    assert [opened.path.name for opened in find_files([tmp_path])] == ["a.png"]
+    assert caplog.messages == [
+        "maximir: skipped, not images: 1 .txt",
+        "maximir: 1 photograph is only in a cloud, not on this disk: b.png",
+    ]
+
+
 def test_names_that_are_no_text(tmp_path):
     app = FastAPI()
-    path = Path(os.fsdecode(b"a\xff.png"))
-    companion.add_routes(app, [Opened(path, os.fsdecode(b"b\xff/"))], Presence())
+    broken = Opened(Path(os.fsdecode(b"a\xff.png")), os.fsdecode(b"b\xff/"))
+    of_macos = Opened(Path("Screenshot at 9.41\u202fAM.png"))
+    companion.add_routes(app, [broken, of_macos], Presence())
 
     async def ask():
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.get("/v1/opened")
 
-    assert asyncio.run(ask()).json() == [{"name": r"a\udcff.png", "folder": r"b\udcff/", "within": False}]
+    assert asyncio.run(ask()).json() == [
+        {"name": "a?.png", "folder": "b?/", "within": False},
+        {"name": of_macos.path.name, "folder": "", "within": False},
+    ]
 
 
 def test_presence():

@@ -190,7 +190,7 @@ def test_metrics(service):
         (400, "longer than 1,024 bytes", [("task", None, b"x" * 100_000)]),
         (
             422,
-            "unknown task 'sharpen': choose one of auto, denoise,",
+            "unknown task 'sharpen': choose one of denoise,",
             [("image", "a", b"x"), ("task", None, b"sharpen")],
         ),
         (422, "unknown task", [("image", "a", b"x"), ("task", None, b"../../etc/passwd\0")]),

@@ -143,7 +143,8 @@ def test_shards_hold_what_folders_hold(prefix, tmp_path):
         tmp_path / "loose", "a.input.png", "a.target.png", "b/input/c.PNG", "b/target/c.jpg", size=(9, 7)
     )
     (folder / "a.txt").write_text("a caption")
-    (folder / "b" / "input" / "._c.PNG").write_bytes(b"left by macOS")
+    for name in ("b/input/._c.PNG", "._s.tar"):
+        (folder / name).write_bytes(b"left by macOS")
     shard = pack(tmp_path / "s.tar", folder, prefix)
     loose, packed = find_pairs([folder]), find_pairs([shard])
     assert len(packed) == 2

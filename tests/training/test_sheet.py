@@ -93,9 +93,10 @@ def test_no_pair_replaces_another_and_none_is_an_error(clean, tmp_path, monkeypa
     assert degrade(monkeypatch, clean, tmp_path / "more" / "clean", "-o", out, "--with", "rain") == 1
     assert "another photograph has the same name" in capsys.readouterr().err and not out.exists()
     assert degrade(monkeypatch, clean, clean, "-o", out, "--with", "rain") == 0
-    (out / "input" / "x.png").touch()
+    for name in ("x.png", ".DS_Store", "._x.png"):
+        (out / "input" / name).touch()
     assert degrade(monkeypatch, clean, "-o", out, "--with", "rain", "--overwrite") == 1
-    assert "holds 1 other pairs, from before" in capsys.readouterr().err
+    assert "holds 1 more pair, from before" in capsys.readouterr().err
     (clean / "0_depth.png").unlink()
     assert degrade(monkeypatch, clean, "-o", tmp_path / "none", "--with", "depth-haze") == 1
     assert "depth map" in capsys.readouterr().err

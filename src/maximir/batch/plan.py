@@ -56,7 +56,7 @@ class Plan:
         """Open the journal of the output.
 
         Raises:
-            UsageError: to resume one file, where another run writes, or what shards cannot continue.
+            UsageError: to resume in a folder where another run writes, or where there is one file.
             MaximirError: the journal cannot be read or written.
         """
         if self.to_file:
@@ -64,13 +64,7 @@ class Plan:
                 raise UsageError("--resume needs a folder: give one as --output")
             return Journal(settings)
         targets = [job.target for job in self.jobs if job.problem is None]
-        folder = self.output.local("")
-        if resume and self.shared and folder is not None and (folder / FILE).exists():
-            raise UsageError(
-                f"{folder}: was begun by a run that shards cannot continue; "
-                "finish that one, or choose another folder"
-            )
-        if self.shared or folder is None:
+        if self.shared or (folder := self.output.local("")) is None:
             return ObjectJournal(self.output, settings, resume=resume, targets=targets)
         return FileJournal(folder, settings, resume=resume, targets=targets)
 

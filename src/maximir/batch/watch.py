@@ -42,12 +42,14 @@ class Arrival:
         since: when it was first seen so.
         wait: seconds until it is tried.
         done: nothing is to be done with it as it is.
+        unwritten: how many times it was restored, but the result could not be written.
     """
 
     facts: tuple[int, ...]
     since: float
     wait: float
     done: bool = False
+    unwritten: int = 0
 
 
 class Inbox:
@@ -107,6 +109,8 @@ class Inbox:
                 if not arrival.done and now - arrival.since >= arrival.wait:
                     jobs.append(job)
         self.arrivals = {path: arrival for path, arrival in self.arrivals.items() if path in there}
+        # On a disk that is nearly full, a large result must not hold up small ones.
+        jobs.sort(key=lambda job: self.arrivals[job.source.path].unwritten)
         return dataclasses.replace(planned, jobs=jobs)
 
     def patience(self) -> float:
@@ -134,6 +138,7 @@ class Inbox:
         except OSError:
             return None
         if outcome.size is not None:  # it was restored, but could not be written
+            arrival.unwritten += 1
             self.postpone([job])
             return f"{job.source}: tried again in {RETRY:.0f} s"
         if self.clock() - arrival.since < GRACE * self.settle:

@@ -27,7 +27,7 @@ def convert(
 ) -> None:
     """Convert the authors' weights to safetensors, checking every parameter; or a model's first stages."""
     from maximir.models import choice
-    from maximir.models.checkpoint import load_model, read, save_model
+    from maximir.models.checkpoint import load, read, save_model
 
     if output.suffix != ".safetensors":
         raise UsageError(f"{output}: the output must be named .safetensors")
@@ -35,8 +35,9 @@ def convert(
         raise UsageError(f"{output} exists; use --overwrite to replace it")
     if half and int8:
         raise UsageError("--half and --int8 exclude each other: give one of them")
-    model = load_model(checkpoint, stages)
-    facts = read(choice.resolve(checkpoint)).facts
+    chosen = choice.choose(checkpoint)
+    model, _ = load(chosen, stages)
+    facts = read(chosen.path).facts
     if stages is not None:  # earlier stages have all outputs
         facts.pop("missing", None)
     save_model(model, output, form="int8" if int8 else "float16" if half else "float32", metadata=facts)

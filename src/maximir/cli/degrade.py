@@ -63,8 +63,8 @@ def degrade(
         return
     written, problems = write_pairs(scenes, chosen, output, seed)
     print(f"{output}: {written} pairs in input/ and target/")
-    if others := len(list((output / "input").iterdir())) - written:
-        problems.append(f"{output}: holds {others} other pairs, from before")
+    if others := len(list((output / "input").glob("[!.]*.png"))) - written:
+        problems.append(f"{output}: holds {others} more pair{'s' if others > 1 else ''}, from before")
     for problem in problems:
         print(f"maximir: {printable(problem)}", file=sys.stderr)
     if problems:

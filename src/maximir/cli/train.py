@@ -83,7 +83,8 @@ def train(
     if teacher is not None:
         changes["teacher"] = teacher
     if stages is not None:
-        changes["model"] = changes.get("model", {}) | {"stages": stages}
+        model = changes.get("model", {})
+        changes["model"] = model | {"stages": stages} if isinstance(model, dict) else model
     chosen = load_recipe(recipe, changes)
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is a file; choose a folder")

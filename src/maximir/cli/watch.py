@@ -101,9 +101,10 @@ def watch(
             )
             stack.enter_context(closing(outcomes))
             for outcome in follow(outcomes, work, progress, lines, Tally(), keep_times=keep_times):
+                line = arrivals.finish(outcome)
                 if outcome.disk_full:  # the others of this batch would be computed in vain
                     raise MaximirError(f"{first.output}: the disk is full")
-                if (line := arrivals.finish(outcome)) is not None:
+                if line is not None:
                     progress.warn(line)
 
     try:

@@ -161,7 +161,8 @@ def prepare_mask(mask: Mask) -> np.ndarray:
             shares = shares_shown(pixels, alpha)
         elif isinstance(mask, np.ndarray):
             shares = mask
-            if shares.dtype.kind == "f" and not np.all((shares >= 0) & (shares <= 1)):
+            # Rounding and interpolation overshoot a little; NaN and other scales are mistakes.
+            if shares.dtype.kind == "f" and not np.all((shares > -0.5) & (shares < 1.5)):
                 raise MaximirError("floating values are from 0 to 1")
             if shares.dtype in (np.uint8, np.uint16) and shares.size and shares.max() == 1:
                 full = np.iinfo(shares.dtype).max

@@ -55,7 +55,10 @@ class Chain(ImageRestorer):
         **options: Any,
     ) -> None:
         if isinstance(links, str):
-            links = parse_links(links, choice.choose)
+            links = [links]
+        texts = [link for link in links if isinstance(link, str)]
+        if texts and len(texts) == len(links):
+            links = parse_links(",".join(texts), choice.choose)
         self.links = tuple(
             parse_link(link, choice.choose) if isinstance(link, str) else link for link in links
         )

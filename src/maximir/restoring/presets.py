@@ -130,7 +130,8 @@ def parse(name: str, table: object) -> Preset:
 def check_task(task: str) -> ModelCard:
     """Return a card that stands for any model of a task. Raises UsageError for an unknown task."""
     if task not in catalogue.TASKS:
-        raise UsageError(f"unknown task {task[:40]!r}: choose one of auto, {', '.join(catalogue.TASKS)}")
+        tasks = ", ".join(catalogue.TASKS)
+        raise UsageError(f"unknown task {task[:40]!r}: choose one of {tasks}, or auto alone")
     return ModelCard("", task, "box")
 
 

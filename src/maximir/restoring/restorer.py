@@ -295,6 +295,7 @@ def choose_device(name: str) -> torch.device:
     Raises:
         UsageError: unknown, missing or unusable device.
     """
+    name = str(name)  # of a torch.device
     if name == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")

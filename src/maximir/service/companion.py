@@ -17,7 +17,7 @@ from typing import NamedTuple
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, Response
 
-from maximir.batch.neighbours import LeftAlone
+from maximir.batch.neighbours import LeftAlone, is_in_cloud
 from maximir.files import printable, reason, walk
 from maximir.service.refusal import Refusal
 
@@ -47,8 +47,19 @@ def find_files(paths: Sequence[Path]) -> Iterator[Opened]:
         for here, _, names in walk(root, refuse):
             folder = "/".join((root.name, *here.relative_to(root).parts)) + "/"
             for name in names:
-                if not left_alone.take(name) and (here / name).is_file():
+                if left_alone.take(name) or not (here / name).is_file():
+                    continue
+                if is_in_cloud((here / name).stat()):
+                    left_alone.add_in_cloud("a cloud", name)
+                else:
                     yield Opened(here / name, folder, True)
+    for line in left_alone.lines():
+        log.warning("maximir: %s", printable(line))
+
+
+def as_text(name: str) -> str:
+    """Replace bytes of a file name that are no text: JSON cannot carry them."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def refuse(error: OSError) -> None:
@@ -83,7 +94,7 @@ def add_routes(app: FastAPI, opened: Sequence[Opened], presence: Presence) -> No
     @app.get("/v1/opened", include_in_schema=False)
     async def list_opened() -> list[dict[str, object]]:
         return [
-            {"name": printable(path.name), "folder": printable(folder), "within": within}
+            {"name": as_text(path.name), "folder": as_text(folder), "within": within}
             for path, folder, within in opened
         ]
 

@@ -260,7 +260,7 @@ def list_images(place: Place) -> list[tuple[str, ImageFile]]:
         for name, path in files_below(place):
             if is_image(path):
                 found.append((str(PurePosixPath(name).with_suffix("")), ImageFile(path)))
-            elif path.suffix == SHARD:
+            elif path.suffix == SHARD and not path.name.startswith("."):
                 found.extend(list_shard(path))
     else:
         if place.is_file():

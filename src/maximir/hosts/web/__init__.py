@@ -88,7 +88,7 @@ def write_site(
         MaximirError: a download, a check or writing failed. Nothing is left.
     """
     check_request(output, runtime, tile, overwrite=overwrite)
-    for file, count in Counter(map(file_of, cards)).items():
+    for file, count in Counter(file_of(card).lower() for card in cards).items():  # one file on some disks
         if count > 1:
             raise UsageError(
                 f"{count} of the models would become {file}: rename them, or leave all but one out"
