@@ -249,15 +249,15 @@ def test_arrivals_kills_and_restarts(options, tmp_path, tiny_weights):
     before = {name: (output / name).read_bytes() for name in files(output) if not name.startswith(PART)}
     assert sorted(before) == ["a.png", "below/b.tif", "moved.png", "slow.png"]
 
-    picture(folder / "c.png", 3)
+    picture(folder / "last" / "c.png", 3)
     process = start(*words)
-    until((output / "c.png").exists)
+    until((output / "last" / "c.png").exists)  # after the others in the plan
     error = stop(process)
     assert process.returncode == 130 and "the same command continues" in error
     assert error.count("(done before)") == 4
     assert not [name for name in files(output) if name.startswith(PART)]
     assert {name: (output / name).read_bytes() for name in before} == before
-    assert images.read(output / "c.png").rgb.shape == (10, 12, 3)
+    assert images.read(output / "last" / "c.png").rgb.shape == (10, 12, 3)
 
 
 def test_a_full_disk_is_waited_for(tmp_path, tiny_weights, monkeypatch, capsys):
