@@ -190,9 +190,10 @@ def test_the_photographs_are_shown_and_the_service_ends_with_the_page(browser, t
         context.close()
         assert opening.ended() == 0
         opening.stderr.seek(0)
-        assert (
-            opening.stderr.read() == "a library that prints\n"
-        )  # the fake worker's: no line for each request
+        assert opening.stderr.read().splitlines() == [  # no line for each request
+            "maximir: skipped, not images: 1 .txt",
+            "a library that prints",  # the fake worker's
+        ]
 
 
 def test_a_photograph_that_is_gone_is_named_also_where_storage_is_forbidden(browser, tmp_path):
