@@ -33,7 +33,7 @@ MODELS = (
         "denoise-box",
         "Gaussian noise of unknown strength, and the noise of cameras",
         "925 photographs, synthetic noise; 40 pairs of PolyU",
-        "1.8 h, 2 CPU cores; 4.5 h, 1 core",
+        "1.8 h, 2 CPU cores; 5.7 h, 1 core",
         ("McMaster, Gaussian 25", "PolyU, held out"),
         "Strong noise from phones at night loses its colour, but some grain stays. "
         "Fine regular texture may be smoothed away.",
