@@ -122,7 +122,7 @@ def test_progress(service):
             "Unknown upscaler_1 'R-ESRGAN 4x+': choose one of auto, denoise,",
             {"upscaler_1": "R-ESRGAN 4x+"},
         ),
-        (422, "Unknown task 'sharpen': choose one of auto,", {"upscaler_1": "denoise,sharpen"}),
+        (422, "Unknown task 'sharpen': choose one of denoise,", {"upscaler_1": "denoise,sharpen"}),
         (400, "at most 6 links", {"upscaler_1": ",".join(7 * ["denoise"])}),
         (422, "The field upscaling_resize must be 1", {"upscaling_resize": 2}),
         (422, "The field resize_mode must be 0", {"resize_mode": 1}),

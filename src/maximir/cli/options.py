@@ -193,7 +193,8 @@ def check_outside(output: Path, folders: Iterable[Path]) -> None:
     """Raise UsageError if `output` is one of the folders that images are read from, or inside one."""
     for folder in folders:
         if output.resolve().is_relative_to(folder.resolve()):
-            raise UsageError(f"{output}: is in {folder}, whose images are read; choose another folder")
+            where = f"is {folder} or inside it, whose images are read"
+            raise UsageError(f"{output}: {where}; choose another folder")
 
 
 def command_line() -> str:
