@@ -42,7 +42,7 @@ class Arrival:
         since: when it was first seen so.
         wait: seconds until it is tried.
         done: nothing is to be done with it as it is.
-        unwritten: how many times it was restored, but the result could not be written.
+        unwritten: number of results of it that could not be written.
     """
 
     facts: tuple[int, ...]

@@ -72,7 +72,7 @@ def train(
     """Train a model by a recipe (docs/training.md). With several processes: torchrun … -m maximir train …"""
     from maximir.training.data import place_of
     from maximir.training.recipe import load_recipe
-    from maximir.training.run import Execution
+    from maximir.training.run import Execution, saved_states
 
     changes: dict[str, Any] = {}
     for key, value in map(parse_override, override or []):
@@ -116,8 +116,9 @@ def train(
             every=Every(log_every, validate_every, save_every),
         )
     except KeyboardInterrupt:  # typer would end silently
-        steps = sorted(int(path.stem[5:]) for path in (out / "states").glob("step-*.safetensors"))
-        begins = f"continues after step {steps[-1]}" if steps else "begins again: no state was saved yet"
+        begins = "begins again: no state was saved yet"
+        if states := saved_states(out):
+            begins = f"continues after step {int(states[-1].stem.removeprefix('step-'))}"
         print(f"maximir: interrupted; the same command {begins}", file=sys.stderr)
         raise typer.Exit(130) from None
 

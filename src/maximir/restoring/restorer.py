@@ -295,7 +295,7 @@ def choose_device(name: str) -> torch.device:
     Raises:
         UsageError: unknown, missing or unusable device.
     """
-    name = str(name)  # of a torch.device
+    name = str(name)  # callers pass a torch.device, too
     if name == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")

@@ -102,7 +102,7 @@ class ImageFile:
     def load(self) -> np.ndarray:
         """Return the image as uint8 [H, W, 3], or uint16 if it is a PNG or TIFF of 16 bits per channel.
 
-        Of 16-bit grey with transparency, Pillow reads 8 bits.
+        Pillow reads 16-bit grey with transparency as 8 bits.
 
         This uses Pillow instead of `maximir.images`: training needs no other codec, and libvips hangs in
         loader processes that are forked after it was used.

@@ -259,7 +259,7 @@ class Run:
         self.processes.wait()
 
     def states(self) -> list[Path]:
-        return sorted((self.folder / "states").glob("step-*.safetensors"))
+        return saved_states(self.folder)
 
     def begin(self, report: Callable[[str], None]) -> None:
         """Make the folder, or resume from its newest whole state; damaged states are reported.
@@ -379,6 +379,11 @@ def locked(folder: Path) -> Iterator[None]:
 def write_recipe(recipe: Recipe, path: Path) -> None:
     if not path.exists():
         write_atomically(path, (json.dumps(recipe.to_dict(), indent=2) + "\n").encode())
+
+
+def saved_states(folder: Path) -> list[Path]:
+    """Return the states of the run in `folder`, oldest first."""
+    return sorted((folder / "states").glob("step-*.safetensors"))
 
 
 def check_patches(recipe: Recipe, multiple: int) -> None:

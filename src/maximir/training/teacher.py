@@ -25,7 +25,7 @@ class Teacher:
     """Restores samples for a network to learn from.
 
     Attributes:
-        multiple: of pixels: what heights and widths must be.
+        multiple: heights and widths of images must be multiples of this many pixels.
     """
 
     def __init__(self, name_or_path: str, device: torch.device) -> None:

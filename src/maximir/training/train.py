@@ -122,7 +122,7 @@ def load_sources(
     paired, held_out = split(check_pairs(find_pairs(pairs), report), recipe.hold_out)
     apart = [*set_aside, *held_out]
     if missing := [repr(pattern) for pattern in recipe.hold_out if not split(apart, [pattern])[1]]:
-        report(f"hold_out: no scene has a name like {', '.join(missing)}, to be validated with")
+        report(f"hold_out: no scene's name matches {', '.join(missing)}")
     memory = available_memory() // 2 // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     sources = {}
     for kind in sorted(kinds):
